@@ -1,0 +1,63 @@
+# Targets: demo, study, test, lint, bench, clean. Needs Python 3.11 or later and make; everything else goes into .venv.
+#
+#   make demo                # real data, real model, on this machine; a second call continues or ends at once
+#   make demo FRESH=1        # start the run over
+#   make demo ARGS='experiment=law_firms privacy.epsilon=3'
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    # take torch from there: smaller, without CUDA packages
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+FRESH ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/installed
+INSTALLED_DEV := $(VENV)/installed-dev
+# mypy needs a folder named after the package; the repository's root may have any name.
+TYPES := $(VENV)/types
+EXISTING := $(if $(filter-out 0,$(FRESH)),simulation.existing=fresh)
+
+.PHONY: demo study test lint types bench clean install install-dev
+
+demo: install
+	$(BIN)/cotune demo $(EXISTING) $(ARGS)
+
+study: install
+	$(BIN)/cotune study $(EXISTING) $(ARGS)
+
+test: install-dev lint
+	$(BIN)/python -m pytest -q
+
+lint: install-dev types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev
+	mkdir -p $(TYPES)
+	ln -sfn "$(CURDIR)" $(TYPES)/cotune
+	cd $(TYPES) && MYPYPATH=. ../bin/mypy --config-file cotune/pyproject.toml -p cotune
+
+bench: install
+	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+install: $(INSTALLED)
+
+install-dev: $(INSTALLED_DEV)
+
+# The stamps make a second call skip the installation; a change of what is installed makes them old.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11: set PYTHON, e.g. make demo PYTHON=python3.12" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(PIP) install -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(PIP) install -c constraints.txt -e '.[study,parquet]'
+	touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install -c constraints.txt -e '.[study,parquet,dev]'
+	touch $@

@@ -1,0 +1,244 @@
+"""The charter: what every member and the coordinator sign, and from which every setting of a run follows.
+
+What is signed are the canonical bytes: JSON of all fields in UTF-8 with sorted keys and the shortest decimal form of
+every float. Two charters with the same bytes are the same charter, whatever their YAML looked like.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, PlainSerializer, model_validator
+
+from .. import atomic
+from ..errors import UserError
+from ..privacy.terms import PrivacyTerms
+from ..secagg.roster import Roster
+from . import documents
+from .documents import Document, Hex32, Line, Moment, Name, parse_moment
+
+Whole = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, lt=1e12)]
+Scalar = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | Annotated[str, Field(max_length=200)]
+Shape = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=4)]
+Tensor = Annotated[tuple[Line, Shape], Field(strict=False)]
+
+COORDINATOR = "coordinator"
+
+_MOST_MEMBERS = 200
+_MOST_TENSORS = 20_000
+
+
+class Member(Document):
+    """An organization: its name, Ed25519 public key (hex) and the number of units by which its sum is weighed."""
+
+    name: Name
+    public_key: Hex32
+    nominal_units: Count
+
+
+class ModelTerms(Document):
+    """The base model by its digests, the adapter by its settings and its schema.
+
+    `adapter_schema` stands under the key `schema`: (name, shape) of every trained tensor in the order of the flat
+    vector; `schema_digest` is the SHA-256 of its JSON. The first adapter follows from the schema and `initial_seed`.
+    """
+
+    name: Line
+    base_digest: Hex32
+    tokenizer_digest: Hex32
+    rank: Count
+    alpha: Positive
+    targets: Annotated[tuple[Line, ...], Field(strict=False, min_length=1, max_length=64)]
+    rslora: bool
+    top_layers: Whole
+    context_length: Count
+    adapter_schema: Annotated[tuple[Tensor, ...], Field(strict=False, min_length=1, max_length=_MOST_TENSORS)] = Field(
+        alias="schema"
+    )
+    schema_digest: Hex32
+    initial_seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _check_digest(self) -> Self:
+        lists = [[name, list(shape)] for name, shape in self.adapter_schema]
+        found = hashlib.sha256(json.dumps(lists, separators=(",", ":")).encode()).hexdigest()
+        if found != self.schema_digest:
+            raise UserError("model.schema_digest is not that of model.schema", "draft the charter again")
+        return self
+
+
+class StrategyTerms(Document):
+    """The strategy's class, which must be one of the product's own, and its settings."""
+
+    target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Za-z0-9]{1,64}$")]
+    settings: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")], Scalar], Field(max_length=64)]
+
+
+class SecAggTerms(Document):
+    """Secure aggregation: lane width, the shares that open a secret, the fewest survivors, seconds for an exchange.
+
+    `range_sigmas`: how many standard deviations of the noise the encoding's range holds.
+    """
+
+    lane_bits: Annotated[int, Field(ge=4, le=32)]
+    range_sigmas: Positive
+    threshold: Count
+    min_survivors: Count
+    deadline_seconds: Positive
+
+
+class _PrivacyFields(Document):
+    """The fields of `PrivacyTerms` as a document holds them: exact types, no others."""
+
+    enabled: bool
+    unit: str
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    records_per_unit: int
+    loss_cap: float
+    metrics_weight: float
+
+
+_CHECKED = Annotated[
+    _PrivacyFields,
+    BeforeValidator(lambda value: asdict(value) if isinstance(value, PrivacyTerms) else value),
+    AfterValidator(lambda fields: PrivacyTerms(**fields.model_dump())),
+    PlainSerializer(asdict),
+]
+Privacy = Annotated[PrivacyTerms, GetPydanticSchema(lambda _, handler: handler.generate_schema(_CHECKED))]
+
+
+class Charter(Document):
+    """What the members signed.
+
+    Raises:
+        UserError: the terms contradict each other or the rules of secure aggregation and privacy; at construction.
+        pydantic.ValidationError: a field of the wrong type or range. `load` turns it into a `UserError`.
+    """
+
+    version: Literal[1] = 1
+    federation: Name
+    epoch: Whole
+    members: Annotated[tuple[Member, ...], Field(strict=False, max_length=_MOST_MEMBERS)]
+    coordinator: Hex32
+    model: ModelTerms
+    strategy: StrategyTerms
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    privacy: Privacy
+    secagg: SecAggTerms
+    not_before: Moment
+    not_after: Moment
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_members(self)
+        _check_secagg(self.secagg, len(self.members))
+        _check_privacy(self)
+        if not parse_moment(self.not_before) < parse_moment(self.not_after):
+            raise UserError(f"not_before {self.not_before} is not before not_after", "order the two dates")
+        return self
+
+    def canonical_bytes(self) -> bytes:
+        """What is signed."""
+        return _canonical(self.model_dump(mode="json", by_alias=True))
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the canonical bytes."""
+        return hashlib.sha256(self.canonical_bytes()).hexdigest()
+
+    def roster(self) -> Roster:
+        """The roster of secure aggregation: the members in the order of the charter."""
+        members = tuple(bytes.fromhex(member.public_key) for member in self.members)
+        return Roster(self.federation, self.epoch, members, bytes.fromhex(self.coordinator))
+
+    def index_of(self, name: str) -> int:
+        """The roster's index of a member. Raises KeyError where it is none."""
+        for index, member in enumerate(self.members):
+            if member.name == name:
+                return index
+        raise KeyError(name)
+
+    def dp_hash(self) -> bytes:
+        """32 bytes that stand for the privacy terms in every round's plan."""
+        return hashlib.sha256(
+            b"cotune/charter/v1/privacy" + _canonical(self.model_dump(mode="json")["privacy"])
+        ).digest()
+
+    def schema_hash(self) -> bytes:
+        """32 bytes that stand for the adapter's schema in every round's plan."""
+        return bytes.fromhex(self.model.schema_digest)
+
+
+def model_hash(base_digest: str, tokenizer_digest: str, adapter_digest: str) -> bytes:
+    """32 bytes that stand for all weights of a round in its plan: base, tokenizer and the current adapter.
+
+    Args:
+        base_digest, tokenizer_digest, adapter_digest: hex SHA-256; the last of the adapter's float32 bytes.
+    """
+    parts = [bytes.fromhex(digest) for digest in (base_digest, tokenizer_digest, adapter_digest)]
+    if any(len(part) != 32 for part in parts):
+        raise ValueError("a digest is not 32 bytes")
+    return hashlib.sha256(b"cotune/charter/v1/model" + b"".join(parts)).digest()
+
+
+def load(path: Path) -> Charter:
+    """Read a charter from YAML. Raises UserError in one line."""
+    return documents.read(path, Charter)
+
+
+def save(charter: Charter, path: Path) -> None:
+    """Write a charter as YAML, atomically; `load` gives an equal charter."""
+    atomic.write_text(path, documents.dump(charter))
+
+
+def _canonical(fields: object) -> bytes:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _check_members(charter: Charter) -> None:
+    if len(charter.members) < 3:
+        raise UserError(
+            f"the charter has {len(charter.members)} members: with two, each learns the other's update by subtracting "
+            "its own from the sum",
+            "add members until there are three or more",
+        )
+    names = [member.name for member in charter.members]
+    keys = [*(member.public_key for member in charter.members), charter.coordinator]
+    if len(set(names)) != len(names) or COORDINATOR in names:
+        raise UserError(f"members: a name stands twice or is {COORDINATOR!r}", "give every member a name of its own")
+    if len(set(keys)) != len(keys):
+        raise UserError("members: a public key stands twice", "give every member and the coordinator a key of its own")
+
+
+def _check_secagg(terms: SecAggTerms, n: int) -> None:
+    least = 2 * n // 3 + 1
+    if not least <= terms.threshold <= n:
+        raise UserError(
+            f"secagg.threshold is {terms.threshold} for {n} members: fewer than {least} lets two quorums disagree",
+            f"set it from {least} to {n}",
+        )
+    if not max(3, terms.threshold) <= terms.min_survivors <= n:
+        raise UserError(
+            f"secagg.min_survivors is {terms.min_survivors}", f"set it from {max(3, terms.threshold)} to {n}"
+        )
+
+
+def _check_privacy(charter: Charter) -> None:
+    terms = charter.privacy
+    if not (0 < len(terms.unit) <= 64 and terms.unit.isprintable()):
+        raise UserError("privacy.unit is not a word", "name what one unit is in at most 64 characters, e.g. patient")
+    most = largest_delta(max(member.nominal_units for member in charter.members))
+    if terms.enabled and terms.delta > most:
+        raise UserError(f"privacy.delta is {terms.delta}", f"set it to at most 1 / (10 units) = {most:.3g}")
+
+
+def largest_delta(units: int) -> float:
+    """The largest delta that protects a set of this many units: 1 / (10 n)."""
+    return 1.0 / (10.0 * units)

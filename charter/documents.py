@@ -1,0 +1,139 @@
+"""YAML documents that people write and organizations exchange: bounded, strict, with one-line errors.
+
+A document that two parsers could read differently must not be signed, so duplicate keys, anchors and aliases are
+refused, and types are exact: a quoted number is not a number.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ..errors import UserError
+
+MOST_BYTES = 1_000_000
+_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class Document(BaseModel):
+    """A frozen value with exactly the declared fields."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), populate_by_name=True
+    )
+
+
+def parse_moment(text: str) -> datetime:
+    """The moment that a `Moment` names, with its time zone UTC."""
+    return datetime.strptime(text, _MOMENT).replace(tzinfo=UTC)
+
+
+def _utc(value: object) -> str:
+    """A document holds UTC to the second, as text; YAML reads an unquoted one as a `datetime`."""
+    if not isinstance(value, datetime):
+        return parse_moment(str(value)).strftime(_MOMENT)
+    if value.utcoffset() is None or value.microsecond:
+        raise ValueError("not a whole second in UTC")
+    return value.astimezone(UTC).strftime(_MOMENT)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Moment = Annotated[str, BeforeValidator(_utc)]
+
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
+    """Read a YAML file as a document of a kind.
+
+    Raises:
+        UserError: it cannot be read, is longer than 1 MB, is not such YAML, or a field is missing, unknown or wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "give the path of a file that you may read") from error
+    return parse(content, kind, str(path))
+
+
+def parse(content: bytes, kind: type[AnyDocument], source: str) -> AnyDocument:
+    """The document in `content`; `source` names it in errors. Raises as `read`."""
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{source}: longer than 1 MB", "is this the right file?")
+    try:
+        fields = yaml.load(content.decode(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: not UTF-8", "save it as UTF-8 text") from error
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{source}: not valid YAML, {_one_line(error)}", "correct the syntax") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{source}: not a mapping of fields", "write `field: value` lines")
+    return validate(fields, kind, source)
+
+
+def validate(fields: dict[str, Any], kind: type[AnyDocument], source: str) -> AnyDocument:
+    """The document with these fields, or one line about the first that is wrong."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise UserError(f"{source}: {field}: {_fault(first)}", _mend(first)) from error
+
+
+def dump(document: Document) -> str:
+    """The YAML text of a document: ASCII, so that no editor changes what was signed."""
+    fields = document.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=120)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without anchors, aliases and duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.YAMLError("anchors and aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            place = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.YAMLError(f"{place}: a key that is not a plain name")
+            if key.value in seen:
+                raise yaml.YAMLError(f"{place}: key {key.value[:64]!r} stands twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"line {mark.line + 1}: {getattr(error, 'problem', None)}"
+    return " ".join(str(error).split())[:200]
+
+
+def _fault(error: Any) -> str:
+    if error["type"] == "missing":
+        return "missing"
+    if error["type"] == "extra_forbidden":
+        return "unknown field"
+    shown = repr(error["input"])
+    return f"{error['msg']}, found {shown if len(shown) <= 80 else shown[:77] + '...'}"
+
+
+def _mend(error: Any) -> str:
+    if error["type"] == "missing":
+        return "add this field"
+    if error["type"] == "extra_forbidden":
+        return "remove it or correct its spelling"
+    if error["type"] in {"float_type", "int_type"} and isinstance(error["input"], str):
+        return "write a number without quotes; YAML needs 1.0e-5 for 1e-5"
+    return "correct this field"

@@ -1,0 +1,141 @@
+"""An organization's own policy: what it allows whatever the charter says. The stricter of the two holds."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .. import atomic
+from . import documents
+from .charter import Charter, largest_delta
+from .documents import Document, Hex32, Line, parse_moment
+from .refusal import Refusal
+
+
+class Columns(Document):
+    """Which column of the data file holds what; a column that is left out is not there."""
+
+    prompt: Line | None = None
+    answer: Line | None = None
+    unit: Line | None = None
+    messages: Line | None = None
+    system: Line | None = None
+    label: Line | None = None
+
+
+class Policy(Document):
+    """`policy.yaml`.
+
+    Attributes:
+        data: the organization's records; never part of a charter.
+        form, columns: how they are read.
+        max_epsilon: the largest budget of a charter it joins.
+        models: digests of the base models that it trains, or "any".
+        min_members: the smallest federation it joins.
+        unit: the privacy unit that its records are grouped by.
+        allow_without_privacy: whether it joins a charter that disables differential privacy.
+    """
+
+    data: Annotated[Path, Field(strict=False)]
+    form: Literal["instruction", "messages", "completion"]
+    columns: Columns
+    max_epsilon: Annotated[float, Field(gt=0)]
+    models: Literal["any"] | Annotated[tuple[Hex32, ...], Field(strict=False, max_length=1_000)]
+    min_members: Annotated[int, Field(ge=3)]
+    unit: Line
+    allow_without_privacy: bool
+
+
+def load(path: Path) -> Policy:
+    """Read a policy from YAML. Raises UserError in one line."""
+    return documents.read(path, Policy)
+
+
+def save(policy: Policy, path: Path) -> None:
+    """Write a policy as YAML, atomically."""
+    atomic.write_text(path, documents.dump(policy))
+
+
+def check(charter: Charter, policy: Policy, name: str, public_key: str, now: datetime, n_units: int) -> None:
+    """Refuse to act under a charter that this organization must not or does not want to act under.
+
+    Args:
+        name, public_key: who this node is; the key as hex.
+        now: the present, with a time zone.
+        n_units: how many units its data really holds.
+
+    Raises:
+        Refusal: the first of `refusals`.
+    """
+    for refusal in refusals(charter, policy, name, public_key, now, n_units):
+        raise refusal
+
+
+def refusals(
+    charter: Charter, policy: Policy, name: str, public_key: str, now: datetime, n_units: int
+) -> Iterator[Refusal]:
+    """Every reason against acting under a charter, the gravest first; none where it is fine. Arguments as `check`."""
+    yield from _identity(charter, name, public_key)
+    yield from _dates(charter, now)
+    yield from _privacy(charter, policy, n_units)
+    if policy.models != "any" and charter.model.base_digest not in policy.models:
+        yield Refusal(
+            "policy.model",
+            f"the base model {charter.model.name} ({charter.model.base_digest}) is not in the policy",
+            "add its digest to models in policy.yaml if you trust it",
+        )
+    if len(charter.members) < policy.min_members:
+        yield Refusal(
+            "policy.members",
+            f"the charter has {len(charter.members)} members, the policy asks for {policy.min_members}",
+            "wait for a larger federation or lower min_members",
+        )
+
+
+def _identity(charter: Charter, name: str, public_key: str) -> Iterator[Refusal]:
+    keys = {member.name: member.public_key for member in charter.members}
+    if name not in keys:
+        yield Refusal("charter.member", f"{name} is not a member", "check this node's name and the charter")
+    elif keys[name] != public_key:
+        yield Refusal("charter.key", f"the charter holds another key for {name}", "sign a charter with this node's key")
+
+
+def _dates(charter: Charter, now: datetime) -> Iterator[Refusal]:
+    if now < parse_moment(charter.not_before):
+        yield Refusal("charter.early", f"the charter begins at {charter.not_before}", "wait or check this clock")
+    if now >= parse_moment(charter.not_after):
+        yield Refusal("charter.late", f"the charter ended at {charter.not_after}", "agree on a new charter")
+
+
+def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal]:
+    terms = charter.privacy
+    if n_units < 1:
+        yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
+    if terms.unit != policy.unit:
+        yield Refusal(
+            "policy.unit",
+            f"the charter protects each {terms.unit}, the records are grouped by {policy.unit}",
+            "group the records by the charter's unit",
+        )
+    if not terms.enabled:
+        if not policy.allow_without_privacy:
+            yield Refusal(
+                "policy.privacy",
+                "the charter disables differential privacy",
+                "ask for it, or set allow_without_privacy for data that is public",
+            )
+        return
+    if terms.epsilon > policy.max_epsilon:
+        yield Refusal(
+            "policy.epsilon",
+            f"the charter asks for epsilon {terms.epsilon:g}, the policy allows {policy.max_epsilon:g}",
+            "agree on a smaller epsilon",
+        )
+    if n_units >= 1 and terms.delta > largest_delta(n_units):
+        yield Refusal(
+            "charter.delta",
+            f"delta {terms.delta:g} is above 1 / (10 n) for the {n_units} units of this data",
+            "agree on a smaller delta, and declare nominal_units that cover the data",
+        )

@@ -1,0 +1,55 @@
+"""The signatures of a charter on disk: one JSON file, signer's name -> 64 bytes as hex, bounded and strict."""
+
+import json
+import re
+from pathlib import Path
+
+from .. import atomic
+from ..errors import UserError
+from . import charter as charters
+from .charter import Charter
+from .signing import verify_signatures
+
+_MOST_BYTES = 64 * 1024
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+
+
+def load(path: Path) -> dict[str, bytes]:
+    """Read the signatures; empty where the file does not exist yet.
+
+    Raises:
+        UserError: the file is not of this form.
+    """
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    try:
+        found = json.loads(content) if len(content) <= _MOST_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(_is_signature(name, value) for name, value in found.items()):
+        raise UserError(f"{path}: not a file of signatures", "collect the signatures again with `cotune charter sign`")
+    return {name: bytes.fromhex(value) for name, value in found.items()}
+
+
+def save(signatures: dict[str, bytes], path: Path) -> None:
+    """Write all signatures, atomically."""
+    content = {name: signature.hex() for name, signature in sorted(signatures.items())}
+    atomic.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def load_signed(charter: Path, signatures: Path) -> Charter:
+    """A charter that every member and the coordinator signed.
+
+    Raises:
+        UserError: a file cannot be read. Refusal: a signature is missing or wrong.
+    """
+    read = charters.load(charter)
+    verify_signatures(read, load(signatures))
+    return read
+
+
+def _is_signature(name: str, value: object) -> bool:
+    return bool(_NAME.fullmatch(name)) and isinstance(value, str) and bool(_SIGNATURE.fullmatch(value))

@@ -1,0 +1,79 @@
+"""The command's entry: which verbs there are, and how an error reaches a person.
+
+A `UserError` is one line on standard error and exit code 2, Ctrl-C is one line and 130. Anything else is a bug and
+keeps its traceback; `--debug` shows the traceback of the others too.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from .. import __version__
+from ..errors import UserError
+from . import charter, chat, keys, privacy, runs
+from .offline import go_offline
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="cotune",
+    help="Organizations fine-tune one language model together; their records stay at home.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(runs.demo)
+app.command()(runs.simulate)
+app.command()(runs.study)
+app.command()(chat.chat)
+app.add_typer(privacy.app, name="privacy")
+app.add_typer(keys.app, name="keys")
+app.add_typer(charter.app, name="charter")
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks; may stand anywhere on the line."),
+) -> None:
+    """`main` reads --debug itself; it stands here for the help and for its place before the verb."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"cotune {__version__}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Raises:
+        SystemExit: always.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    go_offline()
+    try:
+        code = app([word for word in given if word != "--debug"], prog_name="cotune", standalone_mode=False)
+    except UserError as error:
+        _end(error, str(error), USER_ERROR, debug)
+    except click.ClickException as error:
+        _end(error, f"{error.format_message()}: see cotune --help", USER_ERROR, debug)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _end(error, "stopped", INTERRUPTED, debug)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _end(error: BaseException, text: str, code: int, debug: bool) -> None:
+    if debug:
+        raise error
+    line = " ".join(text.split())
+    print(f"error: {line}" if code == USER_ERROR else line, file=sys.stderr)
+    raise SystemExit(code)

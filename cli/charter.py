@@ -1,0 +1,97 @@
+"""`cotune charter`: read a charter, sign it, and check that everybody signed the same one.
+
+Signatures stand beside the charter in `signatures.json`, the coordinator's under the name "coordinator".
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..charter.charter import Charter
+
+SIGNATURES = "signatures.json"
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The charter, YAML.")]
+Beside = Annotated[
+    Path | None, typer.Option("--signatures", metavar="FILE", help=f"Default: {SIGNATURES} beside the charter.")
+]
+
+app = typer.Typer(help="What the members sign: show it, sign it, verify it.", no_args_is_help=True)
+
+
+@app.command()
+def show(file: File) -> None:
+    """What a charter binds you to, in words, and its digest."""
+    from ..charter.charter import load
+
+    for line in _lines(load(file)):
+        typer.echo(line)
+
+
+@app.command()
+def sign(
+    file: File,
+    key: Annotated[Path, typer.Option("--key", metavar="PATH", help="Your private key (cotune keys new).")],
+    signatures: Beside = None,
+) -> None:
+    """Add your signature. Read `cotune charter show` first: what you sign is what your node will do."""
+    from ..charter import signatures as collected
+    from ..charter.charter import load
+    from ..charter.signing import load_key, public_hex, sign_charter
+
+    charter, own = load(file), load_key(key)
+    name = _signer(charter, public_hex(own))
+    path = signatures or file.parent / SIGNATURES
+    collected.save(collected.load(path) | {name: sign_charter(charter, own)}, path)
+    typer.echo(f"{name} signed {charter.digest()} in {path}")
+
+
+@app.command()
+def verify(file: File, signatures: Beside = None) -> None:
+    """Check that every member and the coordinator signed this very charter."""
+    from ..charter.signatures import load_signed
+
+    charter = load_signed(file, signatures or file.parent / SIGNATURES)
+    typer.echo(f"signed by all {len(charter.members)} members and the coordinator: {charter.digest()}")
+
+
+def _signer(charter: "Charter", public: str) -> str:
+    from ..charter.charter import COORDINATOR
+
+    names = {member.public_key: member.name for member in charter.members} | {charter.coordinator: COORDINATOR}
+    if public not in names:
+        raise UserError(f"the charter names nobody with the public key {public}", "have it put into the charter")
+    return names[public]
+
+
+def _lines(charter: "Charter") -> list[str]:
+    from ..charter.signing import fingerprint
+
+    privacy, model, secagg = charter.privacy, charter.model, charter.secagg
+    bound = (
+        f"epsilon {privacy.epsilon:g}, delta {privacy.delta:.3g} for each {privacy.unit}, noise multiplier "
+        f"{privacy.noise_multiplier:g}, sample rate {privacy.sample_rate:g}, clipped to {privacy.max_grad_norm:g}"
+        if privacy.enabled
+        else "none: what leaves is clipped and not noised"
+    )
+    settings = ", ".join(f"{key}={value}" for key, value in sorted(charter.strategy.settings.items()))
+    return [
+        f"federation   {charter.federation}, epoch {charter.epoch}, {charter.not_before} to {charter.not_after}",
+        f"model        {model.name}, base {model.base_digest[:16]}..., tokenizer {model.tokenizer_digest[:16]}...",
+        f"adapter      LoRA rank {model.rank}, alpha {model.alpha:g} on {', '.join(model.targets)}, "
+        f"{f'last {model.top_layers} layers' if model.top_layers else 'all layers'}",
+        f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
+        f"rounds       {charter.rounds}",
+        f"privacy      {bound}",
+        f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors",
+        *(
+            f"member       {member.name}, {member.nominal_units} units, key {fingerprint(member.public_key)}"
+            for member in charter.members
+        ),
+        f"coordinator  key {fingerprint(charter.coordinator)}",
+        f"digest       {charter.digest()}",
+    ]

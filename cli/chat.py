@@ -1,0 +1,42 @@
+"""`cotune chat`: a release answers beside the base model it was trained from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def chat(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The release/ folder of a run.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="e.g. model.device=cpu chat.new_tokens=200"),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt", "-p", help="Answer this and end; may be given several times. Without it, a conversation."
+        ),
+    ] = None,
+) -> None:
+    """Answer prompts with the base model and the tuned one side by side."""
+    from ..conf.compose import compose
+    from ..errors import UserError
+
+    if not folder.is_dir():
+        # Before torch is imported: a wrong folder should not take ten seconds to be refused.
+        raise UserError(f"{folder}: no such folder", "give the release/ folder that a run wrote")
+    settings = compose(overrides or [])
+
+    from rich.console import Console
+
+    from ..evaluation.chat import open_release, show, talk
+
+    console = Console()
+    release = open_release(
+        folder, settings.cache, settings.model.device, settings.model.dtype, settings.chat.new_tokens
+    )
+    if not prompt:
+        talk(release, console)
+    for text in prompt or []:
+        show(console, text, release.answer(text))

@@ -1,0 +1,53 @@
+"""`cotune demo`, `cotune simulate`, `cotune study`: compose the configuration, then hand it to the simulations.
+
+The simulations are imported only after the configuration stands: they take seconds to import, a typo none.
+"""
+
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings that differ from the defaults, e.g. privacy.epsilon=3."),
+]
+
+
+def demo(overrides: Overrides = None) -> None:
+    """A consortium of hospitals on this machine: real data, real model, privacy and secure aggregation on."""
+    from ..conf.compose import compose
+
+    given = overrides or []
+    chosen = any(word.startswith("experiment=") for word in given)
+    settings = compose(given if chosen else ["experiment=hospitals", *given])
+
+    from ..simulations import simulate as simulation
+
+    simulation.run(settings)
+
+
+def simulate(
+    overrides: Overrides = None,
+    multirun: Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of key=1,2,3.")] = False,
+) -> None:
+    """Run one consortium on this machine, or with -m one for each combination of values."""
+    from ..conf.compose import compose, sweep
+
+    given = overrides or []
+    runs = sweep(given) if multirun else [compose(given)]
+
+    from ..simulations import simulate as simulation
+
+    for settings in runs:
+        simulation.run(settings)
+
+
+def study(overrides: Overrides = None) -> None:
+    """Both corpora, three seeds, every arm; the table with spreads at the end."""
+    from ..conf.compose import study_sweep
+
+    runs = study_sweep(overrides or [])
+
+    from ..simulations import study as studies
+
+    studies.run(runs)

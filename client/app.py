@@ -1,0 +1,120 @@
+"""The Flower ClientApp of a member: a message comes in, its handler runs under the node's lock, bytes or a code go out.
+
+No exception leaves this module: its text could carry data to the other side. A refusal travels as its code, anything
+unexpected as "error.internal"; the full text is in the node's own log.
+
+The app is built around a function from Flower's context to the node's home. In a simulation a partition chooses among
+the homes; a deployed node has one. Nothing else differs.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from ..charter import messages as wire
+from ..errors import UserError
+from ..secagg.refused import Refused
+from .home import Home
+from .participation import Member
+
+log = logging.getLogger("cotune.client")
+_CODE = re.compile(r"[a-z0-9_.-]{1,64}")
+MAX_PARAMETERS = 1 << 31
+
+
+def build(home_of: Callable[[Context], Path]) -> ClientApp:
+    """The app.
+
+    Args:
+        home_of: from a message's context to the home of the node it is for. Local configuration decides, never the
+            message.
+    """
+    app = ClientApp()
+
+    def answer(handler: Callable[[Member, Message], RecordDict]) -> Callable[[Message, Context], Message]:
+        def handle(message: Message, context: Context) -> Message:
+            return Message(_guarded(handler, message, home_of(context)), reply_to=message)
+
+        return handle
+
+    app.query("hello")(answer(_hello))
+    app.train("round")(answer(_round))
+    app.query("shares")(answer(lambda member, message: _content(member.share(_body(message)))))
+    app.query("upload")(answer(_upload))
+    app.query("survivors")(answer(lambda member, message: _content(member.survive(_body(message)))))
+    app.query("reveal")(answer(lambda member, message: _content(member.reveal(_body(message)))))
+    app.query("record")(answer(_record))
+    return app
+
+
+def _guarded(handler: Callable[[Member, Message], RecordDict], message: Message, path: Path) -> RecordDict:
+    """The handler's content, or the code of what went wrong."""
+    kind = message.metadata.message_type
+    try:
+        home = Home(path)
+        with home.locked():
+            return handler(Member(home), message)
+    except (UserError, Refused) as refusal:
+        log.warning("%s: %s refused: %s", path.name, kind, refusal)
+        code = getattr(refusal, "code", "error.node")
+    except Exception:
+        log.exception("%s: %s failed", path.name, kind)
+        code = "error.internal"
+    return _content(b"", refused=code if _CODE.fullmatch(code) else "error.node")
+
+
+def _hello(member: Member, message: Message) -> RecordDict:
+    return _content(member.hello(_body(message)), name=member.settings.name)
+
+
+def _round(member: Member, message: Message) -> RecordDict:
+    arrays = message.content[wire.VECTOR]
+    if not isinstance(arrays, ArrayRecord):
+        raise UserError("plan: no adapter came with it", "update the coordinator")
+    adapter = wire.read_vector(arrays[wire.VECTOR].data, "<f4", MAX_PARAMETERS)
+    return _content(member.begin(_body(message), adapter, _records(message)))
+
+
+def _upload(member: Member, message: Message) -> RecordDict:
+    header, words = member.upload(_body(message))
+    return _content(header, vector=words)
+
+
+def _record(member: Member, message: Message) -> RecordDict:
+    member.record(_records(message))
+    return _content(b"")
+
+
+def _fields(message: Message) -> ConfigRecord:
+    fields = message.content[wire.BODY]
+    if not isinstance(fields, ConfigRecord) or set(fields) != {wire.BODY, wire.RECORDS}:
+        raise UserError("message: not of the form of the charter's messages", "update the coordinator")
+    return fields
+
+
+def _body(message: Message) -> bytes:
+    body = _fields(message)[wire.BODY]
+    if not isinstance(body, bytes) or len(body) > wire.MAX_BODY_BYTES:
+        raise UserError("message: its body is not bytes, or too large", "update the coordinator")
+    return body
+
+
+def _records(message: Message) -> tuple[bytes, ...]:
+    records = _fields(message)[wire.RECORDS]
+    if not isinstance(records, list) or len(records) > wire.MAX_RECORDS:
+        raise UserError("message: its records are not a list, or too many", "update the coordinator")
+    if not all(isinstance(record, bytes) and len(record) <= wire.MAX_BODY_BYTES for record in records):
+        raise UserError("message: a record is not bytes, or too large", "update the coordinator")
+    return tuple(records)  # type: ignore[arg-type]
+
+
+def _content(body: bytes, *, name: str = "", refused: str = "", vector: np.ndarray | None = None) -> RecordDict:
+    content = RecordDict({wire.BODY: ConfigRecord({wire.BODY: body, wire.NAME: name, wire.REFUSED: refused})})
+    if vector is not None:
+        content[wire.VECTOR] = ArrayRecord({wire.VECTOR: Array(vector)})
+    return content

@@ -1,0 +1,163 @@
+"""An organization's home on disk: everything its node knows, 0700, secrets 0600.
+
+identity.key        Ed25519 identity, PKCS8 PEM
+charter.yaml        the charter it signed; its digest is the only one the node acts under
+signatures.json     everybody's detached signatures on it
+policy.yaml         where its records are, and what it allows whatever the charter says
+node.yaml           where its copy of the base model is, and how to compute
+ledger.sqlite       epsilon spent, append-only
+journal             survivors' statements this node signed, one a round
+chain.json          head of the transcript it last verified, last round and attempt it took part in
+round.bin           secrets of the round in progress; deleted when they are revealed
+pending.npz         this round's noised contribution, sent again if the attempt is retried
+cache/              hidden states of the frozen layers, over private records
+"""
+
+import fcntl
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import sync_folder, write_bytes
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where a node stands in a run.
+
+    Attributes:
+        run: run id, hex; empty before the first round.
+        head: the transcript's head that the node verified last, hex.
+        round: the last round whose plan it accepted, -1 before the first.
+        attempt: the attempt of that round.
+    """
+
+    run: str = ""
+    head: str = ""
+    round: int = -1
+    attempt: int = -1
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A contribution that was trained and noised and not yet summed.
+
+    Attributes:
+        run, round: where it belongs.
+        model_hash: of base, tokenizer and adapter that it was computed from, hex.
+        contribution: float64 [dimension + metrics].
+    """
+
+    run: str
+    round: int
+    model_hash: str
+    contribution: np.ndarray
+
+
+class Home:
+    """The folder. Every write is atomic; `locked` keeps two processes of one node apart."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserError(f"{path}: no such node", "create it with `cotune keys new` and a signed charter")
+        if path.stat().st_mode & 0o077:
+            raise UserError(f"{path}: other users may read this folder", f"run `chmod 700 {path}`")
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> "Home":
+        """A new, empty home, 0700.
+
+        Raises:
+            UserError: if the folder exists.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise UserError(f"{path}: exists already", "choose another folder") from None
+        return cls(path)
+
+    @property
+    def identity(self) -> Path:
+        return self.path / "identity.key"
+
+    @property
+    def charter(self) -> Path:
+        return self.path / "charter.yaml"
+
+    @property
+    def signatures(self) -> Path:
+        return self.path / "signatures.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy.yaml"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "node.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.sqlite"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def cache(self) -> Path:
+        folder = self.path / "cache"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the node's lock: one message at a time, whatever the other side sends."""
+        with (self.path / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def chain(self) -> Chain:
+        file = self.path / "chain.json"
+        return Chain(**json.loads(file.read_text())) if file.exists() else Chain()
+
+    def set_chain(self, chain: Chain) -> None:
+        write_bytes(self.path / "chain.json", json.dumps(asdict(chain)).encode(), 0o600)
+
+    def round_secrets(self) -> bytes | None:
+        file = self.path / "round.bin"
+        return file.read_bytes() if file.exists() else None
+
+    def set_round_secrets(self, secrets: bytes | None) -> None:
+        """Keep the secrets of the round in progress, or delete them."""
+        file = self.path / "round.bin"
+        if secrets is None:
+            file.unlink(missing_ok=True)
+            sync_folder(self.path)
+        else:
+            write_bytes(file, secrets, 0o600)
+
+    def pending(self) -> Pending | None:
+        file = self.path / "pending.npz"
+        if not file.exists():
+            return None
+        with np.load(file, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            return Pending(**about, contribution=arrays["contribution"])
+
+    def set_pending(self, pending: Pending | None) -> None:
+        file = self.path / "pending.npz"
+        if pending is None:
+            file.unlink(missing_ok=True)
+            return
+        about = {"run": pending.run, "round": pending.round, "model_hash": pending.model_hash}
+        content = io.BytesIO()
+        np.savez(content, about=np.array(json.dumps(about)), contribution=pending.contribution)
+        write_bytes(file, content.getvalue(), 0o600)

@@ -1,0 +1,245 @@
+"""A member's part in a round: check, reserve, train, guard, then the five calls of the secure aggregation.
+
+Nothing here knows Flower: bytes in, bytes out. Every refusal is a code; its text stays in the node's own log. The order
+is what protects the organization: the plan is checked before any budget is spent, the budget is on disk before the
+first gradient, the noised contribution is on disk before its first message, and the round's secrets are stored before
+the reply that depends on them.
+"""
+
+import logging
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from ..charter import policy as policies
+from ..charter import signatures, signing
+from ..charter.messages import hello_statement
+from ..charter.refusal import Refusal
+from ..privacy.ledger import Ledger
+from ..privacy.sampling import SystemRandomness
+from ..secagg.admission import Expected, admit
+from ..secagg.journal import FileJournal
+from ..secagg.organization import Organization
+from ..secagg.plan import Plan
+from ..secagg.record import genesis, verify
+from ..secagg.refused import Refused
+from ..strategies.agreed import encoding_of, model_hash, nominal_batch, schema_of, strategy_of
+from ..strategies.base import Adapter, Vector
+from ..training.guards import check_finite
+from .home import Chain, Home, Pending
+from .settings import load as load_settings
+from .workbench import Workbench, prepare
+
+log = logging.getLogger("cotune.client")
+_BENCHES: dict[tuple[str, str], Workbench] = {}
+
+
+class Member:
+    """One organization's node under one charter, for the length of one message.
+
+    Args:
+        home: its folder; the caller holds its lock.
+
+    Raises:
+        UserError: the home is not usable. Refusal: the charter is not what this organization signed or allows.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.settings = load_settings(home.settings)
+        self.policy = policies.load(home.policy)
+        self.charter = signatures.load_signed(home.charter, home.signatures)
+        self.identity = signing.load_key(home.identity)
+        self.roster = self.charter.roster()
+        self._require_member()
+        self.index = self.charter.index_of(self.settings.name)
+        self.journal = FileJournal(home.journal)
+        self.strategy = strategy_of(self.charter)
+
+    def _require_member(self) -> None:
+        if all(member.name != self.settings.name for member in self.charter.members):
+            raise Refusal(
+                "charter.member", f"{self.settings.name} is not a member", "check this node's name and the charter"
+            )
+
+    def hello(self, statement: bytes) -> bytes:
+        """Prove who this node is: the signature over the charter's digest and the coordinator's nonce.
+
+        Raises:
+            Refusal: "hello.charter" if the coordinator runs another charter.
+        """
+        digest, nonce = statement[:32].hex(), statement[32:]
+        if digest != self.charter.digest():
+            raise Refusal(
+                "hello.charter", "the coordinator runs another charter than the one signed here", "compare the digests"
+            )
+        return self.identity.sign(hello_statement(digest, nonce))
+
+    def begin(self, plan_message: bytes, adapter: Adapter, records: tuple[bytes, ...]) -> bytes:
+        """Check a plan, train under it, and join the round.
+
+        Args:
+            plan_message: the coordinator's signed plan.
+            adapter: the round's adapter, float32 [d].
+            records: the round records since the last round that this node completed, oldest first.
+
+        Returns:
+            The ADVERT message.
+
+        Raises:
+            Refusal, secagg.Refused: the plan is not acceptable; nothing was spent.
+            OverBudget: the ledger has no room for this round; nothing was spent.
+        """
+        plan = Plan.open(plan_message, self.roster)
+        chain = self._catch_up(plan.run, records)
+        expected = self._expected(plan, chain, adapter)
+        admit(plan_message, self.roster, expected, self.journal)
+        bench = self._workbench()
+        own_key = signing.public_hex(self.identity)
+        policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
+        contribution = self._contribution(plan, adapter, bench)
+        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
+        organization = Organization.begin(
+            self.roster, self.index, self.identity, plan_message, replace(expected, now=int(time.time())), self.journal
+        )
+        self.home.set_round_secrets(organization.dump())
+        log.info("round %d attempt %d: joined with %d coordinates", plan.round, plan.attempt, len(contribution))
+        return organization.advert
+
+    def share(self, adverts: bytes) -> bytes:
+        """P1: the sealed shares."""
+        organization = self._organization()
+        shares = organization.share(adverts)
+        self.home.set_round_secrets(organization.dump())
+        return shares
+
+    def upload(self, inbox: bytes) -> tuple[bytes, np.ndarray]:
+        """P2: the signed header and the masked words, uint64."""
+        organization = self._organization()
+        pending = self.home.pending()
+        if pending is None:
+            raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
+        header, words = organization.mask(inbox, pending.contribution)
+        self.home.set_round_secrets(organization.dump())
+        return header, words
+
+    def survive(self, survivors: bytes) -> bytes:
+        """P3: the signature on the survivors."""
+        organization = self._organization()
+        signature = organization.survive(survivors)
+        self.home.set_round_secrets(organization.dump())
+        return signature
+
+    def reveal(self, quorum: bytes) -> bytes:
+        """P4: this node's shares. The round's secrets and the pending contribution are deleted."""
+        organization = self._organization()
+        revealed = organization.unmask(quorum)
+        self.home.set_round_secrets(None)
+        self.home.set_pending(None)
+        return revealed
+
+    def record(self, records: tuple[bytes, ...]) -> None:
+        """P5: verify the last records and keep the transcript's head."""
+        chain = self.home.chain()
+        self.home.set_chain(self._catch_up(bytes.fromhex(chain.run), records))
+
+    def _organization(self) -> Organization:
+        secrets = self.home.round_secrets()
+        if secrets is None:
+            raise Refusal("round.none", "no round is in progress here", "wait for the next round")
+        return Organization.load(secrets, self.roster, self.identity, self.journal)
+
+    def _catch_up(self, run: bytes, records: tuple[bytes, ...]) -> Chain:
+        """The chain after the given records; a new run starts a new chain, the ledger goes on.
+
+        A record that does not extend the head held here is passed over: it may be an old one. If it is a fork, the plan
+        that follows names another head and is refused.
+        """
+        chain = self.home.chain()
+        if chain.run != run.hex():
+            chain = Chain(run=run.hex(), head=genesis(run, self.roster).hex())
+        for content in records:
+            try:
+                verified = verify(content, self.roster, run, bytes.fromhex(chain.head))
+            except Refused as refusal:
+                if refusal.code != "record.fork":
+                    raise
+            else:
+                chain = replace(chain, head=verified.head.hex())
+        return chain
+
+    def _expected(self, plan: Plan, chain: Chain, adapter: Adapter) -> Expected:
+        """What this node knows without the server."""
+        schema = schema_of(self.charter)
+        if adapter.shape != (schema.dimension,):
+            raise Refusal("plan.adapter", "the adapter has another size than the charter's", "update the coordinator")
+        check_finite(adapter, "the coordinator's adapter")
+        encoding = encoding_of(self.charter, self.strategy, schema, plan.round)
+        if plan.round >= self.charter.rounds:
+            raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
+        return Expected(
+            run=plan.run,
+            last=(chain.round, chain.attempt),
+            model_hash=model_hash(self.charter, adapter),
+            schema_hash=self.charter.schema_hash(),
+            dp_hash=self.charter.dp_hash(),
+            dimension=encoding.dimension,
+            encoding=encoding,
+            prev_head=bytes.fromhex(chain.head),
+            now=int(time.time()),
+        )
+
+    def _workbench(self) -> Workbench:
+        key = (str(self.home.path), self.charter.digest())
+        if key not in _BENCHES:
+            _BENCHES[key] = prepare(self.charter, self.settings, self.policy, self.home.cache)
+        return _BENCHES[key]
+
+    def _contribution(self, plan: Plan, adapter: Adapter, bench: Workbench) -> Vector:
+        """This round's noised contribution: the one on disk if an earlier attempt made it, else a new one.
+
+        Sending the same noised vector in another attempt costs no budget: it is the same release.
+        """
+        about = (plan.run.hex(), plan.round, plan.model_hash.hex())
+        pending = self.home.pending()
+        if pending is not None and (pending.run, pending.round, pending.model_hash) == about:
+            return pending.contribution
+        self._reserve(plan, bench)
+        own = nominal_batch(self.charter, self.settings.name)
+        terms = self.charter.privacy
+        trained = self.strategy.local(bench.trainer, adapter, terms, own, SystemRandomness())
+        contribution = self._checked(trained, plan)
+        self.home.set_pending(Pending(*about, contribution))
+        return contribution
+
+    def _reserve(self, plan: Plan, bench: Workbench) -> None:
+        terms = self.charter.privacy
+        if not terms.enabled:
+            return
+        Ledger(self.home.ledger).reserve(
+            data_set=bench.fingerprint,
+            unit=terms.unit,
+            charter=self.charter.digest(),
+            run=plan.run.hex(),
+            round=plan.round,
+            attempt=plan.attempt,
+            sigma=terms.noise_multiplier,
+            sample_rate=terms.sample_rate,
+            steps=self.strategy.steps_per_round,
+            delta=terms.delta,
+            budget_epsilon=min(terms.epsilon, self.policy.max_epsilon),
+        )
+
+    def _checked(self, trained: Vector, plan: Plan) -> Vector:
+        """Did it really train: finite and not zero; then the fraction that the encoding will cut."""
+        check_finite(trained, "the trained contribution")
+        lengths = [length for length, _ in plan.encoding.segments[:-1]]
+        bounds = np.repeat([clip for _, clip in plan.encoding.segments[:-1]], lengths)
+        if not trained[: lengths[0]].any():
+            raise Refusal(
+                "round.unmoved", "training changed nothing although budget was spent", "check the LoRA targets"
+            )
+        saturated = float(np.mean(np.abs(trained) > bounds))
+        return np.concatenate([trained, [saturated]])

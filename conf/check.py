@@ -1,0 +1,166 @@
+"""Combinations that cannot work, refused before anything loads: each one line that says why and how to mend it."""
+
+from ..errors import UserError
+from .schema import FedAvgSettings, ReferenceSettings, Settings, smallest_threshold
+
+
+def check(settings: Settings) -> None:
+    """Refuse what several keys together make impossible.
+
+    Raises:
+        UserError: the first such combination.
+    """
+    _check_strategy(settings)
+    _check_privacy(settings)
+    _check_secagg(settings)
+    _check_encoding(settings)
+    _check_model(settings)
+    _check_data(settings)
+    _check_simulation(settings)
+
+
+def _check_strategy(settings: Settings) -> None:
+    strategy = settings.strategy
+    if not isinstance(strategy, ReferenceSettings):
+        return
+    if settings.secagg.enabled:
+        raise UserError(
+            f"{strategy.reason}, and secure aggregation shows the coordinator sums only",
+            "choose strategy=dp_fedsgd or strategy=fedavg",
+        )
+    raise UserError(
+        f"{strategy.reason}, so it would run without secure aggregation, which cotune does not do",
+        "choose strategy=dp_fedsgd or strategy=fedavg, and secagg=double_mask",
+    )
+
+
+def _check_privacy(settings: Settings) -> None:
+    privacy = settings.privacy
+    if privacy.enabled and settings.data.packing:
+        raise UserError(
+            "data.packing=true puts several privacy units into one row, so no unit's gradient can be clipped",
+            "set data.packing=false, or compare without privacy by privacy=none",
+        )
+    if not privacy.enabled and privacy.epsilon is not None:
+        raise UserError(
+            f"privacy.enabled=false adds no noise, yet privacy.epsilon={privacy.epsilon:g} promises a bound",
+            "choose privacy=none, or set privacy.enabled=true",
+        )
+    if not privacy.enabled and privacy.delta is not None:
+        raise UserError(
+            f"privacy.enabled=false adds no noise, yet privacy.delta={privacy.delta:g} promises a bound",
+            "choose privacy=none, or set privacy.enabled=true",
+        )
+    if privacy.enabled and privacy.epsilon is None:
+        raise UserError("privacy.enabled=true without privacy.epsilon", "set privacy.epsilon, e.g. privacy.epsilon=8")
+    if privacy.trust == "honest_majority":
+        _refuse_shared_noise(settings)
+    units = settings.data.units_per_organization
+    if privacy.delta is not None and units is not None and privacy.delta > (limit := 1 / (10 * units)):
+        raise UserError(
+            f"privacy.delta={privacy.delta:g} is above 1/(10 n) for n={units} units",
+            f"set privacy.delta={limit:.3g} or less, or null",
+        )
+
+
+def _refuse_shared_noise(settings: Settings) -> None:
+    strategy = settings.strategy
+    if isinstance(strategy, FedAvgSettings) and strategy.local_steps > 1:
+        raise UserError(
+            "privacy.trust=honest_majority with several local steps: their sum is not signal plus one Gaussian",
+            "set privacy.trust=nobody",
+        )
+    raise UserError(
+        "privacy.trust=honest_majority (noise shared among organizations) is not available yet",
+        "set privacy.trust=nobody",
+    )
+
+
+def _check_secagg(settings: Settings) -> None:
+    secagg, count = settings.secagg, settings.data.organizations
+    if not secagg.enabled:
+        raise UserError(
+            "secagg.enabled=false would show the coordinator every organization's update", "choose secagg=double_mask"
+        )
+    if count < 3:
+        raise UserError(
+            f"secure aggregation with {count} organization(s): one of two learns the other's update by subtraction",
+            "set data.organizations=3 or more",
+        )
+    if count > 200:
+        raise UserError(
+            f"secure aggregation with {count} organizations: the protocol serves 3 to 200",
+            "set data.organizations=200 or less",
+        )
+    least, threshold = smallest_threshold(count), secagg.threshold_for(count)
+    if not least <= threshold <= count:
+        raise UserError(
+            f"secagg.threshold={threshold} for {count} organizations: it must be {least} to {count}",
+            f"set secagg.threshold={least} or null",
+        )
+    low, survivors = max(3, threshold), secagg.min_survivors_for(count)
+    if not low <= survivors <= count:
+        raise UserError(
+            f"secagg.min_survivors={survivors} for {count} organizations: it must be {low} to {count}",
+            f"set secagg.min_survivors={low} or null",
+        )
+
+
+def _check_encoding(settings: Settings) -> None:
+    count = settings.data.organizations
+    if (2**settings.secagg.lane_bits - 1) // (2 * count) < 1:
+        needed = (2 * count).bit_length()
+        raise UserError(
+            f"secagg.lane_bits={settings.secagg.lane_bits} cannot hold the sum of {count} organizations",
+            f"set secagg.lane_bits={needed} or more",
+        )
+
+
+def _check_model(settings: Settings) -> None:
+    model = settings.model
+    if model.cache_features and model.top_layers == 0:
+        raise UserError(
+            "model.cache_features=true with model.top_layers=0: no layer is frozen, so nothing can be cached",
+            "set model.top_layers, e.g. 4, or model.cache_features=false",
+        )
+    if "all-linear" in model.lora.targets and len(model.lora.targets) > 1:
+        raise UserError("model.lora.targets names all-linear and further layers", "keep all-linear alone, or drop it")
+
+
+def _check_data(settings: Settings) -> None:
+    data = settings.data
+    if data.corpus != "files":
+        if data.package is None:
+            raise UserError(f"data.corpus={data.corpus} without data.package", f"choose data={data.corpus}")
+        for key in ("units_per_organization", "dominance", "test_rows"):
+            if getattr(data, key) is None:
+                raise UserError(f"data.{key} is null, but data.corpus={data.corpus} is split by it", f"set data.{key}")
+        if data.files or data.test_file is not None:
+            raise UserError(f"data.files with data.corpus={data.corpus}: they would be ignored", "choose data=files")
+        return
+    if data.organizations != len(data.files):
+        raise UserError(
+            f"data.organizations={data.organizations}, but data.files lists {len(data.files)}",
+            "list one file an organization, or set data.organizations=null",
+        )
+    if len({str(file) for file in data.files}) != len(data.files):
+        raise UserError("data.files lists a file twice", "give each organization a file of its own")
+    if data.test_file is None:
+        raise UserError("data.corpus=files without data.test_file", "set data.test_file")
+    if data.test_file in data.files:
+        raise UserError(f"data.test_file={data.test_file} is also an organization's file", "keep the test rows apart")
+    if data.dominance is not None:
+        raise UserError("data.dominance with data.corpus=files: your files are the split", "set data.dominance=null")
+    required = {"instruction": ("prompt", "answer"), "completion": ("prompt", "answer"), "messages": ("messages",)}
+    for column in required[data.form]:
+        if getattr(data.columns, column) is None:
+            raise UserError(
+                f"data.columns.{column} is null, but data.form={data.form} needs it",
+                f"set data.columns.{column} to the column's name",
+            )
+
+
+def _check_simulation(settings: Settings) -> None:
+    arms = settings.simulation.arms
+    if len(set(arms)) != len(arms):
+        raise UserError("simulation.arms names an arm twice", "name each arm once")

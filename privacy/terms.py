@@ -1,0 +1,123 @@
+"""The privacy terms of a run and the private metrics that travel with the gradient.
+
+Everything that leaves an organization is one vector: d gradient coordinates, then one coordinate for each of `METRICS`.
+It is noised once, by one Gaussian mechanism. With C = `max_grad_norm` and a = `metrics_weight`, a unit adds
+
+    (clip_C(gradient), a C min(loss, cap) / cap, a C, a C [its gradient was clipped])
+
+to it, so adding or removing a unit moves the sum by at most S = C sqrt(1 + 3 a^2) in the L2 norm, and every coordinate
+gets Gaussian noise of standard deviation `noise_multiplier` * S. The metrics therefore cost no budget of their own.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+
+METRICS = ("loss", "units", "clipped")
+
+
+@dataclass(frozen=True)
+class PrivacyTerms:
+    """What the members agreed on; the noise multiplier is already calibrated to the whole planned run.
+
+    Attributes:
+        enabled: False only in comparisons: then nothing is noised and the other numbers still clip and scale.
+        unit: what one privacy unit is, e.g. "patient". Adjacency: all records of one unit added or removed.
+        epsilon, delta: the budget of the whole run for each unit.
+        noise_multiplier: sigma, the noise's standard deviation over `sensitivity`; 0 where privacy is disabled.
+        max_grad_norm: C, the largest L2 norm of one unit's gradient after clipping.
+        sample_rate: q, the probability with which each unit independently joins a step.
+        records_per_unit: the most records of one unit used in one step.
+        loss_cap: losses above it count as it, in nats a token.
+        metrics_weight: a, the scale of the metric coordinates relative to C.
+
+    Raises:
+        UserError: a number is outside its range.
+    """
+
+    enabled: bool
+    unit: str
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    records_per_unit: int
+    loss_cap: float
+    metrics_weight: float
+
+    def __post_init__(self) -> None:
+        for name in ("max_grad_norm", "loss_cap", "metrics_weight"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, name, value, "a positive number")
+        _require(0 < self.sample_rate <= 1, "sample_rate", self.sample_rate, "a number in (0, 1]")
+        _require(self.records_per_unit >= 1, "records_per_unit", self.records_per_unit, "1 or more")
+        sigma = self.noise_multiplier
+        _require(math.isfinite(sigma) and sigma >= 0, "noise_multiplier", sigma, "a number that is not negative")
+        if self.enabled:
+            _require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon, "a positive number")
+            _require(0 < self.delta < 1, "delta", self.delta, "a number in (0, 1)")
+            _require(sigma > 0, "noise_multiplier", sigma, "a positive number, or disable privacy")
+
+    @property
+    def sensitivity(self) -> float:
+        """S: the L2 sensitivity of the contribution to adding or removing one unit."""
+        return self.max_grad_norm * math.sqrt(1.0 + len(METRICS) * self.metrics_weight**2)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on every coordinate of the contribution; 0.0 where privacy is disabled."""
+        return self.noise_multiplier * self.sensitivity if self.enabled else 0.0
+
+
+def encode_metrics(
+    losses: NDArray[np.floating], clipped: NDArray[np.bool_], terms: PrivacyTerms
+) -> NDArray[np.float64]:
+    """The metric rows of a batch of units.
+
+    Args:
+        losses: [B] mean loss of each unit, in nats a token. A loss that is not finite counts as the cap.
+        clipped: [B] whether the unit's gradient was scaled down or dropped.
+        terms: the scales.
+
+    Returns:
+        float64 [B, 3] in the order of `METRICS`; every entry is in [0, a C].
+    """
+    capped = np.where(np.isfinite(losses), np.clip(losses, 0.0, terms.loss_cap), terms.loss_cap) / terms.loss_cap
+    rows = np.stack([capped.astype(np.float64), np.ones(len(losses)), clipped.astype(np.float64)], axis=1)
+    return rows * (terms.metrics_weight * terms.max_grad_norm)
+
+
+def decode_metrics(metrics_sum: NDArray[np.float64], terms: PrivacyTerms) -> dict[str, float]:
+    """Readable metrics from the (noisy) sum of the metric coordinates over any number of organizations.
+
+    Args:
+        metrics_sum: [3] in the order of `METRICS`.
+        terms: the scales that `encode_metrics` used.
+
+    Returns:
+        "loss" the mean loss in nats a token, within [0, loss_cap]; "units" the noisy number of units; "clipped" the
+        fraction of units whose gradient was clipped, within [0, 1].
+
+    Edge cases:
+        Where noise leaves less than one unit, there is no mean: loss and clipped are NaN.
+    """
+    if metrics_sum.shape != (len(METRICS),):
+        raise ValueError(f"metrics of shape {metrics_sum.shape}, expected ({len(METRICS)},)")
+    loss, units, clipped = (float(value) / (terms.metrics_weight * terms.max_grad_norm) for value in metrics_sum)
+    if not units >= 1.0:
+        return {"loss": math.nan, "units": units, "clipped": math.nan}
+    return {
+        "loss": min(max(loss / units, 0.0), 1.0) * terms.loss_cap,
+        "units": units,
+        "clipped": min(max(clipped / units, 0.0), 1.0),
+    }
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"privacy.{name} is {value}", f"set it to {wanted}")

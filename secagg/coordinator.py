@@ -1,0 +1,280 @@
+"""The server's side of one attempt at one round: it sees signatures, sealed shares, masked words and, last, a sum.
+
+A message that does not hold is left out and noted; the round goes on without its sender. Too few messages end the
+attempt with `Refused("round.too_few")` when a phase is closed. Uploads are added to one running sum as they arrive.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from . import keys, masking, merkle
+from .control import CONTROL_WORDS, check_control
+from .masking import WORD
+from .messages import Advert, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
+from .plan import Plan
+from .record import RoundRecord, next_head, result_hash
+from .recovery import rebuild_secrets, remaining_streams
+from .refused import Refused, require
+from .roster import Roster
+from .views import Cohort, Survivors, leaf, read_adverts, read_survivors, share_root
+from .wire import raw_public, seal
+
+
+class Step(IntEnum):
+    """What is being collected."""
+
+    ADVERTS = 1
+    SHARES = 2
+    UPLOADS = 3
+    SURVIVALS = 4
+    REVEALS = 5
+    DONE = 6
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A message that was not counted: whose, when, and the code of the refusal."""
+
+    index: int
+    step: Step
+    code: str
+
+
+@dataclass(frozen=True)
+class RoundSum:
+    """What a round comes to.
+
+    Attributes:
+        values: float64 [dimension], the sum over the survivors, in the unit of the vectors.
+        survivors: U3.
+        record: the signed RECORD message for every organization.
+        head: the new head of the transcript.
+        words: the exact sum, uint64 [encoding.words], whose hash is in the record.
+    """
+
+    values: NDArray[np.float64]
+    survivors: tuple[int, ...]
+    record: bytes
+    head: bytes
+    words: NDArray[np.uint64]
+
+
+class Coordinator:
+    """The state machine: add, close, add, close, ..., result.
+
+    Args:
+        roster: of the charter. plan: of this attempt. key: Ed25519 key that the roster names as the coordinator's.
+
+    The `index` of each add is the sender as the transport knows it; it must be the one that signed. Every add returns
+    whether the message counts; `rejections` says why one did not.
+
+    Raises:
+        Refused: "plan.*" where no organization would accept the plan; "coordinator.key".
+    """
+
+    def __init__(self, roster: Roster, plan: Plan, key: Ed25519PrivateKey) -> None:
+        plan.check(roster)
+        require(
+            raw_public(key) == roster.coordinator, "coordinator.key", "the key is not the coordinator's of the roster"
+        )
+        self._roster, self._plan, self._key = roster, plan, key
+        self._step = Step.ADVERTS
+        self._messages: dict[Step, dict[int, bytes]] = {step: {} for step in Step}
+        self._shares: dict[int, Shares] = {}
+        self._root_envelopes: dict[int, bytes] = {}
+        self._share_roots: dict[int, Rooted] = {}
+        self._reveals: dict[int, Reveal] = {}
+        self._public: set[bytes] = set()
+        self._sum = np.zeros(CONTROL_WORDS + plan.encoding.words, dtype=WORD)
+        self._cohort: Cohort
+        self._survivors: Survivors
+        self._ctx2 = b""
+        self.rejections: list[Rejection] = []
+        self.plan_message = plan.sign(key)
+
+    @property
+    def step(self) -> Step:
+        """What is being collected now."""
+        return self._step
+
+    def present(self, step: Step) -> tuple[int, ...]:
+        """Whose messages of a step count."""
+        return tuple(sorted(self._messages[step]))
+
+    def add_advert(self, index: int, message: bytes) -> bool:
+        """P0 answer of one organization."""
+        return self._take(Step.ADVERTS, index, message, lambda: self._check_advert(index, message))
+
+    def _check_advert(self, index: int, message: bytes) -> None:
+        advert = open_member("advert", message, Advert.decode, self._roster)
+        require(advert.index == index, "message.index", "signed by another organization than the sender")
+        require(advert.ctx0 == self._plan.ctx0, "adverts.context", "an advert of another round")
+        public = {advert.mask_key, advert.channel_key}
+        require(len(public) == 2 and not public & self._public, "adverts.duplicate", "a key that is already in use")
+        for key in public:
+            keys.check_public(key)
+        self._public |= public
+
+    def close_adverts(self) -> bytes:
+        """End P0. Returns the bundle for every member of `present(ADVERTS)`."""
+        envelopes = self._closed(Step.ADVERTS)
+        self._cohort = read_adverts(envelopes, self._plan, self._roster)
+        return seal("adverts", encode_list(self._plan.ctx0, envelopes), self._key)
+
+    def add_shares(self, index: int, message: bytes) -> bool:
+        """P1 answer of one organization."""
+        return self._take(Step.SHARES, index, message, lambda: self._check_shares(index, message))
+
+    def _check_shares(self, index: int, message: bytes) -> None:
+        shares = Shares.decode(message)
+        root = self._rooted("shares", index, shares.root, self._cohort.ctx1)
+        require(index in self._cohort.members, "shares.stranger", "shares without an advert")
+        others = self._cohort.others(index)
+        require(len(shares.leaves) == len(others), "shares.root", "not one share for each other organization")
+        boxes = zip(others, shares.sealed, strict=True)
+        leaves = tuple(leaf(self._cohort.ctx1, index, other, box) for other, box in boxes)
+        right = leaves == shares.leaves and share_root(self._cohort.ctx1, index, leaves) == root.root
+        require(right, "shares.root", "the shares are not those that were signed")
+        self._shares[index], self._share_roots[index] = shares, root
+
+    def close_shares(self) -> dict[int, bytes]:
+        """End P1. Returns for each member of U2 its own bundle."""
+        self._closed(Step.SHARES)
+        members = self.present(Step.SHARES)
+        self._ctx2 = keys.context2(self._cohort.ctx1, members, [self._share_roots[i].root for i in members])
+        inboxes = {member: self._inbox(member, members) for member in members}
+        self._root_envelopes = {member: self._shares[member].root for member in members}
+        self._shares = {}
+        return inboxes
+
+    def _inbox(self, recipient: int, senders: tuple[int, ...]) -> bytes:
+        parts = []
+        for sender in senders:
+            shares, others = self._shares[sender], self._cohort.others(sender)
+            sealed = b"" if sender == recipient else shares.sealed[others.index(recipient)]
+            parts.append(Inbound(shares.root, shares.leaves, sealed))
+        return seal("inbox", encode_inbox(self._cohort.ctx1, tuple(parts)), self._key)
+
+    def add_upload(self, index: int, header: bytes, words: NDArray[np.uint64]) -> bool:
+        """P2 answer of one organization: its signed header and masked words, uint64 [8 + encoding.words].
+
+        The words are added to the running sum and not kept.
+        """
+        return self._take(Step.UPLOADS, index, header, lambda: self._check_upload(index, header, words))
+
+    def _check_upload(self, index: int, header: bytes, words: NDArray[np.uint64]) -> None:
+        rooted = self._rooted("upload", index, header, self._ctx2)
+        require(index in self._share_roots, "survivors.stranger", "an upload without shares")
+        shaped = words.dtype == WORD and words.shape == self._sum.shape and words.flags.c_contiguous
+        require(shaped, "upload.shape", "masked words of the wrong type or length")
+        same = merkle.root(words, self._ctx2, index) == rooted.root
+        require(same, "upload.root", "the masked words are not those that were signed")
+        np.add(self._sum, words, out=self._sum)
+
+    def close_uploads(self) -> bytes:
+        """End P2: whoever is not in now is dropped. Returns the bundle for every survivor."""
+        envelopes = self._closed(Step.UPLOADS)
+        sharers = tuple(sorted(self._share_roots))
+        self._survivors = read_survivors(envelopes, self._ctx2, sharers, self._plan, self._roster)
+        return seal("survivors", encode_list(self._ctx2, envelopes), self._key)
+
+    def add_survival(self, index: int, message: bytes) -> bool:
+        """P3 answer of one survivor."""
+        return self._take(Step.SURVIVALS, index, message, lambda: self._check_survival(index, message))
+
+    def _check_survival(self, index: int, message: bytes) -> None:
+        rooted = self._rooted("survive", index, message, self._ctx2)
+        require(rooted.root == self._survivors.statement, "quorum.statement", "a signature on other survivors")
+        require(index in self._survivors.members, "quorum.stranger", "a signature from outside the survivors")
+
+    def close_survival(self) -> bytes:
+        """End P3. Returns the bundle for every survivor."""
+        envelopes = self._closed(Step.SURVIVALS)
+        return seal("quorum", encode_list(self._ctx2, envelopes), self._key)
+
+    def add_reveal(self, index: int, message: bytes) -> bool:
+        """P4 answer of one survivor."""
+        return self._take(Step.REVEALS, index, message, lambda: self._check_reveal(index, message))
+
+    def _check_reveal(self, index: int, message: bytes) -> None:
+        reveal = open_member("reveal", message, Reveal.decode, self._roster)
+        require(reveal.index == index, "message.index", "signed by another organization than the sender")
+        require(reveal.statement == self._survivors.statement, "reveal.statement", "shares for other survivors")
+        require(index in self._survivors.members, "reveal.stranger", "shares from outside the survivors")
+        owners = tuple(tuple(owner for owner, _ in part) for part in (reveal.self_shares, reveal.mask_shares))
+        require(owners == (self._survivors.members, self._dropped), "reveal.owners", "not one share for each of U2")
+        self._reveals[index] = reveal
+
+    @property
+    def _dropped(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self._share_roots) - set(self._survivors.members)))
+
+    def result(self) -> RoundSum:
+        """End P4: rebuild the secrets, take the masks off, check, decode, write the record.
+
+        Raises:
+            Refused: "round.too_few", "unmask.secret", "sum.control", "sum.range".
+        """
+        self._enough(Step.REVEALS)
+        plan, survivors = self._plan, self._survivors
+        secrets = rebuild_secrets(self._reveals, self._cohort, plan.ctx0, plan.threshold)
+        total = self._sum.copy()  # the masked sum stays whole, so that more shares may be added after a refusal
+        masking.apply(total, remaining_streams(*secrets, self._cohort, self._ctx2))
+        control, words = total[:CONTROL_WORDS], total[CONTROL_WORDS:]
+        check_control(control, len(survivors.members))
+        values = plan.encoding.decode(words, len(survivors.members))
+        result = result_hash(self._ctx2, words)
+        head = next_head(plan.prev_head, self._ctx2, survivors.members, survivors.roots, result)
+        record = RoundRecord(
+            plan=self.plan_message,
+            adverts=self._cohort.envelopes,
+            share_roots=tuple(self._root_envelopes[i] for i in self.present(Step.SHARES)),
+            headers=survivors.envelopes,
+            signatures=self._envelopes(Step.SURVIVALS),
+            self_secrets=tuple(secrets[0].values()),
+            mask_secrets=tuple(secrets[1].values()),
+            control=tuple(int(word) for word in control),
+            result=result,
+            head=head,
+        )
+        self._step = Step.DONE
+        return RoundSum(values, survivors.members, record.sign(self._key), head, words)
+
+    def _rooted(self, kind: str, index: int, envelope: bytes, context: bytes) -> Rooted:
+        rooted = open_member(kind, envelope, Rooted.decode, self._roster)
+        require(rooted.index == index, "message.index", "signed by another organization than the sender")
+        require(rooted.context == context, "message.context", "a message of another round or view")
+        return rooted
+
+    def _take(self, step: Step, index: int, message: bytes, check: Callable[[], None]) -> bool:
+        """Count a message if it holds. The same message twice counts once; a second, different one is rejected."""
+        known = self._messages[step].get(index)
+        try:
+            require(self._step is step, "message.late", f"collecting {self._step.name}, not {step.name}")
+            if known is None:
+                check()
+            require(known in (None, message), "message.second", "another message was already counted")
+        except Refused as no:
+            self.rejections.append(Rejection(index, step, no.code))
+            return False
+        self._messages[step][index] = message
+        return True
+
+    def _envelopes(self, step: Step) -> tuple[bytes, ...]:
+        return tuple(message for _, message in sorted(self._messages[step].items()))
+
+    def _enough(self, step: Step) -> None:
+        require(self._step is step, "round.order", f"collecting {self._step.name}, not {step.name}")
+        need = self._plan.threshold if step >= Step.SURVIVALS else self._plan.min_survivors
+        have = len(self._messages[step])
+        require(have >= need, "round.too_few", f"{step.name}: {have} of the {need} organizations that are needed")
+
+    def _closed(self, step: Step) -> tuple[bytes, ...]:
+        self._enough(step)
+        self._step = Step(step + 1)
+        return self._envelopes(step)

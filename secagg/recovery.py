@@ -1,0 +1,86 @@
+"""P4 at the server: rebuild one secret of each organization in U2 and derive the masks that are left on the sum."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+
+from . import keys, masking, shamir
+from .messages import Reveal
+from .refused import refuse
+from .views import Cohort
+
+
+@lru_cache(maxsize=256)
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shamir.weights(points))
+
+
+def _windows(members: tuple[int, ...], threshold: int) -> Iterator[tuple[int, ...]]:
+    """Choices of `threshold` of the members such that each single member is left out by one of them, if it can be."""
+    turns = len(members) if len(members) > threshold else 1
+    for turn in range(turns):
+        yield tuple((members[turn:] + members[:turn])[:threshold])
+
+
+def rebuild(shares: Mapping[int, int], threshold: int, holds: Callable[[bytes], bool]) -> bytes | None:
+    """The 32-byte secret behind shares, some of which may be wrong.
+
+    Args:
+        shares: revealing organization -> its share.
+        threshold: how many are combined.
+        holds: whether a candidate is the secret that its owner committed to.
+
+    Returns:
+        The secret, or None where no choice that was tried holds. One wrong share among more than `threshold` is always
+        outvoted; more are where they stand close together.
+    """
+    for chosen in _windows(tuple(sorted(shares)), threshold):
+        value = shamir.combine([shares[i] for i in chosen], _weights(tuple(i + 1 for i in chosen)))
+        secret = shamir.as_secret(value)
+        if secret is not None and holds(secret):
+            return secret
+    return None
+
+
+def rebuild_secrets(
+    reveals: Mapping[int, Reveal], cohort: Cohort, ctx0: bytes, threshold: int
+) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """b of every survivor and mk of every dropped organization, each checked against its advert.
+
+    Raises:
+        Refused: "unmask.secret" naming the first owner whose shares do not rebuild what it committed to.
+    """
+    first = next(iter(reveals.values()))
+    self_secrets, mask_secrets = {}, {}
+    for owner, _ in first.self_shares:
+        shares = {index: dict(reveal.self_shares)[owner] for index, reveal in reveals.items()}
+        self_secrets[owner] = _checked(owner, rebuild(shares, threshold, _opens(cohort, ctx0, owner)))
+    for owner, _ in first.mask_shares:
+        shares = {index: dict(reveal.mask_shares)[owner] for index, reveal in reveals.items()}
+        mask_secrets[owner] = _checked(owner, rebuild(shares, threshold, _matches(cohort, owner)))
+    return self_secrets, mask_secrets
+
+
+def _opens(cohort: Cohort, ctx0: bytes, owner: int) -> Callable[[bytes], bool]:
+    return lambda secret: keys.commitment(ctx0, owner, secret) == cohort.adverts[owner].commitment
+
+
+def _matches(cohort: Cohort, owner: int) -> Callable[[bytes], bool]:
+    return lambda secret: keys.public_half(secret) == cohort.adverts[owner].mask_key
+
+
+def _checked(owner: int, secret: bytes | None) -> bytes:
+    if secret is None:
+        refuse("unmask.secret", f"the shares do not rebuild what organization {owner} committed to")
+    return secret
+
+
+def remaining_streams(
+    self_secrets: Mapping[int, bytes], mask_secrets: Mapping[int, bytes], cohort: Cohort, ctx2: bytes
+) -> list[tuple[bytes, int]]:
+    """The streams to apply so that the sum over the survivors is bare: (seed, sign) for `masking.apply`."""
+    streams = [(keys.self_seed(secret, ctx2, owner), -1) for owner, secret in self_secrets.items()]
+    for dropped, secret in mask_secrets.items():
+        for survivor in self_secrets:
+            seed = keys.pair_seed(secret, cohort.adverts[survivor].mask_key, ctx2, dropped, survivor)
+            streams.append((seed, -masking.pair_sign(survivor, dropped)))
+    return streams

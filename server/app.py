@@ -1,0 +1,246 @@
+"""The Flower ServerApp of a coordinator: rounds of a charter, one after the other, each committed before the next.
+
+It holds the charter, the coordinator's key, and sums. Rounds that were committed stay committed; a killed server
+continues with the round after them. A round whose survivors were asked to sign and that was not committed is burned:
+its privacy is spent, nobody signs for it again, and the model stays as it was.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from ..charter.charter import Charter
+from ..charter.messages import RECORD
+from ..errors import UserError
+from ..privacy.accounting import epsilon
+from ..privacy.terms import METRICS, decode_metrics
+from ..secagg.coordinator import RoundSum
+from ..secagg.record import genesis
+from ..secagg.refused import Refused
+from ..strategies.agreed import nominal_batch, schema_of, strategy_of
+from ..training.schema import initial
+from . import roll_call
+from .events import RoundEvent
+from .exchange import Exchange, Outgoing, Reply
+from .rounds import Attempt, Attempted
+from .run_directory import Attempt as Noted
+from .run_directory import Committed, RunDirectory
+
+log = logging.getLogger("cotune.server")
+# Failed attempts at one round before a person has to look.
+ATTEMPTS = 3
+Watch = Callable[[RoundEvent], None]
+
+
+def build(
+    charter: Charter,
+    key: Ed25519PrivateKey,
+    folder: Path,
+    watch: Watch,
+    stop: threading.Event,
+    observe: Callable[[str, Reply], None] = lambda kind, reply: None,
+) -> ServerApp:
+    """The app.
+
+    Args:
+        charter: verified. key: the coordinator's. folder: the run directory.
+        watch: gets a `RoundEvent` at each phase, on the app's thread.
+        stop: ends the run at the next poll; `exchange.Interrupted` is raised.
+        observe: sees every reply that was accepted (tests).
+    """
+    app = ServerApp()
+
+    @app.main()  # type: ignore[untyped-decorator]
+    def main(grid: Grid, context: Context) -> None:
+        Run(charter, key, RunDirectory(folder, charter.digest()), Exchange(grid, stop, observe), watch).finish()
+
+    return app
+
+
+class Run:
+    """All rounds of a charter."""
+
+    def __init__(
+        self, charter: Charter, key: Ed25519PrivateKey, folder: RunDirectory, exchange: Exchange, watch: Watch
+    ) -> None:
+        self._charter, self._key, self._folder = charter, key, folder
+        self._exchange, self._watch = exchange, watch
+        self._names = [member.name for member in charter.members]
+        self._strategy = strategy_of(charter)
+        self._schema = schema_of(charter)
+        self._nodes: dict[int, int] = {}
+        self._acknowledged = dict.fromkeys(range(len(self._names)), -1)
+        self._started = time.monotonic()
+
+    def finish(self) -> None:
+        """Run every round that is not committed yet.
+
+        Raises:
+            UserError: a round could not be completed, with every member's answer.
+        """
+        while (number := len(self._folder.committed())) < self._charter.rounds:
+            self._started = time.monotonic()
+            before = self._folder.last() or self._genesis()
+            failures = 0
+            while any(noted.signing for noted in self._folder.attempts(number)) or not self._try(number, before):
+                if any(noted.signing for noted in self._folder.attempts(number)):
+                    self._burn(number, before)
+                    break
+                failures += 1
+                if failures == ATTEMPTS:
+                    raise UserError(
+                        f"round {number + 1}: {ATTEMPTS} attempts failed",
+                        "read the log for each member's answer, then start again to continue",
+                    )
+        self._publish_last()
+
+    def _genesis(self) -> Committed:
+        """The state before the first round."""
+        adapter = initial(self._schema, self._charter.model.initial_seed)
+        head = genesis(self._folder.run_id, self._charter.roster())
+        state = self._strategy.start(self._strategy.dimension(self._schema, 0))
+        return Committed(-1, adapter, state, head.hex(), (), {}, b"")
+
+    def _try(self, number: int, before: Committed) -> bool:
+        """One attempt; True where the round was committed."""
+        self._gather()
+        attempt_number = 1 + max((noted.attempt for noted in self._folder.attempts(number)), default=-1)
+        self._folder.note(Noted(number, attempt_number, signing=False))
+        attempt = Attempt(
+            self._charter,
+            self._key,
+            self._exchange,
+            self._nodes,
+            lambda phase, members: self._tell(number, phase, before, members),
+        )
+        plan = attempt.plan(
+            self._strategy, before.adapter, self._folder.run_id, number, attempt_number, bytes.fromhex(before.head)
+        )
+        try:
+            total = attempt.run(
+                plan,
+                before.adapter,
+                lambda index: self._folder.records(self._acknowledged[index]),
+                lambda: self._folder.note(Noted(number, attempt_number, signing=True)),
+            )
+        except Refused as refusal:
+            answers = ", ".join(f"{self._names[index]} {code}" for index, code in sorted(attempt.seen.refused.items()))
+            log.error(
+                "round %d attempt %d failed: %s; refusals: %s", number, attempt_number, refusal, answers or "none"
+            )
+            self._raise_if_final(number, attempt.seen)
+            return False
+        for index in attempt.seen.trained:
+            self._acknowledged[index] = number - 1
+        self._commit(number, before, total, attempt.seen)
+        return True
+
+    def _raise_if_final(self, number: int, seen: Attempted) -> None:
+        """Members that refuse will refuse again: say so at once where too few others are left."""
+        left = len(self._names) - len(seen.refused)
+        if left < self._charter.secagg.min_survivors:
+            answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
+            raise UserError(
+                f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"
+            )
+
+    def _gather(self) -> None:
+        """Wait for enough members."""
+        need = self._charter.secagg.min_survivors
+        seconds = self._charter.secagg.deadline_seconds if len(self._nodes) < need else 0.0
+        self._nodes = roll_call.call(self._charter, self._exchange, self._nodes, seconds)
+        if len(self._nodes) < need:
+            missing = [name for index, name in enumerate(self._names) if index not in self._nodes.values()]
+            raise UserError(
+                f"only {len(self._nodes)} of the {need} members needed are online",
+                f"start the nodes of {', '.join(missing)}",
+            )
+
+    def _commit(self, number: int, before: Committed, total: RoundSum, seen: Attempted) -> None:
+        """Apply the sum, check that it moved the adapter, and make the round durable."""
+        names = tuple(self._names[index] for index in total.survivors)
+        self._tell(number, "apply", before, total.survivors)
+        batch = sum(nominal_batch(self._charter, name) for name in names)
+        length = self._strategy.dimension(self._schema, number)
+        adapter, state = self._strategy.apply(before.adapter, before.state, total.values[:length], batch, len(names))
+        if not np.isfinite(adapter).all() or np.array_equal(adapter, before.adapter):
+            raise UserError(
+                f"round {number + 1}: the sum left the adapter unmoved or not finite",
+                "lower the learning rate; the round before is kept",
+            )
+        values = self._values(before, total, seen, length)
+        done = Committed(number, adapter, state, total.head.hex(), names, values, total.record)
+        self._folder.commit(done)
+        self._tell(number, "done", done, total.survivors)
+
+    def _values(self, before: Committed, total: RoundSum, seen: Attempted, length: int) -> dict[str, Any]:
+        """What the round showed: sums and public facts."""
+        terms = self._charter.privacy
+        metrics = decode_metrics(total.values[length : length + len(METRICS)], terms)
+        trained: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
+        for index in seen.trained:
+            trained[self._names[index]] = trained.get(self._names[index], 0) + 1
+        return {
+            "loss": _finite(metrics["loss"]),
+            "clipped": _finite(metrics["clipped"]),
+            "units": metrics["units"],
+            "saturated": float(total.values[-1]) / len(total.survivors),
+            "bytes_up": int(before.values.get("bytes_up", 0)) + seen.bytes_up,  # type: ignore[call-overload]
+            "contributions": int(before.values.get("contributions", 0)) + len(total.survivors),  # type: ignore[call-overload]
+            "trained": trained,
+            "epsilon": {name: self._epsilon(rounds) for name, rounds in trained.items()} if terms.enabled else {},
+            "seconds": time.monotonic() - self._started,
+        }
+
+    def _epsilon(self, rounds: int) -> float:
+        """What a member has spent after training in so many rounds."""
+        terms = self._charter.privacy
+        steps = rounds * self._strategy.steps_per_round
+        return epsilon([(terms.noise_multiplier, terms.sample_rate, steps)], terms.delta)
+
+    def _burn(self, number: int, before: Committed) -> None:
+        """Survivors may have signed and nothing was committed: go on without this round."""
+        log.warning("round %d was interrupted while its survivors signed; it is burned", number)
+        trained = {name: rounds + 1 for name, rounds in dict(before.values.get("trained", {})).items()}  # type: ignore[call-overload]
+        trained = {name: trained.get(name, 1) for name in self._names}
+        values = dict(before.values) | {"trained": trained}
+        self._folder.commit(Committed(number, before.adapter, before.state, before.head, (), values, b""))
+
+    def _publish_last(self) -> None:
+        """Give everybody the last records, so that each node's transcript ends where the server's does."""
+        self._gather()
+        outgoing = {
+            node: Outgoing(b"", records=self._folder.records(self._acknowledged[index]))
+            for node, index in self._nodes.items()
+        }
+        self._exchange.run(RECORD, outgoing, "record", self._charter.secagg.deadline_seconds, lambda node, reply: None)
+
+    def _tell(self, number: int, phase: str, state: Committed, members: tuple[int, ...]) -> None:
+        values: dict[str, Any] = state.values if phase == "done" else {}
+        known: dict[str, Any] = state.values
+        self._watch(
+            RoundEvent(
+                round=number + 1,
+                rounds=self._charter.rounds,
+                phase=phase,
+                loss=values.get("loss"),
+                clipped=values.get("clipped"),
+                units=values.get("units", 0.0),
+                epsilon=known.get("epsilon", {}),
+                bytes_up=known.get("bytes_up", 0),
+                survivors=tuple(self._names[index] for index in members),
+                seconds=time.monotonic() - self._started,
+            )
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

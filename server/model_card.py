@@ -1,0 +1,95 @@
+"""The model card of a release: a README in the form that model hubs read (YAML header, Markdown)."""
+
+import json
+
+from .privacy_statement import DOES_NOT_COVER, statement_sentence
+from .release_facts import ReleaseFacts
+
+
+def model_card(facts: ReleaseFacts) -> str:
+    """The card as Markdown. Holds no data: only descriptions that the members agreed to publish."""
+    parts = (_header(facts), _what(facts), _privacy(facts), _data(facts), _training(facts), _loading(facts))
+    return "\n".join(parts)
+
+
+def _header(facts: ReleaseFacts) -> str:
+    licence = facts.base_licence.lower() or "other"
+    # JSON strings are YAML strings: names from people are quoted, never pasted.
+    return "\n".join(
+        (
+            "---",
+            "library_name: peft",
+            f"base_model: {json.dumps(facts.base_name)}",
+            f"license: {json.dumps(licence)}",
+            "pipeline_tag: text-generation",
+            "tags: [lora, federated-learning, differential-privacy, cotune]"
+            if facts.privacy.terms.enabled
+            else "tags: [lora, federated-learning, cotune]",
+            "---",
+            "",
+        )
+    )
+
+
+def _what(facts: ReleaseFacts) -> str:
+    layers = f"the top {facts.lora.top_layers} layers" if facts.lora.top_layers else "all layers"
+    return f"""# {facts.federation}: a LoRA adapter for {facts.base_name}
+
+Trained by {len(facts.members)} organizations together, without any of them giving its data away.
+
+- Members: {", ".join(facts.members)}
+- Base model: {facts.base_name}, licence {facts.base_licence or "not stated"}, SHA-256 `{facts.base_digest}`
+- Adapter: LoRA, rank {facts.lora.rank}, alpha {facts.lora.alpha:g}{", rsLoRA scaling" if facts.lora.rslora else ""}, \
+{", ".join(facts.lora.targets)} in {layers}, {facts.schema.dimension} parameters
+- The adapter alone is in this folder. The base model and its licence stay with their owners.
+"""
+
+
+def _privacy(facts: ReleaseFacts) -> str:
+    lines = ["## Privacy", "", statement_sentence(facts.privacy), ""]
+    if facts.privacy.terms.enabled:
+        lines += ["It does not cover:", "", *(f"- {text}" for text in DOES_NOT_COVER), ""]
+    return "\n".join(
+        [*lines, "The whole statement: `privacy_statement.md`, for programs `privacy_statement.json`.", ""]
+    )
+
+
+def _data(facts: ReleaseFacts) -> str:
+    lines = ["## Data", "", f"Privacy unit: {facts.privacy.terms.unit}. No record is part of this release.", ""]
+    for name, card in facts.data_cards.items():
+        lines += [f"### {name}", "", _deeper(card.strip()), ""]
+    return "\n".join(lines)
+
+
+def _deeper(markdown: str) -> str:
+    """Headings of an embedded card three levels down, so that the model card keeps one outline."""
+    return "\n".join("###" + line if line.startswith("#") else line for line in markdown.splitlines())
+
+
+def _training(facts: ReleaseFacts) -> str:
+    early = "" if facts.rounds == facts.planned_rounds else f" of {facts.planned_rounds} planned"
+    return f"""## Training
+
+- Strategy: {facts.strategy}; rounds: {facts.rounds}{early}; context: {facts.context_length} tokens
+- Charter, SHA-256: `{facts.charter_digest}`
+- Transcript head: `{facts.transcript_head}`
+"""
+
+
+def _loading(facts: ReleaseFacts) -> str:
+    system = f"\nEvery training prompt began with the system message {json.dumps(facts.system_prompt)}.\n"
+    example = f" --prompt {json.dumps(facts.example_prompt)}" if facts.example_prompt else ""
+    return f"""## Loading
+
+With cotune, which fetches the base model, checks its digest and answers side by side:
+
+    cotune chat .{example}
+
+With PEFT:
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained("{facts.base_name}")
+    model = PeftModel.from_pretrained(base, ".")
+{system if facts.system_prompt else ""}"""

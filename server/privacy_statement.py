@@ -1,0 +1,114 @@
+"""What a release promises about the people in its training data, and what it does not."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from ..privacy.terms import PrivacyTerms
+
+ADJACENCY: Final = "add or remove all records of one unit"
+
+COVERS: Final = (
+    "the server, every other organization, any coalition of them, and everybody who receives the adapter",
+    "every vector that an organization sent in the run: gradients or updates, losses, counts of units",
+    "a server that is not honest: each organization adds its noise at home, and secure aggregation comes on top",
+)
+DOES_NOT_COVER: Final = (
+    "a unit whose records lie at m organizations: its epsilon is the sum of theirs",
+    "a person whose records carry several unit ids: count the ids",
+    "secrets that many units share, such as a sentence that stands in every letter",
+    "what the base model knew before this run",
+    "choices made by looking at private data outside the run: settings, prompts, labels, which run to publish",
+    "facts that the charter makes public: who takes part, nominal numbers of units, sampling rates, rounds",
+    "other runs on the same data: their epsilons compose; each organization's ledger holds the sum",
+    "how long computation took and when messages were sent",
+)
+
+
+@dataclass(frozen=True)
+class PrivacyFacts:
+    """Attributes:
+    terms: the terms that the members signed.
+    epsilon: epsilon that each organization spent in the whole run at `terms.delta`; empty without privacy.
+    steps: noised steps of each organization; empty without privacy.
+    """
+
+    terms: PrivacyTerms
+    epsilon: Mapping[str, float]
+    steps: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if self.terms.enabled and not self.epsilon:
+            raise ValueError("a private run states the epsilon of each organization")
+        if not self.terms.enabled and self.epsilon:
+            raise ValueError("a run without privacy has no epsilon")
+
+    @property
+    def epsilon_max(self) -> float | None:
+        """The largest epsilon of an organization; None without privacy."""
+        return max(self.epsilon.values(), default=None)
+
+
+def statement_sentence(facts: PrivacyFacts) -> str:
+    """The promise in one sentence (ISRL-DP, Lowy and Razaviyayn 2021), with epsilon, delta, unit and adjacency."""
+    if not facts.terms.enabled:
+        return "This adapter was trained without differential privacy: it makes no promise about the training data."
+    return (
+        f"For every organization, adding or removing all records of one unit ({facts.terms.unit}) changes what "
+        "the server, any coalition of other organizations and everybody who receives this adapter see by at most "
+        f"(epsilon, delta) = ({facts.epsilon_max:.2f}, {facts.terms.delta:.1e}), "
+        "and this does not rely on secure aggregation."
+    )
+
+
+def statement_json(facts: PrivacyFacts) -> dict[str, Any]:
+    """The statement for programs; `epsilon_max`, `delta` and `adjacency` are None without privacy."""
+    private = facts.terms.enabled
+    return {
+        "statement_version": 1,
+        "enabled": private,
+        "sentence": statement_sentence(facts),
+        "epsilon_max": facts.epsilon_max,
+        "delta": facts.terms.delta if private else None,
+        "unit": facts.terms.unit,
+        "adjacency": ADJACENCY if private else None,
+        "by_organization": dict(facts.epsilon),
+        "steps": dict(facts.steps),
+        "terms": asdict(facts.terms),
+        "covers": list(COVERS) if private else [],
+        "does_not_cover": list(DOES_NOT_COVER),
+    }
+
+
+def statement_markdown(facts: PrivacyFacts) -> str:
+    """The statement for people."""
+    lines = ["# Privacy statement", "", statement_sentence(facts), ""]
+    if not facts.terms.enabled:
+        return "\n".join(lines)
+    terms = facts.terms
+    lines += ["| organization | epsilon | delta | noised steps |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {_cell(name)} | {facts.epsilon[name]:.3f} | {terms.delta:.1e} | {facts.steps.get(name, 0)} |"
+        for name in sorted(facts.epsilon)
+    ]
+    lines += [
+        "",
+        f"Mechanism: Gaussian noise of {terms.noise_multiplier:.4g} times {terms.sensitivity:.4g} (the L2 sensitivity) "
+        f"on the sum of unit gradients clipped to {terms.max_grad_norm:.4g} and three metrics; each unit "
+        f"takes part in a step with probability {terms.sample_rate:.4g}, independently of the others, with at most "
+        f"{terms.records_per_unit} of its records.",
+        "",
+        "## It covers",
+        "",
+        *(f"- {text}" for text in COVERS),
+        "",
+        "## It does not cover",
+        "",
+        *(f"- {text}" for text in DOES_NOT_COVER),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,167 @@
+"""One attempt at one round, from the plan to the opened sum: five exchanges around the protocol's state machine.
+
+The coordinator hands every reply to `secagg.Coordinator` and keeps nothing else of it. Whoever does not answer, or
+whose message does not hold, is left out; too few end the attempt.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ..charter.charter import Charter
+from ..charter.messages import REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
+from ..secagg.coordinator import Coordinator, RoundSum, Step
+from ..secagg.plan import Plan
+from ..strategies.agreed import encoding_of, model_hash, schema_of
+from ..strategies.base import Adapter, Strategy
+from .exchange import Exchange, Outgoing, Reply
+
+log = logging.getLogger("cotune.server")
+
+
+@dataclass
+class Attempted:
+    """What an attempt showed, whether it ended well or not.
+
+    Attributes:
+        trained: indices whose advert counted: they have spent this round's budget.
+        refused: index -> code of a member that said no.
+        bytes_up: bytes of all replies.
+    """
+
+    trained: tuple[int, ...] = ()
+    refused: dict[int, str] = field(default_factory=dict)
+    bytes_up: int = 0
+
+
+class Attempt:
+    """Drives one attempt.
+
+    Args:
+        charter: what was signed. key: the coordinator's. exchange: how to reach nodes.
+        nodes: Flower node id -> index in the charter.
+        phase: called with the name of each phase and the members still in it, before it runs.
+    """
+
+    def __init__(
+        self,
+        charter: Charter,
+        key: Ed25519PrivateKey,
+        exchange: Exchange,
+        nodes: Mapping[int, int],
+        phase: Callable[[str, tuple[int, ...]], None],
+    ) -> None:
+        self._charter = charter
+        self._key = key
+        self._exchange = exchange
+        self._node_of = {index: node for node, index in nodes.items()}
+        self._phase = phase
+        self.seen = Attempted()
+
+    def plan(self, strategy: Strategy, adapter: Adapter, run: bytes, number: int, attempt: int, head: bytes) -> Plan:
+        """The plan that every member will hold against its charter."""
+        charter, roster = self._charter, self._charter.roster()
+        return Plan(
+            run=run,
+            round=number,
+            attempt=attempt,
+            roster_hash=roster.hash,
+            cohort=roster.indices,
+            threshold=charter.secagg.threshold,
+            min_survivors=charter.secagg.min_survivors,
+            model_hash=model_hash(charter, adapter),
+            schema_hash=charter.schema_hash(),
+            dp_hash=charter.dp_hash(),
+            encoding=encoding_of(charter, strategy, schema_of(charter), number),
+            deadline=int(time.time() + charter.secagg.deadline_seconds),
+            prev_head=head,
+        )
+
+    def run(
+        self, plan: Plan, adapter: Adapter, records_for: Callable[[int], tuple[bytes, ...]], signing: Callable[[], None]
+    ) -> RoundSum:
+        """The whole attempt.
+
+        Args:
+            plan: of this attempt. adapter: float32 [d].
+            records_for: the round records that a member has not acknowledged yet.
+            signing: called before the survivors are asked to sign; from then on the round cannot be tried again.
+
+        Returns:
+            The sum over the survivors and its record.
+
+        Raises:
+            Refused: too few members took part, or the sum does not hold.
+            Interrupted: the operator stopped the run.
+        """
+        coordinator = Coordinator(self._charter.roster(), plan, self._key)
+        everybody = tuple(sorted(self._node_of))
+        self._phase("train", everybody)
+        offers = {index: Outgoing(coordinator.plan_message, adapter, records_for(index)) for index in everybody}
+        self._ask(ROUND, plan, offers, lambda index, reply: coordinator.add_advert(index, reply.body))
+        self.seen.trained = coordinator.present(Step.ADVERTS)
+        adverts = coordinator.close_adverts()
+        self._phase("share", self.seen.trained)
+        self._ask(
+            SHARES,
+            plan,
+            dict.fromkeys(self.seen.trained, Outgoing(adverts)),
+            lambda index, reply: coordinator.add_shares(index, reply.body),
+        )
+        inboxes = coordinator.close_shares()
+        self._phase("mask", tuple(inboxes))
+        self._ask(
+            UPLOAD,
+            plan,
+            {index: Outgoing(inbox) for index, inbox in inboxes.items()},
+            lambda index, reply: _add_upload(coordinator, index, reply),
+        )
+        survivors = coordinator.close_uploads()
+        signing()
+        members = coordinator.present(Step.UPLOADS)
+        self._phase("survive", members)
+        self._ask(
+            SURVIVORS,
+            plan,
+            dict.fromkeys(members, Outgoing(survivors)),
+            lambda index, reply: coordinator.add_survival(index, reply.body),
+        )
+        quorum = coordinator.close_survival()
+        self._phase("unmask", members)
+        self._ask(
+            REVEAL,
+            plan,
+            dict.fromkeys(members, Outgoing(quorum)),
+            lambda index, reply: coordinator.add_reveal(index, reply.body),
+        )
+        for rejection in coordinator.rejections:
+            log.warning(
+                "round %d: a message of member %d was left out: %s", plan.round, rejection.index, rejection.code
+            )
+        return coordinator.result()
+
+    def _ask(
+        self, kind: str, plan: Plan, outgoing: Mapping[int, Outgoing], add: Callable[[int, Reply], object]
+    ) -> None:
+        """One exchange with the members in `outgoing`; refusals are kept by code."""
+        index_of = {self._node_of[index]: index for index in outgoing}
+
+        def receive(node: int, reply: Reply) -> None:
+            self.seen.bytes_up += len(reply.body) + (0 if reply.vector is None else reply.vector.nbytes)
+            if reply.refused:
+                self.seen.refused[index_of[node]] = reply.refused
+                log.warning("round %d: member %d refused %s: %s", plan.round, index_of[node], kind, reply.refused)
+            else:
+                add(index_of[node], reply)
+
+        messages = {self._node_of[index]: content for index, content in outgoing.items()}
+        self._exchange.run(
+            kind, messages, str(plan.round), self._charter.secagg.deadline_seconds, receive, interruptible=kind == ROUND
+        )
+
+
+def _add_upload(coordinator: Coordinator, index: int, reply: Reply) -> bool:
+    return reply.vector is not None and coordinator.add_upload(index, reply.body, reply.vector)

@@ -1,0 +1,157 @@
+"""The coordinator's run on disk: what was committed, so that a killed server continues with the round after it.
+
+    run.json          run id, charter digest
+    rounds/0007/      one folder a committed round, written beside and renamed:
+        adapter.npy   the adapter after the round, float32 [d]
+        state.npz     the server optimizer's state
+        record.bin    the signed round record (absent where the round was burned)
+        round.json    number, transcript head, survivors, measured values
+    attempts.jsonl    every attempt before it starts and every survivors' phase before it is asked for
+
+A round whose survivors' phase had begun when the server died is burned: the organizations may have signed, and will
+not sign for it again. Its privacy is spent, and the run goes on with the round after it.
+"""
+
+import io
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import sync_folder, write_bytes
+from ..errors import UserError
+from ..strategies.base import Adapter, ServerState
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A round as it was committed.
+
+    Attributes:
+        number: of the round, from 0.
+        adapter: after the round, float32 [d].
+        state: the server optimizer's.
+        head: the transcript's head, 32 bytes as hex.
+        survivors: names of the organizations in the sum; empty where the round was burned.
+        values: what was measured: loss, clipped, units, bytes up, seconds, epsilon by organization.
+        record: the signed round record; empty where the round was burned.
+    """
+
+    number: int
+    adapter: Adapter
+    state: ServerState
+    head: str
+    survivors: tuple[str, ...]
+    values: dict[str, object]
+    record: bytes
+
+
+class RunDirectory:
+    """The folder of one run of one charter."""
+
+    def __init__(self, path: Path, charter_digest: str) -> None:
+        """Open or create it.
+
+        Raises:
+            UserError: if the folder holds a run of another charter.
+        """
+        self.path = path
+        self._rounds = path / "rounds"
+        self._rounds.mkdir(parents=True, exist_ok=True)
+        file = path / "run.json"
+        if file.exists():
+            known = json.loads(file.read_text())
+            if known["charter"] != charter_digest:
+                raise UserError(f"{path}: holds a run of another charter", "choose another folder or start afresh")
+            self.run_id = bytes.fromhex(known["run"])
+        else:
+            self.run_id = secrets.token_bytes(16)
+            content = json.dumps({"run": self.run_id.hex(), "charter": charter_digest})
+            write_bytes(file, content.encode())
+
+    def committed(self) -> list[int]:
+        """The numbers of the committed rounds, ascending."""
+        return sorted(int(folder.name) for folder in self._rounds.iterdir() if folder.name.isdigit())
+
+    def last(self) -> Committed | None:
+        """The last committed round, or None before the first."""
+        numbers = self.committed()
+        return self.load(numbers[-1]) if numbers else None
+
+    def load(self, number: int) -> Committed:
+        """A committed round."""
+        folder = self._rounds / f"{number:04d}"
+        about = json.loads((folder / "round.json").read_text())
+        with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+            moments = {name: arrays[name] for name in arrays.files}
+        record = folder / "record.bin"
+        return Committed(
+            number=number,
+            adapter=np.load(folder / "adapter.npy", allow_pickle=False),
+            state=ServerState(about["step"], moments),
+            head=about["head"],
+            survivors=tuple(about["survivors"]),
+            values=about["values"],
+            record=record.read_bytes() if record.exists() else b"",
+        )
+
+    def commit(self, done: Committed) -> None:
+        """Make a round durable: after a crash it is there whole, or not at all."""
+        beside = self._rounds / f".{done.number:04d}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        arrays = io.BytesIO()
+        np.savez(arrays, **done.state.moments)  # type: ignore[arg-type]
+        adapter = io.BytesIO()
+        np.save(adapter, done.adapter)
+        about = {
+            "number": done.number,
+            "head": done.head,
+            "survivors": done.survivors,
+            "step": done.state.step,
+            "values": done.values,
+        }
+        write_bytes(beside / "state.npz", arrays.getvalue())
+        write_bytes(beside / "adapter.npy", adapter.getvalue())
+        write_bytes(beside / "round.json", json.dumps(about).encode())
+        if done.record:
+            write_bytes(beside / "record.bin", done.record)
+        os.replace(beside, self._rounds / f"{done.number:04d}")
+        sync_folder(self._rounds)
+
+    def records(self, after: int) -> tuple[bytes, ...]:
+        """The round records after round `after` (-1: all), oldest first; burned rounds have none."""
+        files = (self._rounds / f"{number:04d}" / "record.bin" for number in self.committed() if number > after)
+        return tuple(file.read_bytes() for file in files if file.exists())
+
+    def note(self, attempt: "Attempt") -> None:
+        """Write down an attempt, or that its survivors' phase begins, before it does."""
+        with (self.path / "attempts.jsonl").open("a") as file:
+            # The newline in front ends a line that a crash cut short.
+            file.write("\n" + json.dumps(asdict(attempt)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def attempts(self, round_number: int) -> list["Attempt"]:
+        """What was noted of a round. A line that a crash cut short was never acted upon, and is passed over."""
+        file = self.path / "attempts.jsonl"
+        noted: list[Attempt] = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            try:
+                noted.append(Attempt(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+        return [attempt for attempt in noted if attempt.round == round_number]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a round, noted when it starts and again when its survivors are asked to sign."""
+
+    round: int
+    attempt: int
+    signing: bool

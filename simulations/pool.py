@@ -1,0 +1,98 @@
+"""Worker processes for the arms that need no federation, with progress and a clean stop."""
+
+import multiprocessing
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.managers import SyncManager
+from typing import Any
+
+from rich.console import Console
+
+from ..server.exchange import Interrupted
+from .local_arm import LocalTask, train
+from .progress import local_progress
+
+POLL_SECONDS = 0.2
+
+
+class StoppedError(Exception):
+    """A worker saw the stop flag between two rounds."""
+
+
+def run_all(
+    tasks: Mapping[str, LocalTask], rounds: int, workers: int, console: Console, stop: threading.Event
+) -> dict[str, list[int]]:
+    """Train several arms at a time.
+
+    Args:
+        tasks: name -> task. rounds: of each. workers: processes. stop: ends all of them after their current round.
+
+    Returns:
+        name -> the rounds whose adapters were kept.
+
+    Raises:
+        Interrupted: `stop` was set. UserError: what an arm raised.
+    """
+    if not tasks:
+        return {}
+    context = multiprocessing.get_context("spawn")
+    with _manager() as manager:
+        news, flag = manager.Queue(), manager.Event()
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt) as pool:
+            futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
+            with local_progress(console, ", ".join(tasks), rounds * len(tasks)) as advance:
+                _follow(futures, news, flag, advance, stop)
+            if stop.is_set():
+                raise Interrupted
+            return {name: future.result() for name, future in futures.items()}
+
+
+def _follow(
+    futures: Mapping[str, Future[list[int]]], news: Any, flag: Any, advance: Any, stop: threading.Event
+) -> None:
+    """Show progress until all have ended; the first failure stops the others."""
+    while not all(future.done() for future in futures.values()):
+        failed = any(future.done() and future.exception() is not None for future in futures.values())
+        if stop.is_set() or failed:
+            flag.set()
+        _drain(news, advance)
+    _drain(news, advance)
+
+
+def _drain(news: Any, advance: Any) -> None:
+    wait = True
+    while True:
+        try:
+            name, number, loss = news.get(wait, POLL_SECONDS)
+        except queue.Empty:
+            return
+        wait = False
+        advance(1, f"{name} round {number}, loss {loss:.3f} (noised)")
+
+
+def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
+    def tell(number: int, loss: float) -> None:
+        news.put((name, number, loss))
+        if flag.is_set():
+            raise StoppedError
+
+    return train(task, tell)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; only the main one decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _manager() -> Iterator[SyncManager]:
+    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
+    manager.start(_ignore_interrupt)
+    try:
+        yield manager
+    finally:
+        manager.shutdown()

@@ -1,0 +1,236 @@
+"""One run, from settings to report: base, alone, federated, pooled and TF-IDF arms on one test set.
+
+Each arm that has finished is kept in the run's folder, and the federation commits every round, so an interrupted run
+continues where it stood.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ..conf.schema import Settings
+from ..data.corpora.partition import Corpus
+from ..data.records import Record
+from ..evaluation.generate import exact_match
+from ..evaluation.labels import Evaluator
+from ..evaluation.tfidf import tfidf_baseline
+from ..server.exchange import Interrupted
+from ..server.run_directory import RunDirectory
+from ..training.adapter import attach, set_flat
+from . import report as reports
+from .assemble import assemble, write_outcome
+from .consortium import Consortium, found
+from .corpus import load_corpus
+from .federation import federate
+from .interruption import stoppable
+from .local_arm import LocalTask
+from .pool import run_all
+from .progress import RoundProgress
+from .report import Report
+from .tables import result_table
+from .workspace import Workspace, open_workspace
+
+# Tokens of a generated answer: labels are a word or two, and then the turn ends.
+_ANSWER_TOKENS = 8
+
+
+def run(settings: Settings) -> Report:
+    """Run what is not done yet, write the report, print it.
+
+    Raises:
+        UserError: whatever a person can mend. KeyboardInterrupt: the person stopped the run; it can be continued.
+    """
+    console = Console()
+    space = open_workspace(settings)
+    if space.report.exists():
+        console.print(f"{settings.run_dir} is finished; simulation.existing=fresh runs it again")
+        done = reports.read(space.report)
+        console.print(result_table(done))
+        return done
+    with stoppable(console) as stop:
+        try:
+            return Simulation(settings, space, console, stop).finish()
+        except Interrupted:
+            console.print(f"stopped; the same command continues in {settings.run_dir}")
+            raise KeyboardInterrupt from None
+
+
+class Simulation:
+    """One run in one folder.
+
+    Args:
+        settings: checked. space: its folder. console: where to show. stop: set by Ctrl-C.
+    """
+
+    def __init__(self, settings: Settings, space: Workspace, console: Console, stop: Any) -> None:
+        self._settings, self._space, self._console, self._stop = settings, space, console, stop
+        self._seconds: dict[str, float] = dict(space.result("seconds") or {})
+        self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
+        console.print(
+            f"{len(self._corpus.organizations)} organizations, "
+            f"{sum(map(len, self._corpus.organizations.values()))} private records, "
+            f"{len(self._corpus.test)} test rows, {len(self._corpus.labels)} labels"
+        )
+        self._consortium: Consortium = self._timed("model and charter", lambda: found(settings, space, self._corpus))
+        charter = self._consortium.charter
+        console.print(
+            f"{self._consortium.base.name}: {self._consortium.schema.dimension:,} trained parameters; "
+            f"charter {charter.digest()[:16]}... signed by all; noise multiplier "
+            f"{charter.privacy.noise_multiplier:.3f}"
+        )
+        if settings.model.cache_features:
+            console.print(
+                f"LoRA in the last {settings.model.top_layers} layers, over cached features of the frozen "
+                "layers below (model.cache_features=true)"
+            )
+        self._evaluator: Evaluator | None = None
+
+    def finish(self) -> Report:
+        """Run the arms that are missing, then report."""
+        arms = self._settings.simulation.arms
+        steps: dict[str, Callable[[], None]] = {
+            "base": self._base,
+            "tfidf": self._tfidf,
+            "alone": self._alone,
+            "federated": self._federated,
+            "pooled": self._pooled,
+        }
+        for name, step in steps.items():
+            if name in arms:
+                if self._stop.is_set():
+                    raise Interrupted
+                step()
+        done = assemble(self._settings, self._space, self._consortium, self._corpus, self._seconds)
+        write_outcome(done, self._settings, self._space, self._consortium, self._corpus)
+        self._console.print(result_table(done))
+        self._console.print(f"report, curves and release are in {self._settings.run_dir}")
+        return done
+
+    def _base(self) -> None:
+        self._arm("base", lambda: self._measured([(0, None)], generate=True))
+
+    def _tfidf(self) -> None:
+        def baseline() -> dict[str, Any]:
+            records = [record for own in self._corpus.organizations.values() for record in own]
+            result = tfidf_baseline(_labelled(records), _labelled(self._corpus.test))
+            return {"accuracy": result.accuracy, "by_group": result.by_group}
+
+        self._arm("tfidf", baseline)
+
+    def _alone(self) -> None:
+        missing = [name for name in self._consortium.homes if self._space.result(f"alone-{name}") is None]
+        self._locally("alone", {f"alone-{name}": self._consortium.homes[name] for name in missing})
+
+    def _pooled(self) -> None:
+        if self._space.result("pooled") is None:
+            self._locally("pooled", {"pooled": self._space.pooled})
+
+    def _locally(self, phase: str, homes: dict[str, Path]) -> None:
+        """Train arms of one data set each, then score what they kept."""
+        if not homes:
+            return
+        every = self._settings.simulation.evaluate_every
+        tasks = {arm: LocalTask(home, self._space.arms / arm, every) for arm, home in homes.items()}
+        workers = min(self._settings.simulation.workers, len(tasks))
+        kept = self._timed(phase, lambda: run_all(tasks, self._settings.rounds, workers, self._console, self._stop))
+        for arm, numbers in kept.items():
+            points = [(number, np.load(tasks[arm].out / f"{number:04d}.npy")) for number in numbers]
+            self._arm(arm, partial(self._measured, points, generate=arm == "pooled"))
+
+    def _federated(self) -> None:
+        if self._space.result("federated") is not None:
+            return
+        charter = self._consortium.charter
+        budget = charter.privacy.epsilon if charter.privacy.enabled else None
+        names = tuple(self._consortium.homes)
+
+        def train() -> None:
+            with RoundProgress(self._console, names, budget) as progress:
+                federate(
+                    self._settings,
+                    self._space,
+                    charter,
+                    tuple(self._consortium.homes.values()),
+                    progress.show,
+                    self._stop,
+                )
+
+        self._timed("federated", train)
+        run = RunDirectory(self._space.rounds, charter.digest())
+        every, last = self._settings.simulation.evaluate_every, charter.rounds
+        points = [
+            (number + 1, run.load(number).adapter)
+            for number in run.committed()
+            if (number + 1) % every == 0 or number + 1 == last
+        ]
+        self._arm("federated", lambda: self._measured(points, generate=True))
+
+    def _arm(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        """Measure an arm that has no result yet, and keep it."""
+        if self._space.result(name) is not None:
+            return
+        result = self._timed("evaluation", measure)
+        self._space.keep(name, result)
+        self._console.print(f"{name}: accuracy {100 * result['accuracy']:.1f}%")
+
+    def _measured(self, points: Sequence[tuple[int, Any]], generate: bool) -> dict[str, Any]:
+        """Score adapters on the test set; the last one is the arm's result, all are its curve."""
+        if self._evaluator is None:
+            self._evaluator = self._build_evaluator()
+        scores = [(number, self._evaluator.score(adapter)) for number, adapter in points]
+        final, rows = scores[-1][1], self._settings.simulation.generate_rows
+        result: dict[str, Any] = {
+            "accuracy": final.accuracy,
+            "by_group": final.by_group,
+            "nll": final.nll,
+            "curve": [[number, score.accuracy] for number, score in scores],
+        }
+        if generate and rows:
+            result["exact_match"] = self._generate(points[-1][1], rows)
+        return result
+
+    def _build_evaluator(self) -> Evaluator:
+        model, consortium = self._settings.model, self._consortium
+        return Evaluator(
+            consortium.base,
+            consortium.lora,
+            self._corpus.test,
+            self._corpus.labels,
+            model.context_length,
+            self._settings.simulation.evaluation_batch_tokens,
+            model.cache_features,
+        )
+
+    def _generate(self, adapter: Any, rows: int) -> float:
+        """Share of `rows` test rows, evenly spread, that greedy generation answers word for word."""
+        consortium = self._consortium
+        model = attach(consortium.base, consortium.lora)
+        set_flat(model, np.zeros(consortium.schema.dimension, np.float32) if adapter is None else adapter)
+        step = max(1, len(self._corpus.test) // rows)
+        return exact_match(
+            model,
+            consortium.base.tokenizer,
+            self._corpus.test[::step][:rows],
+            self._settings.model.context_length,
+            _ANSWER_TOKENS,
+            self._settings.simulation.evaluation_batch_tokens,
+        )
+
+    def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
+        """Do something, and add its seconds to the phase, also where it was interrupted."""
+        started = time.monotonic()
+        try:
+            return work()
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - started
+            self._space.keep("seconds", self._seconds)
+
+
+def _labelled(records: list[Record]) -> list[Record]:
+    return [replace(record, label=record.answer) for record in records]

@@ -1,0 +1,133 @@
+"""The table at the end of a run, for the terminal and for the README. An arm that was not run says "not run"."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .report import Arm, Privacy, Report, Wire
+
+MISSING: Final = "not run"
+UNMEASURED: Final = "-"
+HEADERS: Final = ("model", "accuracy", "worst organization", "own organization's rows", "exact generation")
+
+
+def rows(report: Report) -> Iterator[tuple[str, Arm]]:
+    """The arms in the order of the table, with the words that people read. Organizations are sorted by name."""
+    yield "base model, untouched", report.arms.base
+    for name in sorted(report.alone):
+        yield f"{name} alone", report.alone[name]
+    yield "alone, mean", report.arms.alone_mean
+    yield "federation", report.arms.federated
+    yield "all data pooled (forbidden)", report.arms.pooled
+    yield "TF-IDF + logistic regression, pooled", report.arms.tfidf
+
+
+def percent(value: float | None) -> str:
+    """A rate as percent with one decimal, or "-" where it was not measured."""
+    return UNMEASURED if value is None else f"{100 * value:.1f}%"
+
+
+def accuracy_words(arm: Arm, seeds: int) -> str:
+    """Accuracy with spread; says so where the arm ran at fewer seeds than the report has. E.g. `47.2% (45.1-49.0)`."""
+    if not arm.ran:
+        return MISSING
+    words = percent(arm.accuracy)
+    if arm.spread is not None:
+        words += f" ({100 * arm.spread[0]:.1f}-{100 * arm.spread[1]:.1f})"
+    return words if len(arm.seeds) == seeds else f"{words} [{len(arm.seeds)} of {seeds} seeds]"
+
+
+def cells(arm: Arm, seeds: int) -> tuple[str, str, str, str]:
+    """The four number cells of an arm. An arm that was not run shows no number anywhere."""
+    if not arm.ran:
+        return MISSING, UNMEASURED, UNMEASURED, UNMEASURED
+    return (
+        accuracy_words(arm, seeds),
+        percent(arm.worst_organization),
+        percent(arm.own_organization),
+        percent(arm.exact_match),
+    )
+
+
+def privacy_sentence(privacy: Privacy) -> str:
+    """Epsilon, delta, unit and adjacency in one sentence."""
+    if not privacy.enabled:
+        return "Privacy: off. Nothing in this run is protected by differential privacy."
+    return (
+        f"Privacy: every organization spent epsilon <= {privacy.epsilon_max:.2f} at delta = {privacy.delta:.1e}; "
+        f"unit: {privacy.unit}; adjacency: {privacy.adjacency}."
+    )
+
+
+def wire_sentence(wire: Wire | None) -> str:
+    """Bytes on the wire against plain fp32."""
+    if wire is None:
+        return "Traffic: no federation was run."
+    return (
+        f"Traffic: {wire.bytes_up / 1e6:.1f} MB up in all, {wire.bytes_per_parameter:.2f} bytes a parameter and "
+        f"contribution, {wire.plain_fp32_ratio:.2f} times plain fp32."
+    )
+
+
+def generation_sentence(report: Report) -> str:
+    """On how many rows the last column was measured."""
+    if report.generation_rows == 0:
+        return "Exact generation: not measured."
+    return f"Exact generation: greedy answers, word for word, on {report.generation_rows} of the test rows."
+
+
+def time_sentence(report: Report) -> str:
+    """Wall time in all and by phase."""
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.wall_seconds_by_phase.items())
+    return f"Time: {report.wall_seconds:.0f} s" + (f" ({phases})." if phases else ".")
+
+
+def sentences(report: Report) -> tuple[str, str, str, str]:
+    """What stands below the table."""
+    return (
+        privacy_sentence(report.privacy),
+        wire_sentence(report.wire),
+        generation_sentence(report),
+        time_sentence(report),
+    )
+
+
+def result_table(report: Report) -> RenderableType:
+    """What is printed at the end of a run: the table of arms and, below it, privacy, traffic and time."""
+    count = len(report.seeds)
+    seeds = f"{count} seeds, mean (lowest-highest)" if count > 1 else f"seed {', '.join(map(str, report.seeds))}"
+    table = Table(title=f"{escape(report.experiment)}: {report.test_rows} test rows, {seeds}", title_justify="left")
+    for index, header in enumerate(HEADERS):
+        table.add_column(header, justify="left" if index == 0 else "right", overflow="fold")
+    for name, arm in rows(report):
+        style = "bold" if arm is report.arms.federated else None
+        table.add_row(Text(name), *map(Text, cells(arm, count)), style=style)
+    return Group(table, *map(Text, sentences(report)))
+
+
+def study_table_markdown(reports: Sequence[Report]) -> str:
+    """One Markdown table for each report (merge the seeds of an experiment first), for the README.
+
+    Cells are the same as in the terminal. A pipe in a name is escaped.
+    """
+    return "\n".join(_markdown(report) for report in reports)
+
+
+def _markdown(report: Report) -> str:
+    count = len(report.seeds)
+    lines = [
+        f"**{report.experiment}** ({report.test_rows} test rows, seeds {', '.join(map(str, report.seeds))})",
+        "",
+        "| " + " | ".join(HEADERS) + " |",
+        "|---|" + "---:|" * (len(HEADERS) - 1),
+    ]
+    lines += ["| " + " | ".join(map(_cell, (name, *cells(arm, count)))) + " |" for name, arm in rows(report)]
+    return "\n".join([*lines, "", *sentences(report), ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

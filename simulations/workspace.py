@@ -1,0 +1,152 @@
+"""A run's folder: whose settings it holds, whether to continue or start afresh, and where each thing lies in it.
+
+settings.json      what the run was started with
+server/            coordinator's key, charter, signatures, run/ (committed rounds)
+nodes/NAME/        the homes of the organizations, as on machines of their own
+pooled/            a home for the forbidden arm: all records in one place
+arms/NAME.json     results of finished arms
+report.json, curves.png, release/
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+from ..conf.schema import Settings
+from ..errors import UserError
+
+# Beside the checkpoints a run holds cached hidden states; the features of a row of 32 tokens take about 75 kB.
+SMALLEST_DISK = 2 * 10**9
+# How a run is computed, not what: these may differ when it is continued.
+_MEANS = (
+    "workers",
+    "threads_per_worker",
+    "object_store_megabytes",
+    "evaluation_batch_tokens",
+    "physical_batch_tokens",
+    "existing",
+    "arms",
+)
+
+
+class Workspace:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def server(self) -> Path:
+        return self.path / "server"
+
+    @property
+    def rounds(self) -> Path:
+        return self.server / "run"
+
+    @property
+    def nodes(self) -> Path:
+        return self.path / "nodes"
+
+    @property
+    def pooled(self) -> Path:
+        return self.path / "pooled"
+
+    @property
+    def arms(self) -> Path:
+        return self.path / "arms"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def release(self) -> Path:
+        return self.path / "release"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    def result(self, arm: str) -> dict[str, Any] | None:
+        """What an arm's file says, or None where the arm has not finished."""
+        file = self.arms / f"{arm}.json"
+        found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        return found
+
+    def keep(self, arm: str, result: dict[str, Any]) -> None:
+        """Write an arm's result."""
+        self.arms.mkdir(exist_ok=True)
+        write_text(self.arms / f"{arm}.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """The run's folder, as `simulation.existing` says: continued, emptied, or refused.
+
+    Raises:
+        UserError: the folder holds another run or something else, must not be touched, or the disk is nearly full.
+    """
+    space = Workspace(settings.run_dir)
+    marker = space.path / "settings.json"
+    if space.path.exists() and any(space.path.iterdir()):
+        _require_ours(space, marker)
+        existing = settings.simulation.existing
+        if existing == "refuse":
+            raise UserError(
+                f"{settings.run_dir}: holds a run already",
+                "set simulation.existing=continue or fresh, or another run_dir",
+            )
+        if existing == "fresh":
+            shutil.rmtree(space.path)
+        else:
+            _require_same(settings, marker)
+    try:
+        space.path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(space.path).free
+    except OSError as problem:
+        raise UserError(
+            f"{settings.run_dir}: {problem.strerror}", "set run_dir to a folder that you may write"
+        ) from None
+    if free < SMALLEST_DISK:
+        raise UserError(
+            f"{settings.run_dir}: {free / 1e9:.1f} GB free, a run needs {SMALLEST_DISK / 1e9:.0f} GB",
+            "free some space or set run_dir elsewhere",
+        )
+    write_text(marker, settings.model_dump_json(indent=1, by_alias=True))
+    return space
+
+
+def _require_ours(space: Workspace, marker: Path) -> None:
+    if not marker.is_file():
+        raise UserError(f"{space.path}: not empty, and not a run of cotune", "set another run_dir")
+
+
+def _require_same(settings: Settings, marker: Path) -> None:
+    """Continue only what was started: another configuration would mix two runs."""
+    try:
+        known = json.loads(marker.read_text())
+    except ValueError:
+        raise UserError(f"{marker}: not readable", "set simulation.existing=fresh to start over") from None
+    different = _first_difference(known, json.loads(settings.model_dump_json(by_alias=True)), ())
+    if different:
+        raise UserError(
+            f"{settings.run_dir}: holds a run with another {different}",
+            "set it as it was, or simulation.existing=fresh to start over, or another run_dir",
+        )
+
+
+def _first_difference(one: Any, other: Any, path: tuple[str, ...]) -> str:
+    if path[:1] == ("simulation",) and path[-1] in _MEANS:
+        return ""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(set(one) | set(other)):
+            found = _first_difference(one.get(key), other.get(key), (*path, key))
+            if found:
+                return found
+        return ""
+    return "" if one == other else ".".join(path)

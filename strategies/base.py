@@ -1,0 +1,120 @@
+"""The interface of a strategy: what an organization sends, and how the sum becomes the next adapter.
+
+A strategy sees vectors and sums. On the organization's side it drives the trainer and returns one contribution; on the
+server's side it turns the sum of the survivors' contributions into the next adapter. Nothing between the two ends needs
+an individual contribution, which is why secure aggregation can open the sum only.
+
+How other rules fit. FFA-LoRA and RoLoRA send a part of the adapter in a round: `dimension(schema, round)` is then the
+size of that part. LoRA-XS trains a square core: its adapter vector is that core. Rules that need the individual factors
+B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..privacy.sampling import Randomness
+from ..privacy.terms import METRICS, PrivacyTerms
+from ..training.schema import AdapterSchema
+
+Vector = NDArray[np.float64]
+Adapter = NDArray[np.float32]
+
+
+class PrivateTrainer(Protocol):
+    """The part of `training.Trainer` that a strategy drives."""
+
+    def private_sum(self, adapter: Adapter, terms: PrivacyTerms, randomness: Randomness) -> Vector:
+        """One Poisson sample's clipped, noised gradient sum and metrics, float64 [d + len(METRICS)]."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What a server optimizer remembers between rounds.
+
+    Attributes:
+        step: rounds applied so far.
+        moments: named float64 [d] arrays, e.g. "momentum", "second".
+    """
+
+    step: int
+    moments: dict[str, Vector]
+
+
+class Strategy(Protocol):
+    """One rule of federated training."""
+
+    @property
+    def steps_per_round(self) -> int:
+        """Private steps that one round spends; what the accountant composes."""
+
+    def dimension(self, schema: AdapterSchema, round_number: int) -> int:
+        """How many adapter coordinates an organization sends in this round."""
+
+    def reach(self, terms: PrivacyTerms, nominal_batch: float, sigmas: float) -> float:
+        """The public bound on one coordinate of a contribution: the clip of the integer encoding.
+
+        A coordinate beyond it is cut and counted, so the bound trades rare cuts against the encoding's resolution.
+
+        Args:
+            terms: the charter's privacy terms.
+            nominal_batch: the largest sample_rate * nominal_units of any member, in units.
+            sigmas: how many standard deviations of the noise must fit.
+        """
+
+    def local(
+        self,
+        trainer: PrivateTrainer,
+        adapter: Adapter,
+        terms: PrivacyTerms,
+        nominal_batch: float,
+        randomness: Randomness,
+    ) -> Vector:
+        """The organization's contribution, float64 [dimension + len(METRICS)], already noised.
+
+        Args:
+            trainer: holds the organization's examples.
+            adapter: the round's adapter, float32 [d].
+            terms: the charter's privacy terms.
+            nominal_batch: this organization's own public sample_rate * nominal_units.
+            randomness: source of the Poisson sample.
+        """
+
+    def start(self, dimension: int) -> ServerState:
+        """The server's state before the first round."""
+
+    def apply(
+        self, adapter: Adapter, state: ServerState, total: Vector, nominal_batch: float, survivors: int
+    ) -> tuple[Adapter, ServerState]:
+        """The next adapter.
+
+        Args:
+            adapter: the round's adapter, float32 [d].
+            state: the state that the last round left.
+            total: the sum of the survivors' contributions, float64 [d], without the metrics.
+            nominal_batch: the sum of the survivors' public nominal batches, in units.
+            survivors: how many contributions the sum holds.
+        """
+
+
+def step_reach(terms: PrivacyTerms, nominal_batch: float, sigmas: float) -> float:
+    """A bound on one coordinate of one private step's sum that is exceeded rarely.
+
+    `sigmas` standard deviations of the noise, and C * sqrt(B) for the signal: B clipped gradients of norm C that point
+    the same way and spread over as few as B coordinates reach no further.
+    """
+    return sigmas * terms.noise_std + terms.max_grad_norm * sqrt(max(1.0, nominal_batch))
+
+
+def metrics_reach(terms: PrivacyTerms, nominal_batch: float, sigmas: float, steps: int) -> float:
+    """The same for one metric: every unit of a large Poisson sample counts metrics_weight * C, once a step."""
+    units = nominal_batch + sigmas * sqrt(nominal_batch) + 1.0
+    return steps * (sigmas * terms.noise_std + terms.metrics_weight * terms.max_grad_norm * units)
+
+
+def split(contribution: Vector) -> tuple[Vector, Vector]:
+    """The adapter part and the metrics part of a contribution or of a sum."""
+    return contribution[: -len(METRICS)], contribution[-len(METRICS) :]

@@ -1,0 +1,315 @@
+"""The charter: canonical bytes, the rules at construction, YAML."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cotune.charter import charter as charters
+from cotune.charter import documents
+from cotune.charter.charter import Charter, largest_delta, model_hash
+from cotune.errors import UserError
+from cotune.privacy.terms import PrivacyTerms
+from hypothesis import given
+from hypothesis import strategies as st
+
+SCHEMA = [
+    ["base_model.model.model.layers.0.q_proj.lora_A.weight", [4, 8]],
+    ["base_model.model.model.layers.0.q_proj.lora_B.weight", [8, 4]],
+]
+
+
+def fields_of(n: int = 4, **changed: Any) -> dict[str, Any]:
+    """A valid charter of n members as plain fields."""
+    privacy = {
+        "enabled": True,
+        "unit": "patient",
+        "epsilon": 8.0,
+        "delta": 1e-4,
+        "noise_multiplier": 0.854,
+        "max_grad_norm": 1.0,
+        "sample_rate": 0.25,
+        "records_per_unit": 4,
+        "loss_cap": 10.0,
+        "metrics_weight": 0.1,
+    }
+    fields = {
+        "federation": "hospitals",
+        "epoch": 1,
+        "members": [{"name": f"clinic-{i}", "public_key": f"{i + 1:064x}", "nominal_units": 800 + i} for i in range(n)],
+        "coordinator": "f" * 64,
+        "model": {
+            "name": "tiny",
+            "base_digest": "a" * 64,
+            "tokenizer_digest": "b" * 64,
+            "rank": 4,
+            "alpha": 8.0,
+            "targets": ["q_proj"],
+            "rslora": False,
+            "top_layers": 1,
+            "context_length": 128,
+            "schema": SCHEMA,
+            "schema_digest": hashlib.sha256(json.dumps(SCHEMA, separators=(",", ":")).encode()).hexdigest(),
+            "initial_seed": 7,
+        },
+        "strategy": {
+            "target": "cotune.strategies.dp_fedsgd.DPFedSGD",
+            "settings": {"learning_rate": 0.005, "steps": 1, "server_optimizer": "adam", "bias": False},
+        },
+        "rounds": 15,
+        "privacy": privacy,
+        "secagg": {
+            "lane_bits": 16,
+            "range_sigmas": 6.0,
+            "threshold": 2 * n // 3 + 1,
+            "min_survivors": max(3, 2 * n // 3 + 1),
+            "deadline_seconds": 600.0,
+        },
+        "not_before": "2026-01-01T00:00:00Z",
+        "not_after": "2027-01-01T00:00:00Z",
+    }
+    for path, value in changed.items():
+        place: Any = fields
+        *parents, last = path.split("__")
+        for parent in parents:
+            place = place[int(parent) if parent.isdigit() else parent]
+        place[last] = value
+    return fields
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of every scalar in nested fields."""
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, (*path, key))]
+    if isinstance(value, list):
+        return [leaf for key, inner in enumerate(value) for leaf in leaves(inner, (*path, key))]
+    return [path]
+
+
+def altered(value: Any) -> Any:
+    """Another value of the same type, close by."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1 if isinstance(value, int) else value * (1 + 2**-50)
+    return value[:-1] + ("1" if value[-1] != "1" else "2")
+
+
+@pytest.mark.parametrize("path", leaves(fields_of()), ids=lambda path: ".".join(map(str, path)))
+def test_every_field_is_in_the_canonical_bytes(path: tuple[Any, ...]) -> None:
+    fields = fields_of()
+    before = Charter.model_validate(fields)
+    held: Any = json.loads(before.canonical_bytes())
+    expected: Any = fields
+    for key in path:
+        held, expected = held[key], expected[key]
+    assert (type(held), held) == (type(expected), expected)
+    try:
+        after = Charter.model_validate(_changed(fields, path))
+    except (UserError, ValueError):
+        return  # The altered value is not valid in this place.
+    assert after.digest() != before.digest()
+
+
+def _changed(fields: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
+    copy = json.loads(json.dumps(fields))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = altered(place[path[-1]])
+    return copy
+
+
+def test_canonical_bytes_ignore_order_and_are_stable() -> None:
+    fields = fields_of()
+    backwards = json.loads(json.dumps(fields), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    one, two = Charter.model_validate(fields), Charter.model_validate(backwards)
+    assert one.canonical_bytes() == two.canonical_bytes()
+    assert one.digest() == hashlib.sha256(one.canonical_bytes()).hexdigest()
+    # Pinned: a change of these bytes breaks every signature in the field.
+    assert one.digest() == "5e530ea685d640230433115f30c804d30d2465e4c52b5d2603d40df44c8c2d5d"
+
+
+@given(
+    n=st.integers(3, 12),
+    epsilon=st.floats(1e-6, 1e6),
+    unit=st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=64),
+    setting=st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False)),
+)
+def test_yaml_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, n: int, epsilon: float, unit: str, setting: object
+) -> None:
+    path = tmp_path_factory.mktemp("charter") / "charter.yaml"
+    fields = fields_of(n, privacy__epsilon=epsilon, privacy__unit=unit, strategy__settings={"value": setting})
+    charter = Charter.model_validate(fields)
+    charters.save(charter, path)
+    again = charters.load(path)
+    assert again == charter
+    assert again.canonical_bytes() == charter.canonical_bytes()
+    assert type(again.strategy.settings["value"]) is type(setting)
+
+
+def test_it_is_frozen_and_built_from_values() -> None:
+    charter = Charter.model_validate(fields_of())
+    assert isinstance(charter.privacy, PrivacyTerms)
+    built = Charter(
+        **{name: getattr(charter, name) for name in Charter.model_fields if name != "version"},
+    )
+    assert built == charter
+    with pytest.raises(ValueError, match="frozen"):
+        charter.rounds = 16  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n": 2}, "by subtracting its own"),
+        ({"members__1__name": "clinic-0"}, "name stands twice"),
+        ({"members__1__name": "coordinator"}, "name"),
+        ({"members__1__public_key": f"{1:064x}"}, "key stands twice"),
+        ({"coordinator": f"{1:064x}"}, "key stands twice"),
+        ({"secagg__threshold": 2}, "quorums"),
+        ({"secagg__threshold": 5}, "from 3 to 4"),
+        ({"secagg__min_survivors": 2}, "min_survivors"),
+        ({"secagg__min_survivors": 5}, "min_survivors"),
+        ({"privacy__delta": 1.3e-4}, "1 / (10 units)"),
+        ({"privacy__epsilon": 0.0}, "privacy.epsilon"),
+        ({"privacy__unit": ""}, "privacy.unit"),
+        ({"not_after": "2026-01-01T00:00:00Z"}, "not before"),
+        ({"model__schema_digest": "0" * 64}, "schema_digest"),
+    ],
+)
+def test_contradictions_are_refused_with_a_way_out(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Charter.model_validate(fields_of(**change))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"extra": 1}, "extra"),
+        ({"rounds": 0}, "rounds"),
+        ({"rounds": "15"}, "rounds"),
+        ({"rounds": True}, "rounds"),
+        ({"epoch": -1}, "epoch"),
+        ({"federation": "Hospitals"}, "federation"),
+        ({"federation": "h" * 65}, "federation"),
+        ({"federation": "hospitals\n"}, "federation"),
+        ({"members__0__public_key": "a" * 63}, "members.0.public_key"),
+        ({"model__name": "a\nb"}, "model.name"),
+        ({"model__alpha": float("inf")}, "model.alpha"),
+        ({"strategy__target": "os.system"}, "strategy.target"),
+        ({"strategy__settings": {"x": [1]}}, "strategy.settings"),
+        ({"strategy__settings": {"x": float("nan")}}, "strategy.settings"),
+        ({"privacy__extra": 1}, "privacy.extra"),
+        ({"privacy__epsilon": "1e-5"}, "privacy.epsilon"),
+        ({"not_before": "2026-01-01"}, "not_before"),
+        ({"secagg__lane_bits": 64}, "secagg.lane_bits"),
+    ],
+)
+def test_a_wrong_field_is_named_in_one_line(tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    path = tmp_path / "charter.yaml"
+    path.write_text(yaml.safe_dump(fields_of(**change)))
+    with pytest.raises(UserError) as caught:
+        charters.load(path)
+    assert f": {field}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", list(fields_of()))
+def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
+    fields = fields_of()
+    del fields[missing]
+    path = tmp_path / "charter.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    with pytest.raises(UserError, match=f"{missing}: missing: add this field"):
+        charters.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a mapping"),
+        (b"- 1", "not a mapping"),
+        (b"a: 1\nb: 2\na: 3\n", "line 3: key 'a' stands twice"),
+        (b"a: {b: 1, b: 2}", "stands twice"),
+        (b"? [1]\n: 2", "not a plain name"),
+        (b"<<: {a: 1}", "not a plain name"),
+        (b"a: !!bool x", "not valid YAML"),
+        (b"a: !!int ''", "not valid YAML"),
+        (b"a: &x [1]\nb: *x", "anchors"),
+        (b"a: !!python/object:os.system {}", "not valid YAML"),
+        (b"a: [", "not valid YAML"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"a: " + b"[" * 5000, "not valid YAML"),
+        (b"#" * (documents.MOST_BYTES + 1), "longer than 1 MB"),
+    ],
+)
+def test_yaml_that_two_parsers_could_read_differently_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "charter.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        charters.load(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        charters.load(tmp_path / "none.yaml")
+
+
+@given(content=st.binary(max_size=200))
+def test_no_bytes_raise_anything_but_a_user_error(content: bytes) -> None:
+    with pytest.raises(UserError):
+        documents.parse(content, Charter, "x")
+
+
+def test_unquoted_dates_mean_utc(tmp_path: Path) -> None:
+    path = tmp_path / "charter.yaml"
+    text = documents.dump(Charter.model_validate(fields_of()))
+    path.write_text(text.replace("'2026-01-01T00:00:00Z'", "2026-01-01T02:00:00+02:00"))
+    assert charters.load(path) == Charter.model_validate(fields_of())
+
+
+def test_hashes_for_the_plan_follow_what_they_stand_for() -> None:
+    charter = Charter.model_validate(fields_of())
+    other = Charter.model_validate(fields_of(privacy__noise_multiplier=0.855))
+    later = Charter.model_validate(fields_of(rounds=16))
+    assert charter.dp_hash() != other.dp_hash()
+    assert charter.dp_hash() == later.dp_hash()
+    assert charter.schema_hash().hex() == charter.model.schema_digest
+    digests = ("a" * 64, "b" * 64, "c" * 64)
+    assert len({model_hash(*digests), model_hash(*digests[::-1]), model_hash("a" * 64, "b" * 64, "d" * 64)}) == 3
+    with pytest.raises(ValueError, match="32 bytes"):
+        model_hash("aa", "b" * 64, "c" * 64)
+
+
+def test_roster_keeps_the_order_of_the_members() -> None:
+    charter = Charter.model_validate(fields_of(5))
+    roster = charter.roster()
+    assert roster.members[charter.index_of("clinic-3")].hex() == charter.members[3].public_key
+    assert roster.coordinator.hex() == charter.coordinator
+    assert (roster.federation, roster.epoch) == ("hospitals", 1)
+    with pytest.raises(KeyError):
+        charter.index_of("nobody")
+
+
+def test_schema_digest_is_the_one_of_the_training_room() -> None:
+    schema = pytest.importorskip("cotune.training.schema").AdapterSchema.from_lists(SCHEMA)
+    assert Charter.model_validate(fields_of()).model.schema_digest == schema.digest
+
+
+def test_delta_may_reach_but_not_pass_its_bound() -> None:
+    assert largest_delta(800) == 1 / 8000
+    Charter.model_validate(fields_of(privacy__delta=largest_delta(803)))
+
+
+def test_disabled_privacy_needs_no_budget() -> None:
+    off = {"privacy__enabled": False, "privacy__epsilon": 0.0, "privacy__delta": 0.0, "privacy__noise_multiplier": 0.0}
+    assert Charter.model_validate(fields_of(**off)).privacy.noise_std == 0.0

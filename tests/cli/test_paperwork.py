@@ -1,0 +1,201 @@
+"""Keys, charters and the ledger from the command line."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, save
+from cotune.charter.signing import load_key, public_hex
+from cotune.cli import charter as verbs
+from cotune.cli import chat, keys, privacy
+from cotune.errors import UserError
+from cotune.privacy.ledger import Ledger
+from cotune.privacy.terms import PrivacyTerms
+
+NAMES = ("north", "south", "west")
+
+
+@pytest.fixture
+def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A folder with a charter of three and everybody's keys; nobody has signed."""
+    public = {}
+    for name in (*NAMES, "coordinator"):
+        keys.new(tmp_path / f"{name}.key")
+        public[name] = public_hex(load_key(tmp_path / f"{name}.key"))
+    capsys.readouterr()
+    schema = (("layer.lora_A", (2, 4)),)
+    digest = "f9c9b4bf7f2c37d0fa4b3a6e3b5c1b3a" * 2
+    charter = Charter(
+        federation="three",
+        epoch=1,
+        members=tuple(Member(name=name, public_key=public[name], nominal_units=100) for name in NAMES),
+        coordinator=public["coordinator"],
+        model=ModelTerms(
+            name="tiny",
+            base_digest=digest,
+            tokenizer_digest=digest,
+            rank=2,
+            alpha=4.0,
+            targets=("q_proj",),
+            rslora=False,
+            top_layers=0,
+            context_length=64,
+            adapter_schema=schema,
+            schema_digest=_digest(schema),
+            initial_seed=1,
+        ),
+        strategy=StrategyTerms(target="cotune.strategies.fedavg.FedAvg", settings={"local_steps": 2}),
+        rounds=3,
+        privacy=PrivacyTerms(True, "patient", 8.0, 1e-3, 1.0, 1.0, 0.25, 4, 10.0, 0.1),
+        secagg=SecAggTerms(lane_bits=16, range_sigmas=6.0, threshold=3, min_survivors=3, deadline_seconds=60.0),
+        not_before="2026-01-01T00:00:00Z",
+        not_after="2027-01-01T00:00:00Z",
+    )
+    save(charter, tmp_path / "charter.yaml")
+    return tmp_path
+
+
+def _digest(schema: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+    import hashlib
+
+    lists = [[name, list(shape)] for name, shape in schema]
+    return hashlib.sha256(json.dumps(lists, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_new_key_is_private_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "org.key"
+    keys.new(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    printed = capsys.readouterr().out
+    assert public_hex(load_key(path)) in printed
+    assert "PRIVATE" not in printed
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="exists"):
+        keys.new(path)
+    assert path.read_bytes() == before
+
+
+def test_all_sign_and_it_verifies(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = federation / "charter.yaml"
+    with pytest.raises(UserError, match="not signed by"):
+        verbs.verify(file)
+    for name in (*NAMES, "coordinator"):
+        verbs.sign(file, federation / f"{name}.key")
+    verbs.verify(file)
+    assert "signed by all 3 members" in capsys.readouterr().out
+
+
+def test_one_missing_or_a_changed_charter_does_not_verify(federation: Path) -> None:
+    file = federation / "charter.yaml"
+    for name in (*NAMES, "coordinator"):
+        verbs.sign(file, federation / f"{name}.key")
+    signatures = federation / verbs.SIGNATURES
+    whole = signatures.read_text()
+    signatures.write_text(json.dumps({name: text for name, text in json.loads(whole).items() if name != "west"}))
+    with pytest.raises(UserError, match="west"):
+        verbs.verify(file)
+    signatures.write_text(whole)
+    file.write_text(file.read_text().replace("rounds: 3", "rounds: 4"))
+    with pytest.raises(UserError, match="does not belong"):
+        verbs.verify(file)
+
+
+def test_a_stranger_cannot_sign(federation: Path) -> None:
+    keys.new(federation / "stranger.key")
+    with pytest.raises(UserError, match="names nobody"):
+        verbs.sign(federation / "charter.yaml", federation / "stranger.key")
+    assert not (federation / verbs.SIGNATURES).exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"north": 1}', b'{"north": "zz"}', b"[" * 100_000, b"\xff"])
+def test_a_broken_file_of_signatures_is_one_line(federation: Path, content: bytes) -> None:
+    (federation / verbs.SIGNATURES).write_bytes(content)
+    with pytest.raises(UserError, match="not a file of signatures"):
+        verbs.verify(federation / "charter.yaml")
+
+
+def test_show_says_what_it_binds_to(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs.show(federation / "charter.yaml")
+    printed = capsys.readouterr().out
+    for word in ("north", "epsilon 8", "patient", "FedAvg", "rounds       3", "digest"):
+        assert word in printed
+
+
+def test_ledger_is_shown_from_a_home_or_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.reserve(
+        data_set="ab" * 32,
+        unit="patient",
+        charter="c" * 64,
+        run="r",
+        round=0,
+        attempt=0,
+        sigma=2.0,
+        sample_rate=0.1,
+        steps=5,
+        delta=1e-5,
+        budget_epsilon=8.0,
+    )
+    for place in (tmp_path, tmp_path / "ledger.sqlite"):
+        privacy.show(place)
+        printed = capsys.readouterr().out
+        assert "patient" in printed
+        assert ledger.verify() in printed
+        assert f"{ledger.spent('ab' * 32, 'patient', 1e-5):.3f}" in printed
+
+
+def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ledger"):
+        privacy.show(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_keeps_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    privacy.plan(["privacy.epsilon=3,8"], multirun=True)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [float(row[0]) for row in rows] == [3, 8]
+    assert all(float(row[-1]) <= float(row[0]) for row in rows)
+    assert float(rows[0][-2]) > float(rows[1][-2])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [(["privacy=none"], "no budget"), (["data=files", "data.files=[a,b,c]", "data.test_file=t"], "number of units")],
+)
+def test_plan_without_what_it_needs_says_so(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        privacy.plan(overrides)
+
+
+def test_chat_refuses_a_wrong_folder_before_anything_loads(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        chat.chat(tmp_path / "nowhere")
+
+
+def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cotune.evaluation.chat as room
+
+    shown: list[tuple[str, tuple[str, str]]] = []
+
+    class Release:
+        def answer(self, prompt: str) -> tuple[str, str]:
+            return f"base {prompt}", f"tuned {prompt}"
+
+    opened: list[tuple[object, ...]] = []
+
+    def open_release(*given: object) -> Release:
+        opened.append(given)
+        return Release()
+
+    monkeypatch.setattr(room, "open_release", open_release)
+    show: Callable[..., None] = lambda console, prompt, answers: shown.append((prompt, answers))  # noqa: E731
+    monkeypatch.setattr(room, "show", show)
+    monkeypatch.setattr(room, "talk", lambda release, console: shown.append(("talk", ("", ""))))
+    chat.chat(tmp_path, ["chat.new_tokens=7"], prompt=["a", "b"])
+    assert shown == [("a", ("base a", "tuned a")), ("b", ("base b", "tuned b"))]
+    assert opened[0][0] == tmp_path
+    assert opened[0][-1] == 7
+    chat.chat(tmp_path)
+    assert shown[-1][0] == "talk"

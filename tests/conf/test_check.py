@@ -1,0 +1,85 @@
+"""Combinations that cannot work are refused, each with its reason; their nearest neighbors are not."""
+
+import pytest
+from cotune.conf.check import check
+from cotune.conf.compose import compose
+from cotune.conf.schema import smallest_threshold
+from cotune.errors import UserError
+from hypothesis import given
+from hypothesis import strategies as st
+
+FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "good"),
+    [
+        (("data.packing=true",), "several privacy units", ("data.packing=true", "privacy=none")),
+        (("privacy.enabled=false",), "promises a bound", ("privacy=none",)),
+        (("privacy=none", "privacy.delta=1e-5"), "promises a bound", ("privacy=none",)),
+        (("privacy.epsilon=null",), "without privacy.epsilon", ("privacy.epsilon=3",)),
+        (("privacy.trust=honest_majority",), "not available yet", ()),
+        (("privacy.trust=honest_majority", "strategy=fedavg"), "several local steps", ("strategy=fedavg",)),
+        (("privacy.delta=0.000126",), "1/(10 n)", ("privacy.delta=0.000125",)),
+        (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
+        (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),
+        (("strategy=flora", "secagg=none"), "without secure aggregation", ()),
+        (("secagg=none",), "every organization's update", ()),
+        (("data.organizations=2",), "by subtraction", ("data.organizations=3",)),
+        (("data.organizations=201",), "3 to 200", ("data.organizations=200",)),
+        (("secagg.threshold=2",), "must be 3 to 4", ("secagg.threshold=3",)),
+        (("secagg.threshold=5",), "must be 3 to 4", ("secagg.threshold=4",)),
+        (("secagg.min_survivors=2",), "must be 3 to 4", ("secagg.min_survivors=3",)),
+        (("secagg.threshold=4", "secagg.min_survivors=3"), "must be 4 to 4", ("secagg.threshold=4",)),
+        (
+            ("secagg.lane_bits=4", "data.organizations=8"),
+            "cannot hold the sum",
+            ("secagg.lane_bits=4", "data.organizations=7"),
+        ),
+        (
+            ("model.top_layers=0",),
+            "no layer is frozen",
+            ("model.top_layers=0", "model.cache_features=false"),
+        ),
+        (("model.lora.targets=[all-linear,q_proj]",), "further layers", ("model.lora.targets=[q_proj]",)),
+        (("data.files=[a,b,c,d]",), "would be ignored", ()),
+        (("data.package=null",), "without data.package", ()),
+        (("data.test_rows=null",), "is split by it", ()),
+        ((*FILES, "data.organizations=4"), "lists 3", (*FILES, "data.organizations=3")),
+        ((*FILES, "data.files=[a,b,b]"), "twice", FILES),
+        ((*FILES, "data.test_file=a"), "also an organization's", FILES),
+        ((*FILES, "data.test_file=null"), "without data.test_file", FILES),
+        ((*FILES, "data.dominance=0.5"), "your files are the split", FILES),
+        ((*FILES, "data.columns.answer=null"), "data.columns.answer is null", FILES),
+        (("simulation.arms=[base,base]",), "twice", ("simulation.arms=[base]",)),
+    ],
+)
+def test_refused_with_its_reason_and_its_neighbor_is_not(
+    bad: tuple[str, ...], reason: str, good: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(list(bad))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    compose(list(good))
+
+
+DEFAULT = compose([])
+
+
+@given(st.integers(3, 200))
+def test_automatic_thresholds_pass_their_own_checks(organizations: int) -> None:
+    data = DEFAULT.data.model_copy(update={"organizations": organizations})
+    check(DEFAULT.model_copy(update={"data": data}))
+    threshold = DEFAULT.secagg.threshold_for(organizations)
+    assert 3 * threshold > 2 * organizations
+    assert threshold <= DEFAULT.secagg.min_survivors_for(organizations) <= organizations
+
+
+def test_smallest_threshold_is_the_designs() -> None:
+    assert [smallest_threshold(n) for n in (3, 4, 7, 10, 30, 200)] == [3, 3, 5, 7, 21, 134]
+
+
+def test_delta_follows_the_largest_organization() -> None:
+    assert compose([]).privacy.delta_for(800) == pytest.approx(1 / 8000)
+    assert compose(["privacy.delta=1e-6"]).privacy.delta_for(800) == 1e-6

@@ -1,0 +1,154 @@
+"""What a person types becomes settings, or one line that says how to mend it."""
+
+from pathlib import Path
+
+import pytest
+from cotune.conf.compose import choices, compose, keys, study_sweep, sweep
+from cotune.errors import UserError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        compose(list(overrides))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_compose_to_the_hospitals() -> None:
+    run = compose([])
+    assert (run.name, run.data.corpus, run.privacy.enabled, run.secagg.enabled) == ("hospitals", "icd10", True, True)
+    assert run.run_dir == Path("runs/hospitals")
+    assert run.privacy.epsilon == 8
+
+
+def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
+    needed = {"model": {"local": ["model.name=m"]}, "data": {"files": ["data.files=[a,b,c]", "data.test_file=t"]}}
+    refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
+    for group, names in choices().items():
+        for name in names:
+            line = [f"{group}={name}", *needed.get(group, {}).get(name, [])]
+            if (group, name) in refused:
+                refusal(*line)
+            else:
+                compose(line)
+
+
+def test_experiment_sets_and_the_command_line_wins() -> None:
+    assert compose(["experiment=law_firms"]).data.corpus == "clauses"
+    assert compose(["experiment=law_firms", "data=icd10"]).data.corpus == "icd10"
+    assert compose(["experiment=law_firms", "rounds=3"]).rounds == 3
+
+
+def test_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COTUNE_CACHE", "/somewhere/else")
+    assert compose([]).cache == Path("/somewhere/else")
+    monkeypatch.delenv("COTUNE_CACHE")
+    assert compose([]).cache == Path("~/.cache/cotune").expanduser()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        compose([]).seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("privacy.epsilom=3", "did you mean privacy.epsilon?"),
+        ("modle.name=x", "did you mean model.name?"),
+        ("epsilon=3", "did you mean privacy.epsilon?"),
+        ("+privacy.epsilo=1", "did you mean privacy.epsilon?"),
+        ("data=clausses", "did you mean clauses?"),
+        ("privacy=off", "choose from dp, none"),
+        ("qwertyuiop=1", "docs/configuration.md"),
+        ("~privacy.epsilon", "privacy.epsilon is missing"),
+        ("seed='1'", "write a whole number"),
+        ("seed=1.5", "write a whole number"),
+        ("rounds=null", "write a whole number"),
+        ("data.packing=yes_please", "write true or false"),
+        ("privacy.epsilon=0", "greater than 0"),
+        ("privacy.epsilon=-1", "greater than 0"),
+        ("privacy.epsilon=nan", "finite"),
+        ("privacy.sample_rate=0", "greater than 0"),
+        ("privacy.sample_rate=1.01", "less than or equal to 1"),
+        ("secagg.lane_bits=3", "greater than or equal to 4"),
+        ("secagg.lane_bits=33", "less than or equal to 32"),
+        ("simulation.arms=[base,bse]", "simulation.arms"),
+        ("name=../elsewhere", "name"),
+        ("strategy._target_=os.system", "choose a strategy by its name"),
+        ("strategy.local_steps=3", "unknown key strategy.local_steps"),
+        ("model=local", "model.name is not set"),
+        ("data=files", "data.files is not set"),
+        ("seed=1,2", "add -m"),
+        ("hydra.run.dir=x", "no effect"),
+        ("cache=${nothing}", "cache"),
+        ("a b", "cannot read"),
+        ("=3", "cannot read"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_how_to_mend_it(override: str, said: str) -> None:
+    assert said in refusal(override)
+
+
+def test_known_keys_of_a_chosen_group_are_not_called_unknown() -> None:
+    assert "strategy.local_steps" in keys(["strategy=fedavg"])
+    assert compose(["strategy=fedavg", "strategy.local_steps=3"]).strategy.steps_per_round == 3
+    assert "unknown key privacy.epsilo" in refusal("strategy=fedavg", "strategy.local_steps=3", "privacy.epsilo=3")
+
+
+def test_options_are_the_strategys_arguments() -> None:
+    options = compose(["strategy=fedavg"]).strategy.options
+    assert set(options) == {"local_steps", "local_learning_rate", "server_learning_rate", "server_momentum"}
+
+
+def test_files_are_counted() -> None:
+    line = ["data=files", "data.files=[a.jsonl,b.jsonl,c.jsonl]", "data.test_file=t.jsonl"]
+    assert compose(line).data.organizations == 3
+    assert compose(line).data.files == (Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl"))
+
+
+def test_sweep_is_the_product_and_folders_differ() -> None:
+    runs = sweep(["seed=1,2,3", "privacy.epsilon=1,8", "rounds=5"])
+    assert [(run.seed, run.privacy.epsilon) for run in runs] == [(s, e) for s in (1, 2, 3) for e in (1.0, 8.0)]
+    assert {run.rounds for run in runs} == {5}
+    assert len({run.run_dir for run in runs}) == 6
+
+
+def test_sweep_of_ranges_lists_and_one_value() -> None:
+    assert [run.seed for run in sweep(["seed=range(1,4)"])] == [1, 2, 3]
+    assert [run.model.lora.targets for run in sweep(["model.lora.targets=[q_proj],[q_proj,v_proj]"])] == [
+        ("q_proj",),
+        ("q_proj", "v_proj"),
+    ]
+    assert sweep(["seed=4"]) == [compose(["seed=4"])]
+
+
+def test_sweep_over_a_glob_of_a_group() -> None:
+    assert [run.strategy.target.rsplit(".", 1)[-1] for run in sweep(["strategy=glob(d*)"])] == ["DPFedSGD"]
+
+
+def test_sweep_refuses_before_it_returns_any() -> None:
+    with pytest.raises(UserError, match="greater than 0"):
+        sweep(["privacy.epsilon=8,0"])
+    with pytest.raises(UserError, match="same values"):
+        sweep(["seed=1,1"])
+
+
+def test_study_has_two_corpora_three_seeds_and_every_arm() -> None:
+    runs = study_sweep([])
+    assert {(run.data.corpus, run.seed) for run in runs} == {(c, s) for c in ("icd10", "clauses") for s in (1, 2, 3)}
+    assert all("pooled" in run.simulation.arms for run in runs)
+    assert {run.seed for run in study_sweep(["seed=7"])} == {7}
+
+
+@given(key=st.sampled_from(keys()), junk=st.text(min_size=0, max_size=12))
+@settings(max_examples=15, deadline=None)
+def test_any_value_of_any_key_gives_settings_or_a_user_error(key: str, junk: str) -> None:
+    said = ""
+    try:
+        compose([f"{key}={junk}"])
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said

@@ -1,0 +1,68 @@
+"""The clause corpus: families apart, units are documents, nothing repeated; and the real package."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cotune.data.corpora import clauses
+from cotune.data.corpora.partition import Partition
+from cotune.data.packages import PinnedPackage, fetch
+from cotune.errors import UserError
+
+Write = Callable[..., Path]
+PACKAGE = PinnedPackage(
+    "licensedcode-data", "32.1.0", "18f60bde6dbabbc0a925d45ed80089cdbb7168156a2a1c118737198f9b743b96"
+)
+
+
+def test_firms_documents_and_labels(licenses: Write, tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    corpus = clauses.build(licenses(tmp_path, 16), Partition(4, 0, 0.8, 32, 1), PACKAGE)
+    assert corpus.labels == ("export", "liability", "termination", "law")
+    units = {name: {row.unit for row in rows} for name, rows in corpus.organizations.items()}
+    tested = {row.unit for row in corpus.test}
+    assert all(units.values())
+    for name, own in units.items():
+        assert not own & tested  # here a document is a family
+        assert not any(own & other for elsewhere, other in units.items() if elsewhere != name)
+    for row in corpus.test:
+        heading = {"export": "borders", "liability": "damages", "termination": "ends", "law": "courts"}[row.label]
+        assert row.prompt[-1].content.startswith(f"The {heading} of")  # the heading is cut
+        assert row.answer == row.label
+    for fact in ("licensedcode-data==32.1.0", PACKAGE.sha256, "CC-BY-4.0", "firm-4", "seed 1"):
+        assert fact in corpus.card
+
+
+def test_a_repeated_clause_stays_once_and_one_under_two_headings_goes(licenses: Write, tmp_path: Path) -> None:
+    folder = licenses(tmp_path, 3)
+    whole = clauses._distinct(list(clauses.documents(folder)))
+    texts = folder / "licensedcode" / "data" / "licenses"
+    copied = sorted(texts.glob("com*.LICENSE"))[0]
+    (texts / "zz-1.0.LICENSE").write_text(copied.read_text())
+    assert clauses._rows(clauses._distinct(list(clauses.documents(folder)))) == clauses._rows(whole)
+    (texts / "zz-1.0.LICENSE").write_text(copied.read_text().replace("Export.", "Assignment."))
+    assert clauses._rows(clauses._distinct(list(clauses.documents(folder)))) == clauses._rows(whole) - 1
+
+
+def test_other_languages_and_unknown_categories_are_left_out(licenses: Write, tmp_path: Path) -> None:
+    folder = licenses(tmp_path, 1)
+    texts = sorted((folder / "licensedcode" / "data" / "licenses").glob("*.LICENSE"))
+    texts[0].write_text(texts[0].read_text().replace("notes: none", "language: fr"))
+    texts[1].write_text(texts[1].read_text().replace("category: ", "category: Not "))
+    assert len(list(clauses.documents(folder))) == len(texts) - 2
+    texts[2].write_text("no front matter")
+    with pytest.raises(UserError, match="no front matter"):
+        list(clauses.documents(folder))
+    with pytest.raises(UserError, match="no license texts"):
+        list(clauses.documents(tmp_path / "elsewhere"))
+
+
+@pytest.mark.slow
+def test_the_real_package(tmp_path: Path) -> None:
+    folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))
+    corpus = clauses.build(folder, Partition(4, 500, 0.8, 400, 1), PACKAGE)
+    assert len(corpus.labels) >= 25
+    assert [len(rows) for rows in corpus.organizations.values()] == [500] * 4
+    assert len(corpus.test) == 400
+    assert all(25 <= len(row.prompt[-1].content.split()) <= 64 for row in corpus.test)

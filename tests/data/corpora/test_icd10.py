@@ -1,0 +1,80 @@
+"""The ICD-10 corpus: what becomes a row, what is dropped, how it is split; and the real package."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cotune.data.corpora import icd10
+from cotune.data.corpora.partition import Partition
+from cotune.data.packages import PinnedPackage, fetch
+from cotune.errors import UserError
+
+Write = Callable[..., Path]
+PACKAGE = PinnedPackage("simple-icd-10-cm", "1.5.0", "6d461d71dc26aedc530ae65f02cfb578a154e49507c32e8241e75f701d4b7e42")
+
+
+def test_rows_labels_and_card(tabular: Write, tmp_path: Path) -> None:
+    folder = tabular(tmp_path, {1: 20, 2: 20, 9: 20, 19: 20, 22: 3})
+    corpus = icd10.build(folder, Partition(2, 30, 0.8, 10, 1), PACKAGE)
+    assert corpus.labels == ("infection", "cancer", "heart", "injury")  # chapter 22 is dropped
+    rows = [row for records in corpus.organizations.values() for row in records] + corpus.test
+    assert len(rows) == 70
+    texts = [row.prompt[-1].content for row in rows]
+    assert len(set(texts)) == 70
+    assert not any("Too long a code" in text for text in texts)
+    for row in rows:
+        assert row.answer == row.label
+        assert [message.role for message in row.prompt] == ["system", "user"]
+    injuries = [row for row in rows if row.label == "injury"]
+    assert injuries
+    assert all(row.prompt[-1].content.startswith("Form") for row in injuries)  # inclusion terms only
+    assert len({row.unit for row in rows}) == 70
+    assert {row.group for row in corpus.test} == set(corpus.organizations)
+    for fact in ("simple-icd-10-cm==1.5.0", PACKAGE.sha256, "hospital-2", "seed 1", "MIT"):
+        assert fact in corpus.card
+
+
+def test_the_split_keeps_code_groups_apart(tabular: Write, tmp_path: Path) -> None:
+    corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 0, 0.8, 20, 1))
+
+    def group(text: str) -> str:
+        return next(word for word in text.split() if "-" in word)  # the fixture writes the group into each term
+
+    trained = {group(row.prompt[-1].content) for rows in corpus.organizations.values() for row in rows}
+    tested = {group(row.prompt[-1].content) for row in corpus.test}
+    assert trained
+    assert not trained & tested
+
+
+def test_a_term_of_two_chapters_has_no_right_answer(tabular: Write, tmp_path: Path) -> None:
+    twin = "<diag><name>A99.1</name><desc>form 0, of ALPHA 2-0</desc></diag>"  # chapter 2 has this term
+    same = "<diag><name>A99.2</name><desc>form 0 of alpha 1-0</desc></diag>"  # chapter 1 itself has this one
+    bundles, dropped = icd10._bundles(icd10._tabular(tabular(tmp_path, {1: 10, 2: 10}, twin + same)))
+    terms = [bundle.rows[0].prompt[-1].content.casefold() for bundle in bundles]
+    assert dropped == 1
+    assert not any("of alpha 2-0" in term and "form 0" in term for term in terms)
+    assert sum("form 0 of alpha 1-0" in term for term in terms) == 1
+
+
+def test_broken_packages(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ICD-10-CM tabular XML"):
+        icd10.build(tmp_path, Partition(2, 0, 0.8, 10, 1))
+    data = tmp_path / "simple_icd_10_cm" / "data"
+    data.mkdir(parents=True)
+    (data / "icd10c-tabular-x.xml").write_text("<a><b></a>")
+    with pytest.raises(UserError, match="broken XML"):
+        icd10.build(tmp_path, Partition(2, 0, 0.8, 10, 1))
+    (data / "icd10c-tabular-x.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
+    with pytest.raises(UserError, match="not the tabular list"):
+        icd10.build(tmp_path, Partition(2, 0, 0.8, 10, 1))
+
+
+@pytest.mark.slow
+def test_the_real_package(tmp_path: Path) -> None:
+    folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))
+    corpus = icd10.build(folder, Partition(4, 2400, 0.8, 400, 1), PACKAGE)
+    assert len(corpus.labels) == 21
+    assert [len(rows) for rows in corpus.organizations.values()] == [2400] * 4
+    assert len(corpus.test) == 400
+    assert icd10.build(folder, Partition(4, 2400, 0.8, 400, 1), PACKAGE) == corpus

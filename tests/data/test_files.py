@@ -1,0 +1,186 @@
+"""Reading records: three forms, three formats, and one line for every mistake."""
+
+import builtins
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.data import tables
+from cotune.data.files import Columns, read
+from cotune.data.records import PLAIN, Message
+from cotune.errors import UserError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+COLUMNS = Columns(prompt="q", answer="a", unit="who", messages="turns", system=None, label=None)
+ROW = {"q": "Cholera", "a": "infection", "who": "p1"}
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(
+    lambda text: bool(text.strip())
+)
+ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT.map(str.strip)), min_size=1, max_size=5)
+
+
+def write(folder: Path, *rows: object, name: str = "notes.jsonl") -> Path:
+    path = folder / name
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@given(rows=ROWS)
+def test_jsonl_csv_and_parquet_say_the_same(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = ("q", "a", "who")
+    whole = [dict(zip(names, row, strict=True)) for row in rows]
+    (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(row) for row in whole), encoding="utf-8")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerows([names, *rows])
+    (tmp_path / "r.csv").write_bytes(buffer.getvalue().encode())
+    parquet.write_table(pyarrow.Table.from_pylist(whole), tmp_path / "r.parquet")
+    expected = [((Message("user", prompt),), answer, unit) for prompt, answer, unit in rows]
+    for ending in ("jsonl", "csv", "parquet"):
+        records = read(tmp_path / f"r.{ending}", "instruction", COLUMNS)
+        assert [(record.prompt, record.answer, record.unit) for record in records] == expected, ending
+
+
+def test_forms(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    path = write(tmp_path, {**ROW, "turns": turns, "s": "Be brief.", "y": "x"})
+    columns = replace(COLUMNS, system="s", label="y")
+    (record,) = read(path, "instruction", columns)
+    assert record.prompt == (Message("system", "Be brief."), Message("user", "Cholera"))
+    assert (record.answer, record.unit, record.label) == ("infection", "p1", "x")
+    (record,) = read(path, "messages", columns)
+    assert record.prompt == (Message("system", "Be brief."), Message("user", "Hi"))
+    assert record.answer == "Hello"
+    (record,) = read(path, "completion", columns)
+    assert record.prompt == (Message(PLAIN, "Cholera"),)
+    with pytest.raises(UserError, match="unknown form 'chat'"):
+        read(path, "chat", columns)
+
+
+def test_a_prompt_may_be_a_list_of_messages(tmp_path: Path) -> None:
+    prompt = [{"role": "system", "content": "Field?"}, {"role": "user", "content": "Cholera"}]
+    (record,) = read(write(tmp_path, {**ROW, "q": prompt}), "instruction", COLUMNS)
+    assert record.prompt == (Message("system", "Field?"), Message("user", "Cholera"))
+    with pytest.raises(UserError, match="column q: does not end with a user's turn"):
+        read(write(tmp_path, {**ROW, "q": prompt[:1]}), "instruction", COLUMNS)
+
+
+def test_rows_without_unit_column_are_units_even_when_files_are_pooled(tmp_path: Path) -> None:
+    columns = replace(COLUMNS, unit=None)
+    (tmp_path / "other").mkdir()
+    pooled = read(write(tmp_path, ROW, ROW), "instruction", columns)
+    pooled += read(write(tmp_path / "other", ROW), "instruction", columns)
+    assert len({record.unit for record in pooled}) == 3
+
+
+def test_numbers_are_units_too(tmp_path: Path) -> None:
+    (record,) = read(write(tmp_path, {**ROW, "who": 17}), "instruction", COLUMNS)
+    assert record.unit == "17"
+
+
+MISTAKES: list[tuple[Any, str, str]] = [
+    ("{broken", "instruction", r"notes.jsonl line 2: broken JSON at column 2"),
+    ("[1]", "instruction", r"line 2: not a JSON object"),
+    ("[" * 200_000, "instruction", r"line 2: JSON beyond all bounds"),
+    ({**ROW, "a": "  "}, "instruction", r"line 2 column a: empty"),
+    ({**ROW, "a": None}, "instruction", r"line 2 column a: not text"),
+    ({**ROW, "a": 3}, "instruction", r"line 2 column a: not text"),
+    ({"q": "x", "who": "1"}, "instruction", r"line 2 column a: missing among q, who"),
+    ({**ROW, "who": ""}, "instruction", r"line 2 column who: no unit id"),
+    ({**ROW, "who": None}, "completion", r"line 2 column who: no unit id"),
+    ({**ROW, "who": True}, "completion", r"line 2 column who: no unit id"),
+    ('{"q": "\\ud800", "a": "b", "who": "c"}', "instruction", r"line 2 column q: holds half a surrogate pair"),
+    ("a\0b", "instruction", r"line 2: holds a NUL byte"),
+    ({**ROW, "turns": []}, "messages", r"line 2 column turns: not a list"),
+    ({**ROW, "turns": "{"}, "messages", r"line 2 column turns: not a JSON list"),
+    ({**ROW, "turns": [{"role": "user", "content": "x"}]}, "messages", r"turns: does not end with an assistant's turn"),
+    ({**ROW, "turns": [{"role": "assistant", "content": "x"}]}, "messages", r"turns: has nothing before the answer"),
+    ({**ROW, "turns": [{"role": "tool", "content": "x"}]}, "messages", r"message 1 has the role 'tool'"),
+    ({**ROW, "turns": [{"role": "user", "content": " "}]}, "messages", r"message 1 has no text"),
+    ({**ROW, "turns": ["x"]}, "messages", r"message 1 is not an object"),
+]
+
+
+@pytest.mark.parametrize(("row", "form", "said"), MISTAKES)
+def test_every_mistake_is_one_line_that_says_where(tmp_path: Path, row: object, form: str, said: str) -> None:
+    good = {**ROW, "turns": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    with pytest.raises(UserError, match=said) as caught:
+        read(write(tmp_path, good, row), form, COLUMNS)
+    assert "\n" not in str(caught.value)
+    assert caught.value.mend
+
+
+def test_files_that_are_no_files_of_records(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "absent.jsonl", "instruction", COLUMNS)
+    with pytest.raises(UserError, match="no format of records"):
+        read(tmp_path / "notes.docx", "instruction", COLUMNS)
+    with pytest.raises(UserError, match="no record in it"):
+        read(write(tmp_path, "", "  "), "instruction", COLUMNS)
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes(json.dumps(ROW).encode() + b"\n" + '{"q": "für"}'.encode("latin-1"))
+    with pytest.raises(UserError, match="line 2: not UTF-8 at byte 9"):
+        read(latin, "instruction", COLUMNS)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(UserError, match="broken Parquet"):
+        read(broken, "instruction", COLUMNS)
+    with pytest.raises(UserError, match=r"needs the column data.columns.messages"):
+        read(write(tmp_path, ROW), "messages", replace(COLUMNS, messages=None))
+
+
+def test_lines_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, ROW, {**ROW, "q": "x" * 500})
+    assert len(read(path, "instruction", COLUMNS)) == 2
+    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 400)
+    with pytest.raises(UserError, match="line 2: longer than 400 bytes"):
+        read(path, "instruction", COLUMNS)
+    csv_path = tmp_path / "open.csv"  # a quote that never closes must not collect the rest of the file
+    csv_path.write_text('q,a,who\nx,y,1\n"x,y,2\n' + "z\n" * 300)
+    with pytest.raises(UserError, match=r"open.csv line 3: broken CSV"):
+        read(csv_path, "instruction", COLUMNS)
+
+
+def test_csv_mistakes(tmp_path: Path) -> None:
+    def said(content: str) -> str:
+        path = tmp_path / "notes.csv"
+        path.write_text(content)
+        with pytest.raises(UserError) as caught:
+            read(path, "instruction", COLUMNS)
+        return str(caught.value)
+
+    assert "line 3: 4 fields under 3 columns" in said("q,a,who\nx,y,1\nx,y,z,2\n")
+    assert "two columns of one name" in said("q,a,a\nx,y,1\n")
+    assert "line 4 column a: empty" in said('q,a,who\n"x\nx",y,1\nx,,2\n')
+    assert "no record in it" in said("q,a,who\n")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes(b"\xef\xbb\xbfq,a,who\r\nx,y,1\r\n")
+    assert read(path, "instruction", COLUMNS)[0].answer == "y"
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    path = tmp_path / "r.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"install cotune\[parquet\]"):
+        read(path, "instruction", COLUMNS)

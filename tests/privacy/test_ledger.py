@@ -1,0 +1,274 @@
+"""The ledger: durable, append-only, within the budget, by whoever and however often it is asked."""
+
+import pickle
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.errors import UserError
+from cotune.privacy import accounting
+from cotune.privacy import ledger as ledgers
+from cotune.privacy.bounds import Segment
+from cotune.privacy.ledger import Ledger, LedgerBroken, OverBudget
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TERMS: dict[str, Any] = {
+    "data_set": "d" * 64,
+    "unit": "patient",
+    "charter": "c" * 64,
+    "run": "r1",
+    "attempt": 0,
+    "sigma": 1.0,
+    "sample_rate": 0.25,
+    "steps": 1,
+    "delta": 1e-5,
+    "budget_epsilon": 8.0,
+}
+
+
+def linear(history: Sequence[Segment], delta: float) -> float:
+    """A stand-in for accounting that a person can check: one for each step, one more for a tiny delta."""
+    return float(sum(steps for _, _, steps in history)) + (1.0 if delta < 1e-6 else 0.0)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledgers, "epsilon", linear)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, plain: None) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+def test_a_reservation_is_on_disk_and_in_the_statement(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.reserve(round=number, **TERMS)
+    again = Ledger(ledger.path)
+    assert [row.round for row in again.charges()] == [0, 1, 2]
+    assert again.charges()[-1].spent_epsilon == 3.0
+    assert again.spent(TERMS["data_set"], "patient", 1e-5) == 3.0
+    assert again.spent(TERMS["data_set"], "visit", 1e-5) == 0.0
+    (account,) = again.statement()
+    assert (account.spent_epsilon, account.left_epsilon, account.steps, account.charges) == (3.0, 5.0, 3, 3)
+    assert again.verify() == again.charges()[-1].digest
+
+
+def test_the_file_is_private(ledger: Ledger) -> None:
+    assert stat.S_IMODE(ledger.path.stat().st_mode) == 0o600
+    ledger.path.chmod(0o640)
+    with pytest.raises(UserError, match="chmod 600"):
+        Ledger(ledger.path)
+
+
+def test_a_repeated_reservation_costs_once_and_must_be_the_same(ledger: Ledger) -> None:
+    first = ledger.reserve(round=1, **TERMS)
+    assert ledger.reserve(round=1, **TERMS) == first
+    assert len(ledger.charges()) == 1
+    for changed in ({"sigma": 0.9}, {"steps": 2}, {"delta": 1e-4}, {"sample_rate": 0.5}, {"budget_epsilon": 9.0}):
+        with pytest.raises(UserError, match="other terms"):
+            ledger.reserve(round=1, **(TERMS | changed))
+    for other in ({"attempt": 1}, {"run": "r2"}, {"charter": "e" * 64}):
+        ledger.reserve(round=1, **(TERMS | other))
+    assert len(ledger.charges()) == 4
+
+
+def test_over_budget_is_refused_with_what_is_left_and_charges_nothing(ledger: Ledger) -> None:
+    ledger.reserve(round=0, **(TERMS | {"steps": 6}))
+    head = ledger.verify()
+    with pytest.raises(OverBudget) as caught:
+        ledger.reserve(round=1, **(TERMS | {"steps": 3}))
+    for number in ("6.000 spent", "9.000 with", "2.000 left"):
+        assert number in str(caught.value)
+    assert ledger.verify() == head
+    ledger.reserve(round=1, **(TERMS | {"steps": 2}))
+
+
+def test_the_smallest_budget_and_the_smallest_delta_hold(ledger: Ledger) -> None:
+    ledger.reserve(round=0, **(TERMS | {"budget_epsilon": 2.0}))
+    with pytest.raises(OverBudget):
+        ledger.reserve(round=1, **(TERMS | {"steps": 2, "budget_epsilon": 100.0}))
+    other = TERMS | {"data_set": "other", "budget_epsilon": 3.0}
+    ledger.reserve(round=0, **(other | {"delta": 1e-7}))
+    with pytest.raises(OverBudget):
+        ledger.reserve(round=1, **(other | {"steps": 2, "delta": 1e-4}))
+    ledger.reserve(round=1, **other)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["patient", "visit"]), st.integers(1, 4), st.integers(2, 9)),
+        max_size=12,
+    )
+)
+def test_no_sequence_of_requests_passes_any_budget(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, str, int, int]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledgers, "epsilon", linear)
+        ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
+        accounts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for number, (data_set, unit, steps, budget) in enumerate(asked):
+            account = accounts.setdefault((data_set, unit), [])
+            total = sum(held for held, _ in account) + steps
+            fits = total <= min([budget, *(limit for _, limit in account)])
+            terms = TERMS | {"data_set": data_set, "unit": unit, "steps": steps, "budget_epsilon": float(budget)}
+            try:
+                ledger.reserve(round=number, **terms)
+            except OverBudget:
+                assert not fits
+            else:
+                assert fits
+                account.append((steps, budget))
+        for line in ledger.statement():
+            assert line.spent_epsilon <= line.budget_epsilon
+
+
+def test_reserves_exactly_the_calibrated_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    terms = TERMS | {"sigma": accounting.calibrate(3.0, 1e-5, 1.0, 3), "budget_epsilon": 3.0, "sample_rate": 1.0}
+    for number in range(3):
+        charge = ledger.reserve(round=number, **terms)
+    assert charge.spent_epsilon == ledger.spent(TERMS["data_set"], "patient", 1e-5) <= 3.0
+    with pytest.raises(OverBudget):
+        ledger.reserve(round=3, **terms)
+
+
+@pytest.mark.parametrize("changed", [{"steps": 0}, {"sigma": 0.0}, {"sigma": float("nan")}])
+def test_what_no_mechanism_has_is_refused(ledger: Ledger, changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="reserve"):
+        ledger.reserve(round=0, **(TERMS | changed))
+
+
+def raw(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
+@pytest.mark.parametrize("statement", ["UPDATE charges SET steps = 0", "DELETE FROM charges"])
+def test_the_table_is_append_only(ledger: Ledger, statement: str) -> None:
+    ledger.reserve(round=0, **TERMS)
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        raw(ledger.path, statement)
+    assert len(ledger.charges()) == 1
+
+
+COLUMNS = [
+    ("data_set", "'x'"),
+    ("unit", "'x'"),
+    ("charter", "'x'"),
+    ("run", "'x'"),
+    ("round", "99"),
+    ("attempt", "99"),
+    ("noise_multiplier", "99.0"),
+    ("sample_rate", "0.001"),
+    ("steps", "99"),
+    ("delta", "0.1"),
+    ("budget_epsilon", "99.0"),
+    ("spent_epsilon", "0.0"),
+    ("reserved_at", "'x'"),
+    ("previous", "'x'"),
+    ("digest", "'x'"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), COLUMNS)
+def test_a_changed_cell_is_found(ledger: Ledger, column: str, value: str) -> None:
+    for number in range(3):
+        ledger.reserve(round=number, **TERMS)
+    raw(ledger.path, "DROP TRIGGER never_updated", f"UPDATE charges SET {column} = {value} WHERE sequence = 2")
+    with pytest.raises(LedgerBroken, match="row 2"):
+        ledger.verify()
+    with pytest.raises(LedgerBroken):
+        ledger.reserve(round=3, **TERMS)
+
+
+def test_a_removed_or_renumbered_row_is_found(ledger: Ledger) -> None:
+    for number in range(4):
+        ledger.reserve(round=number, **TERMS)
+    raw(ledger.path, "DROP TRIGGER never_deleted", "DELETE FROM charges WHERE sequence = 2")
+    with pytest.raises(LedgerBroken, match="row 2"):
+        ledger.verify()
+    raw(ledger.path, "DROP TRIGGER never_updated", "UPDATE charges SET sequence = sequence - 1 WHERE sequence > 2")
+    with pytest.raises(LedgerBroken, match="row 2"):
+        ledger.verify()
+
+
+def test_a_file_that_is_no_ledger_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database at all, but long enough to look at" * 10)
+    path.chmod(0o600)
+    with pytest.raises(LedgerBroken, match="backup") as caught:
+        Ledger(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="folder"):
+        Ledger(tmp_path / "none" / "ledger.sqlite")
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from cotune.privacy import ledger as ledgers
+ledgers.epsilon = lambda history, delta: float(sum(steps for _, _, steps in history))
+ledger = ledgers.Ledger(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    try:
+        ledger.reserve(data_set="d", unit="u", charter="c", run=sys.argv[2], round=number, attempt=0, sigma=1.0,
+                       sample_rate=0.5, steps=1, delta=1e-5, budget_epsilon=float(sys.argv[4]))
+    except ledgers.OverBudget:
+        break
+    print(number, flush=True)
+"""
+
+
+def worker(path: Path, run: str, count: int, budget: float) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", WORKER, str(path), run, str(count), str(budget)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("lines", [1, 4, 9])
+def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path, plain: None, lines: int) -> None:
+    path = tmp_path / "ledger.sqlite"
+    process = worker(path, "r", 100_000, 1e9)
+    assert process.stdout is not None
+    seen = [int(process.stdout.readline()) for _ in range(lines)]
+    process.send_signal(signal.SIGKILL)
+    seen += [int(line) for line in process.stdout.read().splitlines()]
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    rounds = [row.round for row in Ledger(path).charges()]
+    assert rounds == list(range(len(rounds)))
+    # At most the one that was committed and not yet printed.
+    assert len(rounds) - len(seen) in (0, 1)
+    Ledger(path).reserve(round=0, **TERMS)
+
+
+def test_two_processes_share_one_budget(tmp_path: Path, plain: None) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path)
+    processes = [worker(path, run, 1000, 25.0) for run in ("a", "b")]
+    printed = [len(process.communicate()[0].splitlines()) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum(printed) == 25
+    assert len(Ledger(path).charges()) == 25
+    Ledger(path).verify()
+
+
+def test_verdicts_survive_a_process_border(ledger: Ledger) -> None:
+    ledger.reserve(round=0, **(TERMS | {"steps": 8}))
+    with pytest.raises(OverBudget) as caught:
+        ledger.reserve(round=1, **TERMS)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, OverBudget)
+    assert str(again) == str(caught.value)

@@ -1,0 +1,172 @@
+"""Honest federations over bytes, which tests then bend."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from cotune.secagg.admission import Expected
+from cotune.secagg.coordinator import Coordinator, RoundSum, Step
+from cotune.secagg.encoding import Encoding
+from cotune.secagg.organization import Organization
+from cotune.secagg.plan import Plan, least_survivors, least_threshold
+from cotune.secagg.record import genesis
+from cotune.secagg.refused import refuse
+from cotune.secagg.roster import Roster
+from cotune.secagg.wire import raw_public
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+RUN = bytes(range(16))
+
+
+class MemoryJournal:
+    """The journal's rules without a disk."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[object, ...], bytes] = {}
+
+    def record(self, run: bytes, round: int, attempt: int, kind: str, statement: bytes) -> None:
+        key = (run, round, kind, 0 if kind == "survive" else attempt)
+        if self.entries.setdefault(key, statement) != statement:
+            refuse("journal.conflict", kind)
+
+    def survived(self, run: bytes, round: int) -> bool:
+        return (run, round, "survive", 0) in self.entries
+
+
+@dataclass
+class Federation:
+    """n organizations, their keys and an honest plan; `play` runs one round."""
+
+    n: int
+    encoding: Encoding
+    keys: list[Ed25519PrivateKey] = field(init=False)
+    coordinator_key: Ed25519PrivateKey = field(init=False)
+    roster: Roster = field(init=False)
+    journals: list[MemoryJournal] = field(init=False)
+    coordinator: Coordinator = field(init=False)
+    organizations: dict[int, Organization] = field(init=False)
+    vectors: NDArray[np.float64] = field(init=False)
+    inboxes: dict[int, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = [Ed25519PrivateKey.generate() for _ in range(self.n)]
+        self.coordinator_key = Ed25519PrivateKey.generate()
+        self.roster = Roster("test", 1, tuple(raw_public(k) for k in self.keys), raw_public(self.coordinator_key))
+        self.journals = [MemoryJournal() for _ in range(self.n)]
+        self.vectors = np.random.default_rng(self.n).uniform(-1, 1, (self.n, self.encoding.dimension))
+        self.coordinator = Coordinator(self.roster, self.plan(), self.coordinator_key)
+
+    def plan(self, **changes: object) -> Plan:
+        plan = Plan(
+            run=RUN,
+            round=1,
+            attempt=0,
+            roster_hash=self.roster.hash,
+            cohort=self.roster.indices,
+            threshold=least_threshold(self.n),
+            min_survivors=least_survivors(self.n),
+            model_hash=b"m" * 32,
+            schema_hash=b"s" * 32,
+            dp_hash=b"d" * 32,
+            encoding=self.encoding,
+            deadline=2_000,
+            prev_head=genesis(RUN, self.roster),
+        )
+        return replace(plan, **changes)  # type: ignore[arg-type]
+
+    def expected(self, **changes: object) -> Expected:
+        facts = Expected(
+            run=RUN,
+            last=(-1, -1),
+            model_hash=b"m" * 32,
+            schema_hash=b"s" * 32,
+            dp_hash=b"d" * 32,
+            dimension=self.encoding.dimension,
+            encoding=self.encoding,
+            prev_head=genesis(RUN, self.roster),
+            now=1_000,
+        )
+        return replace(facts, **changes)  # type: ignore[arg-type]
+
+    def begin(self, index: int, message: bytes | None = None, **changes: object) -> Organization:
+        plan = self.coordinator.plan_message if message is None else message
+        expected = self.expected(**changes)
+        return Organization.begin(self.roster, index, self.keys[index], plan, expected, self.journals[index])
+
+    def reload(self, index: int, dump: bytes | None = None) -> Organization:
+        state = self.organizations[index].dump() if dump is None else dump
+        return Organization.load(state, self.roster, self.keys[index], self.journals[index])
+
+    def advertise(self, absent: frozenset[int] = frozenset()) -> bytes:
+        self.organizations = {i: self.begin(i) for i in range(self.n) if i not in absent}
+        for i, organization in self.organizations.items():
+            assert self.coordinator.add_advert(i, organization.advert)
+        return self.coordinator.close_adverts()
+
+    def share(self, absent: frozenset[int] = frozenset(), gone: frozenset[int] = frozenset()) -> dict[int, bytes]:
+        bundle = self.advertise(gone)
+        for i in self.present() - absent:
+            assert self.coordinator.add_shares(i, self.organizations[i].share(bundle))
+        self.inboxes = self.coordinator.close_shares()
+        return self.inboxes
+
+    def upload(self, absent: frozenset[int] = frozenset()) -> bytes:
+        inboxes = self.share()
+        for i in self.present() - absent:
+            assert self.coordinator.add_upload(i, *self.organizations[i].mask(inboxes[i], self.vectors[i]))
+        return self.coordinator.close_uploads()
+
+    def survive(self, absent: frozenset[int] = frozenset()) -> bytes:
+        bundle = self.upload(absent)
+        for i in self.coordinator.present(Step.UPLOADS):
+            assert self.coordinator.add_survival(i, self.organizations[i].survive(bundle))
+        return self.coordinator.close_survival()
+
+    def present(self) -> set[int]:
+        return set(self.organizations)
+
+    def play(self, gone: dict[int, int] | None = None, reload: bool = False) -> RoundSum:
+        """One round; `gone` maps an index to the phase (0 to 4) from which it does not answer."""
+        gone, server = gone or {}, self.coordinator
+
+        def here(phase: int, step: Step | None = None) -> list[int]:
+            if reload and phase > 0:
+                self.organizations = {i: self.reload(i) for i in self.organizations}
+            among = range(self.n) if step is None else server.present(step)
+            return [i for i in among if gone.get(i, 9) > phase]
+
+        self.organizations = {i: self.begin(i) for i in here(0)}
+        for i, organization in self.organizations.items():
+            assert server.add_advert(i, organization.advert)
+        adverts = server.close_adverts()
+        for i in here(1, Step.ADVERTS):
+            assert server.add_shares(i, self.organizations[i].share(adverts))
+        inboxes = server.close_shares()
+        for i in here(2, Step.SHARES):
+            assert server.add_upload(i, *self.organizations[i].mask(inboxes[i], self.vectors[i]))
+        survivors = server.close_uploads()
+        for i in here(3, Step.UPLOADS):
+            assert server.add_survival(i, self.organizations[i].survive(survivors))
+        quorum = server.close_survival()
+        for i in here(4, Step.UPLOADS):
+            if i in server.present(Step.SURVIVALS):
+                assert server.add_reveal(i, self.organizations[i].unmask(quorum))
+        return server.result()
+
+
+@pytest.fixture(scope="session")
+def federation() -> Callable[..., Federation]:
+    """federation(n, dimension=10, clip=1.0, lane_bits=21)."""
+
+    def build(n: int, dimension: int = 10, clip: float = 1.0, lane_bits: int = 21) -> Federation:
+        return Federation(n, Encoding(((dimension, clip),), n, lane_bits))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def federation_of() -> Callable[[int, Encoding], Federation]:
+    """A federation with an encoding of one's own."""
+    return Federation

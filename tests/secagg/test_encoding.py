@@ -1,0 +1,155 @@
+"""Exact lanes, saturation, unbiased rounding, refused input."""
+
+import numpy as np
+import pytest
+from cotune.secagg.encoding import Encoding
+from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.refused import Refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+
+def encoded(encoding: Encoding, vector: NDArray[np.floating]) -> tuple[NDArray[np.uint64], int]:
+    words = np.full(encoding.words, 2**64 - 1, dtype=np.uint64)
+    return words, encoding.encode(vector, words)
+
+
+def lanes_of(encoding: Encoding, words: NDArray[np.uint64]) -> list[int]:
+    """Slow reference: lane j of the vector in Python integers."""
+    mask = (1 << encoding.lane_bits) - 1
+    spots = (divmod(j, encoding.lanes) for j in range(encoding.dimension))
+    return [(int(words[word]) >> (lane * encoding.lane_bits)) & mask for word, lane in spots]
+
+
+def test_the_default_lane_gives_two_and_two_thirds_bytes() -> None:
+    encoding = Encoding(((3_000_000, 1.0),), 10, 21)
+    assert encoding.words * 8 / encoding.dimension == pytest.approx(8 / 3)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("lane_bits", [12, 16, 21, 32])
+def test_two_hundred_saturated_parties_stay_exact(sign: float, lane_bits: int) -> None:
+    encoding = Encoding(((7, 0.5),), 200, lane_bits)
+    total = np.zeros(encoding.words, dtype=np.uint64)
+    for _ in range(200):
+        words, cut = encoded(encoding, np.full(7, sign * 1e9))
+        assert cut == 7
+        total += words
+    lanes = lanes_of(encoding, total)
+    assert lanes == [0 if sign < 0 else 400 * encoding.levels] * 7
+    assert 400 * encoding.levels < 2**lane_bits <= 400 * (encoding.levels + 1)
+    assert np.allclose(encoding.decode(total, 200), sign * 100.0, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0.003, 1.0, 250.0])), min_size=1, max_size=6),
+    st.integers(3, 200),
+    st.integers(12, 32),
+    st.integers(0, 2**32 - 1),
+)
+def test_each_lane_is_one_of_the_two_neighbors(
+    segments: list[tuple[int, float]], n: int, lane_bits: int, seed: int
+) -> None:
+    encoding = Encoding(tuple(segments), n, lane_bits)
+    clips = np.concatenate([np.full(size, clip) for size, clip in segments])
+    vector = np.random.default_rng(seed).uniform(-1.2, 1.2, encoding.dimension) * clips
+    words, cut = encoded(encoding, vector)
+    assert cut == np.count_nonzero(np.abs(vector) > clips)
+    exact = np.clip(vector / clips, -1, 1) * encoding.levels + encoding.levels
+    lanes = np.array(lanes_of(encoding, words), dtype=np.float64)
+    assert (np.abs(lanes - exact) < 1 + 1e-6).all()
+    assert np.allclose(encoding.decode(words, 1), (lanes - encoding.levels) * clips / encoding.levels, rtol=1e-12)
+
+
+def test_chunks_join_without_a_seam() -> None:
+    size = CHUNK_WORDS * 3 * 2 + 1234
+    encoding = Encoding(((size // 3, 1.0), (size - size // 3, 4.0)), 5, 21)
+    vector = np.random.default_rng(1).uniform(-1, 1, size)
+    words, cut = encoded(encoding, vector)
+    assert cut == 0
+    steps = np.repeat(encoding.steps(), [size // 3, size - size // 3])
+    assert (np.abs(encoding.decode(words, 1) - vector) < steps).all()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.93])
+def test_rounding_is_unbiased(fraction: float) -> None:
+    size = 400_000
+    encoding = Encoding(((size, 1.0),), 200, 12)
+    value = (3 + fraction) / encoding.levels
+    words, _ = encoded(encoding, np.full(size, value))
+    ups = np.round((encoding.decode(words, 1) * encoding.levels) - 3)
+    if fraction == 0.0:
+        assert ups.min() >= -1
+        assert abs(ups.mean()) < 1e-3
+    else:
+        # Five standard errors of a proportion.
+        assert abs(ups.mean() - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / size)
+
+
+def test_rounding_differs_from_call_to_call() -> None:
+    encoding = Encoding(((999, 1.0),), 3, 21)
+    vector = np.full(999, 0.123456789)
+    assert not np.array_equal(encoded(encoding, vector)[0], encoded(encoding, vector)[0])
+
+
+def test_the_clamp_comes_after_the_floor() -> None:
+    """float32(K) + 0.99998 rounds to K + 1: an overflow unless it is cut afterwards."""
+    encoding = Encoding(((3 * CHUNK_WORDS, 1.0),), 3, 32)
+    words, cut = encoded(encoding, np.ones(3 * CHUNK_WORDS, dtype=np.float32))
+    assert cut == 0
+    assert max(lanes_of(encoding, words)) == 2 * encoding.levels
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 500, 999])
+def test_nan_and_infinity_are_refused(bad: float, at: int) -> None:
+    encoding = Encoding(((400, 1.0), (600, 2.0)), 3, 21)
+    vector = np.zeros(1000)
+    vector[at] = bad
+    with pytest.raises(Refused) as no:
+        encoded(encoding, vector)
+    assert no.value.code == "vector.finite"
+
+
+@pytest.mark.parametrize("vector", [np.zeros(9), np.zeros((10, 1)), np.zeros(10, dtype=np.int64)])
+def test_wrong_vectors_are_refused(vector: NDArray[np.floating]) -> None:
+    with pytest.raises(Refused) as no:
+        encoded(Encoding(((10, 1.0),), 3, 21), vector)
+    assert no.value.code == "vector.shape"
+
+
+def test_decoding_checks_lanes_padding_and_spare_bits() -> None:
+    encoding = Encoding(((4, 1.0),), 5, 21)
+    good, _ = encoded(encoding, np.zeros(4))
+    for word, bit in ((0, 20), (1, 21 + 5), (1, 42 + 20), (0, 63)):
+        bad = good.copy()
+        bad[word] |= np.uint64(1 << bit)
+        with pytest.raises(Refused) as no:
+            encoding.decode(bad, 1)
+        assert no.value.code == "sum.range"
+    assert encoding.decode(good, 1).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("segments", "parties", "lane_bits"),
+    [
+        ((), 3, 21),
+        (((0, 1.0),), 3, 21),
+        (((5, 0.0),), 3, 21),
+        (((5, -1.0),), 3, 21),
+        (((5, float("nan")),), 3, 21),
+        (((5, float("inf")),), 3, 21),
+        (((2**31, 1.0), (1, 1.0)), 3, 21),
+        (((5, 1.0),), 3, 7),
+        (((5, 1.0),), 3, 33),
+        (((5, 1.0),), 200, 8),
+        (((5, 1.0),), 0, 21),
+    ],
+)
+def test_impossible_encodings_are_refused(
+    segments: tuple[tuple[int, float], ...], parties: int, lane_bits: int
+) -> None:
+    with pytest.raises(Refused, match="encoding"):
+        Encoding(segments, parties, lane_bits)

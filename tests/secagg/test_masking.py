@@ -1,0 +1,82 @@
+"""The key stream's known answers, chunks at their own offset, masks that cancel and look uniform."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cotune.secagg import masking
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+# NIST SP 800-38A, F.5.5 CTR-AES256.Encrypt.
+NIST_KEY = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+NIST_COUNTER = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
+NIST_PLAIN = bytes.fromhex(
+    "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
+    "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+)
+NIST_CIPHER = bytes.fromhex(
+    "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
+    "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
+)
+# NIST CAVP AES-256 ECB, VarTxt/GFSbox "COUNT = 0": zero key, the given plain text.
+GFSBOX_PLAIN = bytes.fromhex("014730f80ac625fe84f026c60bfd547d")
+GFSBOX_CIPHER = bytes.fromhex("5c9d844ed46f9885085e5d6a4f94c7d7")
+
+
+def test_the_cipher_is_that_of_nist() -> None:
+    assert Cipher(AES(NIST_KEY), CTR(NIST_COUNTER)).encryptor().update(NIST_PLAIN) == NIST_CIPHER
+
+
+def test_known_answer_of_the_mask_itself() -> None:
+    """A stream started at block c is AES of c, c + 1, ...; with NIST's GFSbox block as c the answer is NIST's."""
+    first_word = int.from_bytes(GFSBOX_PLAIN, "big") * 2
+    words = np.zeros(2, dtype="<u8")
+    masking.apply(words, [(bytes(32), 1)], first_word)
+    assert words.tobytes() == GFSBOX_CIPHER
+
+
+def test_the_counter_starts_at_zero() -> None:
+    words = np.zeros(2, dtype="<u8")
+    masking.apply(words, [(bytes(32), 1)])
+    assert words.tobytes().hex() == "dc95c078a2408989ad48a21492842087"  # AES-256 of a zero block under a zero key
+
+
+@pytest.mark.parametrize("start", [0, 2, 4096, masking.CHUNK_WORDS, 3 * masking.CHUNK_WORDS])
+def test_a_chunk_starts_at_its_own_block(start: int) -> None:
+    whole = np.zeros(3 * masking.CHUNK_WORDS + 77, dtype="<u8")
+    streams = [(b"k" * 32, 1), (b"l" * 32, -1)]
+    masking.apply(whole, streams)
+    part = np.zeros(len(whole) - start, dtype="<u8")
+    masking.apply(part, streams, start)
+    assert np.array_equal(part, whole[start:])
+
+
+def test_a_stream_starts_at_a_block() -> None:
+    with pytest.raises(ValueError, match="block"):
+        masking.apply(np.zeros(2, dtype="<u8"), [(bytes(32), 1)], 1)
+
+
+def test_opposite_signs_cancel() -> None:
+    words = np.arange(100_000, dtype="<u8")
+    masking.apply(words, [(b"a" * 32, 1), (b"b" * 32, -1)])
+    masking.apply(words, [(b"b" * 32, 1), (b"a" * 32, -1)])
+    assert np.array_equal(words, np.arange(100_000))
+    assert masking.pair_sign(1, 2) == -masking.pair_sign(2, 1) == 1
+
+
+def test_an_upload_looks_uniform(federation: Callable[..., Any]) -> None:
+    """Bytes of the masked words of an all-zero and of a constant vector: chi-square and bits."""
+    fed = federation(3, 150_000)
+    inboxes = fed.share()
+    for index, value in ((0, 0.0), (1, 0.99)):
+        _, words = fed.organizations[index].mask(inboxes[index], np.full(150_000, value))
+        counts = np.bincount(words.view(np.uint8), minlength=256)
+        expected = words.nbytes / 256
+        chi_square = float(((counts - expected) ** 2 / expected).sum())
+        assert 140 < chi_square < 400  # 255 degrees of freedom; 1e-9 tails are about 148 and 400
+        bits = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+        assert np.abs(bits - 0.5).max() < 6 * 0.5 / np.sqrt(len(words))
+        assert len(np.unique(words)) == len(words)

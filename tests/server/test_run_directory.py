@@ -1,0 +1,91 @@
+"""A committed round is whole or absent, and what was noted of attempts outlives a torn line."""
+
+import os
+
+import numpy as np
+import pytest
+from cotune.errors import UserError
+from cotune.server import run_directory
+from cotune.server.run_directory import Attempt, Committed, RunDirectory
+from cotune.strategies.base import ServerState
+
+CHARTER = "ab" * 32
+
+
+def committed(number: int, record: bytes = b"record") -> Committed:
+    return Committed(
+        number,
+        np.arange(4, dtype=np.float32) + number,
+        ServerState(number + 1, {"momentum": np.ones(4)}),
+        "00" * 32,
+        ("a", "b", "c"),
+        {"loss": 1.5},
+        record,
+    )
+
+
+def test_a_round_comes_back_as_it_was(tmp_path) -> None:
+    RunDirectory(tmp_path, CHARTER).commit(committed(0))
+    again = RunDirectory(tmp_path, CHARTER).last()
+    assert again is not None
+    np.testing.assert_array_equal(again.adapter, committed(0).adapter)
+    np.testing.assert_array_equal(again.state.moments["momentum"], np.ones(4))
+    assert (again.number, again.state.step, again.survivors, again.values, again.record) == (
+        0,
+        1,
+        ("a", "b", "c"),
+        {"loss": 1.5},
+        b"record",
+    )
+
+
+def test_the_run_keeps_its_identity_and_its_charter(tmp_path) -> None:
+    first = RunDirectory(tmp_path, CHARTER)
+    assert RunDirectory(tmp_path, CHARTER).run_id == first.run_id
+    with pytest.raises(UserError, match="another charter"):
+        RunDirectory(tmp_path, "cd" * 32)
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_a_crash_while_committing_leaves_the_round_before(tmp_path, monkeypatch, failing: int) -> None:
+    run = RunDirectory(tmp_path, CHARTER)
+    run.commit(committed(0))
+    calls = iter(range(100))
+
+    def crash_at(real):
+        def call(*args, **kwargs):
+            if next(calls) == failing:
+                raise OSError("power cut")
+            return real(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(run_directory, "write_bytes", crash_at(run_directory.write_bytes))
+    monkeypatch.setattr(run_directory.os, "replace", crash_at(os.replace))
+    if failing < 4:  # four files and a rename; os.replace is also used by each write_bytes
+        with pytest.raises(OSError, match="power cut"):
+            run.commit(committed(1))
+    monkeypatch.undo()
+    last = RunDirectory(tmp_path, CHARTER).last()
+    assert last is not None
+    assert last.number == 0
+    run.commit(committed(1))
+    assert RunDirectory(tmp_path, CHARTER).committed() == [0, 1]
+
+
+def test_records_of_missed_rounds_skip_the_burned(tmp_path) -> None:
+    run = RunDirectory(tmp_path, CHARTER)
+    for number, record in enumerate((b"first", b"", b"third")):
+        run.commit(committed(number, record))
+    assert run.records(after=-1) == (b"first", b"third")
+    assert run.records(after=0) == (b"third",)
+
+
+def test_attempts_outlive_a_torn_line(tmp_path) -> None:
+    run = RunDirectory(tmp_path, CHARTER)
+    run.note(Attempt(3, 0, False))
+    with (tmp_path / "attempts.jsonl").open("a") as file:
+        file.write('{"round": 3, "att')
+    run.note(Attempt(3, 1, True))
+    assert run.attempts(3) == [Attempt(3, 0, False), Attempt(3, 1, True)]
+    assert run.attempts(4) == []

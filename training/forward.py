@@ -1,0 +1,181 @@
+"""A causal language model cut at the first trained layer: what lies below it, and from it to the logits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+from .batches import Batch
+from .layers import backbone, head_logits, slot, unsupported
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass where its last useful result is known."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+class StatesBelow:
+    """The frozen layers below `layer`: from token ids to the hidden states that enter it."""
+
+    def __init__(self, model: PreTrainedModel, layer: int) -> None:
+        self._model = model
+        self._first = slot(model)[2][layer]
+        self.layer = layer
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.hidden_size = int(model.config.hidden_size)
+
+    @torch.no_grad()
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Token ids [B, T] to hidden states [B, T, hidden]."""
+
+        def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            raise _ReachedError(args[0] if args else kwargs["hidden_states"])
+
+        handle = self._first.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            backbone(self._model)(input_ids=inputs, use_cache=False)
+        except _ReachedError as reached:
+            return reached.hidden
+        finally:
+            handle.remove()
+        raise unsupported(self._model, "its first trained layer is never called")
+
+
+class FullForward:
+    """Token ids to final hidden states, through all layers."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Token ids [B, T] to final hidden states [B, T, hidden]."""
+        return backbone(self._model)(input_ids=inputs, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [n, hidden] to logits [n, vocabulary]."""
+        return head_logits(self._model, hidden)
+
+
+class TopForward:
+    """Hidden states that enter `layer` to final hidden states, through the layers from there on.
+
+    While it runs, the backbone holds a shorter list of the very same layers, so parameters keep the names that they
+    have in the full model. The first layer gets the cached states themselves, whatever the family does to embeddings on
+    their way in.
+    """
+
+    def __init__(self, model: PreTrainedModel, layer: int) -> None:
+        self._model = model
+        self._body, self._name, layers = slot(model)
+        self._top = nn.ModuleList(list(layers)[layer:])
+        types = getattr(model.config, "layer_types", None)
+        # Some families look a layer's attention type up by its place in the list.
+        if types and list(types[layer:]) != list(types[: len(self._top)]):
+            raise _cannot_cache(model)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """States [B, T, hidden] to final hidden states [B, T, hidden]."""
+        with self._shortened(states):
+            hidden = self._body(inputs_embeds=states, use_cache=False).last_hidden_state
+        return hidden  # type: ignore[no-any-return]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Final hidden states [n, hidden] to logits [n, vocabulary]."""
+        return head_logits(self._model, hidden)
+
+    @contextmanager
+    def _shortened(self, states: torch.Tensor) -> Iterator[None]:
+        def enter(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        whole = getattr(self._body, self._name)
+        handle = self._top[0].register_forward_pre_hook(enter, with_kwargs=True)
+        setattr(self._body, self._name, self._top)
+        try:
+            yield
+        finally:
+            setattr(self._body, self._name, whole)
+            handle.remove()
+
+
+@contextmanager
+def last_mlp_only(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
+    """Within it, the last decoder layer's MLP runs only where an answer token is predicted, and is zero elsewhere.
+
+    No other position of the last layer is ever read, so losses and gradients stay the same while most of that layer's
+    work is saved: prompts are long and answers short. The caller must not read other positions.
+    """
+    mlp = getattr(slot(model)[2][-1], "mlp", None)
+    if mlp is None:
+        yield
+        return
+    ends = batch.lengths.cumsum(0)
+    places = torch.arange(len(batch.rows), device=batch.rows.device) - (ends - batch.lengths)[batch.rows]
+    # Rows with shorter answers repeat their position 0: its result is dropped.
+    gathered = torch.zeros(len(batch.lengths), int(batch.lengths.max()), dtype=torch.int64, device=batch.rows.device)
+    gathered[batch.rows, places] = batch.positions
+
+    def narrow(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].gather(1, gathered[:, :, None].expand(-1, -1, args[0].shape[2])), *args[1:])
+
+    def widen(_module: nn.Module, _args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        wide = output.new_zeros(*batch.inputs.shape, output.shape[2])
+        return wide.index_put((batch.rows, batch.positions), output[batch.rows, places])
+
+    handles = [mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_head(model: PreTrainedModel, inputs: torch.Tensor, tolerance: float) -> None:
+    """Refuse a family whose logits are not what `head_logits` makes of its final hidden states.
+
+    Raises:
+        UserError: naming the family.
+    """
+    with torch.no_grad():
+        full = FullForward(model)
+        if not _close(full.head(full(inputs)), model(input_ids=inputs, use_cache=False).logits, tolerance):
+            raise unsupported(model, "its head differs from hidden states times output embeddings")
+
+
+def check_top(model: PreTrainedModel, layer: int, inputs: torch.Tensor, tolerance: float) -> None:
+    """Refuse a family whose layers from `layer` on, fed with the states below, do not repeat the full forward pass.
+
+    Raises:
+        UserError: naming the family.
+    """
+    with torch.no_grad():
+        try:
+            top = TopForward(model, layer)(StatesBelow(model, layer)(inputs))
+        except (TypeError, AttributeError, KeyError, IndexError, RuntimeError):
+            raise _cannot_cache(model) from None
+        if not _close(top, FullForward(model)(inputs), tolerance):
+            raise _cannot_cache(model)
+
+
+def _close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
+    """Whether the largest difference is within `tolerance` of the largest magnitude."""
+    if one.shape != other.shape:
+        return False
+    return bool((one.float() - other.float()).abs().max() <= tolerance * other.float().abs().max())
+
+
+def _cannot_cache(model: PreTrainedModel) -> UserError:
+    family = getattr(model.config, "model_type", type(model).__name__)
+    return UserError(
+        f"model family {family!r} cannot start from cached hidden states", "set model.cache_features=false"
+    )

@@ -1,0 +1,267 @@
+"""An organization's private step: sampled units, their clipped gradients, one noised sum."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..privacy.clipping import clip
+from ..privacy.noise import gaussian
+from ..privacy.sampling import Randomness, poisson_sample
+from ..privacy.terms import METRICS, PrivacyTerms, encode_metrics
+from .adapter import LoraSettings, attach, schema_of, set_flat
+from .base import BaseModel
+from .batches import Batch, collate, pack, row_losses
+from .features import Features, cache_features
+from .forward import FullForward, StatesBelow, TopForward, check_head, check_top, last_mlp_only
+from .per_unit import RowGradients, check_against_loop, unit_means
+
+if TYPE_CHECKING:
+    from ..data.template import Example
+    from ..data.units import Units
+
+# Rounding may make a float32 norm over millions of coordinates this much too small (pairwise summation is far better).
+_NORM_SLACK = 1e-5
+# Memory for one physical batch of row gradients, in bytes.
+_GRADIENT_BYTES = 2**29
+# How far a batch and a single row may differ: reordered sums, relative to the largest value.
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
+
+
+@dataclass(frozen=True, eq=False)
+class _Synthetic:
+    """A random row."""
+
+    tokens: NDArray[np.int32]
+    answer_start: int
+
+
+class Trainer:
+    """Gradients of one organization's data at any adapter, clipped by privacy unit.
+
+    Construction attaches the adapter to the base model, computes or finds the cached hidden states, and checks on a
+    synthetic batch that cached and full forward passes agree and that per-row gradients equal an autograd loop.
+
+    Attributes:
+        model: the PEFT model, for evaluation at the same adapter.
+        schema: names and shapes of what is trained.
+        examples, units: the data set.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        lora: LoraSettings,
+        examples: Sequence["Example"],
+        units: "Units",
+        physical_batch_tokens: int,
+        features_folder: Path | None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            base: a frozen model; the adapter is attached in place.
+            lora: what is trained.
+            examples: the rows.
+            units: which rows belong to which privacy unit.
+            physical_batch_tokens: padded tokens that pass through the model at once. It bounds memory and does not
+                change results.
+            features_folder: where hidden states below the first trained layer are cached; None computes all layers in
+                each step.
+            progress: called with (what is going on, rows or units done, in all). Stays on this machine.
+
+        Raises:
+            UserError: there is no data, or the model is one that cannot be trained privately, by name.
+        """
+        if not examples or not units.ids:
+            raise UserError("there are no records to train on", "check the data file and its columns")
+        self.base = base
+        self.model = attach(base, lora)
+        self.schema = schema_of(self.model)
+        self.examples = examples
+        self.units = units
+        self._lengths = [len(example.tokens) for example in examples]
+        self._most_tokens = physical_batch_tokens
+        self._most_rows = max(1, _GRADIENT_BYTES // (4 * self.schema.dimension))
+        self._progress = progress or _silent
+        self._device: torch.device = base.model.device
+        self._gradients = RowGradients(self.model, self.schema)
+        self._full = FullForward(base.model)
+        self._layer = min(self.schema.layers, default=0) if features_folder is not None else 0
+        self._narrow = False
+        self._top: TopForward | None = None
+        self._features: Features | None = None
+        self._check()
+        if features_folder is not None and self._layer > 0:
+            below = StatesBelow(base.model, self._layer)
+            self._features = cache_features(
+                features_folder,
+                below,
+                examples,
+                base.digest,
+                physical_batch_tokens,
+                lambda done, of: self._progress("hidden states", done, of),
+            )
+
+    def clipped_sum(
+        self, adapter: NDArray[np.float32], unit_indices: Sequence[int], terms: PrivacyTerms, choose: Randomness
+    ) -> NDArray[np.float64]:
+        """Sum over units of their clipped mean gradients and their metrics, without noise.
+
+        Args:
+            adapter: float32 [d], where gradients are taken.
+            unit_indices: positions in `units`, each at most once.
+            terms: clip norm, rows a unit, scales of the metrics.
+            choose: picks the rows of a unit that has more than `terms.records_per_unit`.
+
+        Returns:
+            float64 [d + 3]: gradient of the mean loss a unit (nats a token), then `METRICS`.
+
+        Guarantees:
+            One unit changes the result by at most `terms.sensitivity` in the L2 norm. The result does not depend on how
+            units fall into physical batches, up to rounding.
+
+        Edge cases:
+            No units: zeros. A unit whose gradient is not finite adds no gradient and counts as clipped.
+        """
+        if len(set(unit_indices)) != len(unit_indices):
+            raise ValueError("a unit is given twice")
+        self._set(adapter)
+        rows = [self._rows_of(unit, terms.records_per_unit, choose) for unit in unit_indices]
+        total = np.zeros(self.schema.dimension + len(METRICS))
+        done = 0
+        for batch in pack(rows, self._lengths, self._most_tokens, self._most_rows):
+            gradients, losses = self._unit_gradients([rows[unit] for unit in batch])
+            total += _contribution(gradients, losses, terms)
+            done += len(batch)
+            self._progress("units", done, len(rows))
+        return total
+
+    def private_sum(
+        self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness
+    ) -> NDArray[np.float64]:
+        """One private step: a Poisson sample of units, their clipped sum, Gaussian noise on all of it.
+
+        Args:
+            adapter: float32 [d].
+            terms: rate, clipping, noise. Where privacy is disabled there is no noise; the rest stays.
+            randomness: who joins. Noise always comes from the operating system.
+
+        Returns:
+            float64 [d + 3], ready to leave the organization.
+
+        Guarantees:
+            Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty.
+        """
+        sample = poisson_sample(len(self.units.ids), terms.sample_rate, randomness)
+        total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
+        return total + gaussian(len(total), terms.noise_std) if terms.enabled else total
+
+    @torch.no_grad()
+    def loss(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
+        """Mean loss of the rows, nats a token. It is not private: it must not leave the organization."""
+        self._set(adapter)
+        losses = [self._row_losses(chunk) for chunk in self._chunks(rows)]
+        return float(torch.cat(losses).double().mean()) if losses else float("nan")
+
+    def _set(self, adapter: NDArray[np.float32]) -> None:
+        set_flat(self.model, adapter)
+
+    def _rows_of(self, unit: int, most: int, choose: Randomness) -> list[int]:
+        rows = self.units.rows[unit]
+        if len(rows) <= most:
+            return list(rows)
+        return [rows[place] for place in choose.choose(len(rows), most)]
+
+    def _chunks(self, rows: Sequence[int]) -> list[list[int]]:
+        batches = pack([[row] for row in rows], self._lengths, self._most_tokens, self._most_rows)
+        return [[rows[place] for place in batch] for batch in batches]
+
+    def _unit_gradients(self, units: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean gradients [U, d] and mean losses [U] of the units of one physical batch."""
+        rows = [row for unit in units for row in unit]
+        sizes = [len(unit) for unit in units]
+        chunks = self._chunks(rows) if len(units) == 1 else [rows]
+        if len(chunks) == 1:
+            gradients, losses = self._gradients.of(lambda: self._row_losses(rows))
+            return unit_means(gradients, sizes), unit_means(losses, sizes)
+        # One unit that is larger than a physical batch.
+        gradient = torch.zeros(1, self.schema.dimension, device=self._device)
+        loss = torch.zeros(1, device=self._device)
+        for chunk in chunks:
+            gradients, losses = self._gradients.of(partial(self._row_losses, chunk))
+            gradient += gradients.sum(0, keepdim=True)
+            loss += losses.sum()
+        return gradient / len(rows), loss / len(rows)
+
+    def _row_losses(self, rows: Sequence[int]) -> torch.Tensor:
+        batch = collate([self.examples[row] for row in rows], self._device)
+        if self._features is not None and self._top is not None:
+            top, states = self._top, self._features.padded(rows, self._device)
+            return self._losses(lambda: top(states), batch)
+        return self._losses(lambda: self._full(batch.inputs), batch)
+
+    def _losses(self, forward: Callable[[], torch.Tensor], batch: Batch) -> torch.Tensor:
+        if not self._narrow:
+            return row_losses(forward(), self._full.head, batch)
+        with last_mlp_only(self.base.model, batch):
+            return row_losses(forward(), self._full.head, batch)
+
+    def _can_narrow(self, forward: Callable[[], torch.Tensor], batch: Batch, tolerance: float) -> bool:
+        """Whether the short cut through the last layer leaves losses alone; a family where it does not goes without."""
+        with torch.no_grad():
+            whole = self._losses(forward, batch)
+            try:
+                with last_mlp_only(self.base.model, batch):
+                    narrow = row_losses(forward(), self._full.head, batch)
+            except (TypeError, AttributeError, IndexError, RuntimeError):
+                return False
+        return bool((whole - narrow).abs().max() <= tolerance * whole.abs().max())
+
+    def _check(self) -> None:
+        """Checks on synthetic rows of three lengths, at a random adapter: at the first one B is zero and hides A."""
+        model: Any = self.base.model
+        generator = np.random.default_rng(0)
+        tolerance = _TOLERANCE[model.dtype]
+        vocabulary = int(model.config.vocab_size)
+        tokens = [generator.integers(1, vocabulary, length, dtype=np.int32) for length in (7, 12, 9)]
+        synthetic = [_Synthetic(row, len(row) - 3) for row in tokens]
+        self._set((0.02 * generator.standard_normal(self.schema.dimension)).astype(np.float32))
+        inputs = collate(synthetic[1:2], self._device).inputs
+        check_head(model, inputs, tolerance)
+        states: Callable[[torch.Tensor], torch.Tensor] = self._full
+        if self._layer > 0:
+            check_top(model, self._layer, inputs, tolerance)
+            self._top = TopForward(model, self._layer)
+            top, below = self._top, StatesBelow(model, self._layer)
+            states = lambda tokens: top(below(tokens))  # noqa: E731
+
+        def losses(rows: Sequence[int]) -> torch.Tensor:
+            batch = collate([synthetic[row] for row in rows], self._device)
+            return self._losses(lambda: states(batch.inputs), batch)
+
+        everything = collate(synthetic, self._device)
+        self._narrow = self._can_narrow(lambda: states(everything.inputs), everything, tolerance)
+        check_against_loop(self._gradients, losses, len(synthetic), str(model.config.model_type), tolerance)
+
+
+def _contribution(gradients: torch.Tensor, losses: torch.Tensor, terms: PrivacyTerms) -> NDArray[np.float64]:
+    """Clip units' gradients [U, d] and sum them, with their metrics: float64 [d + 3]."""
+    norms = torch.linalg.vector_norm(gradients, dim=1).double().cpu().numpy() * (1.0 + _NORM_SLACK)
+    clipping = clip(norms, terms.max_grad_norm)
+    if clipping.non_finite:
+        gradients = torch.where(torch.from_numpy(np.isfinite(norms))[:, None].to(gradients.device), gradients, 0.0)
+    coefficients = torch.from_numpy(clipping.coefficients).to(gradients.device, gradients.dtype)
+    summed = (coefficients @ gradients).double().cpu().numpy()
+    metrics = encode_metrics(losses.double().cpu().numpy(), clipping.clipped, terms)
+    return np.concatenate([summed, metrics.sum(axis=0)])
+
+
+def _silent(_what: str, _done: int, _of: int) -> None:
+    """No progress is shown."""

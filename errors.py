@@ -17,3 +17,7 @@ class UserError(Exception):
         super().__init__(f"{what}: {mend}")
         self.what = what
         self.mend = mend
+
+    def __reduce__(self) -> "tuple[type[UserError], tuple[str, ...]]":
+        """Keep both parts across processes; the default would pass the joined line alone."""
+        return type(self), (self.what, self.mend)

@@ -3,7 +3,7 @@
 Both steps see the same rows and run the same forward pass on the same model, in one process, in turns. The private one
 makes a gradient for each row by Opacus' hooks, clips, sums and adds noise; the other one sums gradients by autograd.
 The model has the shape of SmolLM2-135M and random weights: time does not depend on their values. Every row is one
-privacy unit and all but its first token is answer, the dearest case. Reported are CPU seconds, medians over
+privacy unit. Batch 32 x 128 through all 30 layers takes about 8 GB of memory. Reported are CPU seconds, medians over
 repetitions, and the median of the ratios of neighboring steps.
 
     python benchmarks/dp_step.py [--quick] [--json]
@@ -106,8 +106,8 @@ def main() -> None:
     layers, repetitions = (6, 2) if arguments.quick else (30, 3)
     repetitions = arguments.repetitions or repetitions
     torch.set_num_threads(1)
-    shapes = [(8, 128, 128)] if arguments.quick else [(8, 128, 128), (32, 128, 128)]
-    cached = [(64, 32, 2)] if arguments.quick else [(8, 128, 128), (32, 128, 128), (64, 32, 2)]
+    shapes = [(8, 128, 32)] if arguments.quick else [(8, 128, 32), (32, 128, 32)]
+    cached = [(64, 32, 2)] if arguments.quick else [(8, 128, 32), (32, 128, 32), (64, 32, 2)]
     cases = [("hooks, full model", 0, shape) for shape in shapes] + [
         ("hooks, cached top 4", 4, shape) for shape in cached
     ]

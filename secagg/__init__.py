@@ -1,7 +1,7 @@
 """Secure aggregation: the protocol as pure state machines over bytes.
 
 The server learns the sum of the organizations' vectors and nothing else (double masking on the complete graph, Bonawitz
-et al. 2017, with pinned identities and signed views). Bytes in, bytes out, so that an auditor reads one folder: start with
+et al. 2017, with pinned identities and signed views). Bytes in, bytes out, so an auditor reads one folder; start at
 `plan`, then `organization` beside `coordinator`; `views` holds the checks of every phase. Never imports Flower, torch,
 transformers or another room.
 

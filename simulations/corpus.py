@@ -13,6 +13,7 @@ from ..data.corpora.partition import Corpus, Partition
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import Record, check_labels
+from ..data.units import each_row
 from ..errors import UserError
 
 # Scored one by one after every prompt; more than this is not a classification task.
@@ -27,8 +28,13 @@ def load_corpus(settings: Settings) -> Corpus:
     Raises:
         UserError: a package or file cannot be had or read, or the test set asks for labels that nobody trains on.
     """
-    if settings.data.corpus == "files":
-        return _from_files(settings)
+    corpus = _from_files(settings) if settings.data.corpus == "files" else _from_package(settings)
+    if not settings.data.rows_are_units:
+        return corpus
+    return replace(corpus, organizations={name: each_row(rows) for name, rows in corpus.organizations.items()})
+
+
+def _from_package(settings: Settings) -> Corpus:
     package = settings.data.package
     if package is None:
         raise UserError("data.package is missing", f"choose data={settings.data.corpus}")

@@ -85,7 +85,8 @@ def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
 
 def _ignore_interrupt() -> None:
     """Ctrl-C reaches every process of the terminal; only the main one decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

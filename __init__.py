@@ -1,7 +1,8 @@
 """cotune: federated fine-tuning of language models across organizations.
 
 Every top-level folder is a room with one job. Dependencies point one way (see docs/architecture.md):
-cli -> simulations -> server | client -> strategies -> evaluation -> training -> data -> charter -> privacy -> secagg -> conf.
+cli -> simulations -> server | client -> strategies -> evaluation -> training -> data -> charter -> privacy -> secagg
+-> conf.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of each: write beside, fsync, rename, fsync the folder."""
+"""Files that are either the old one or the new one, never half of each: write beside, fsync, rename."""
 
 import os
 import tempfile

@@ -1,7 +1,8 @@
 """The one exception that a person is meant to read.
 
 Every refusal of cotune that a user can mend is a `UserError`: one line that says what is wrong, where, and how to mend
-it. The command line prints that line without a traceback and exits with 2. Anything else is a bug and keeps its traceback.
+it. The command line prints that line without a traceback and exits with 2. Anything else is a bug and keeps its
+traceback.
 """
 
 

@@ -115,6 +115,7 @@ class DPFedSGDSettings(_Rule):
     momentum: Momentum
     beta2: Momentum
     stability: Positive
+    averaging: Momentum
 
 
 class FedAvgSettings(_Rule):

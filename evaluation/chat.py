@@ -54,8 +54,8 @@ class Chat:
         return base, tuned
 
     def _encode(self, prompt: str) -> tuple[NDArray[np.int32], list[int]]:
-        system = (Message("system", self.config.system_prompt),) if self.config.system_prompt else ()
-        record = Record(prompt=(*system, Message("user", prompt)), answer="-", unit="chat")
+        preamble = (Message(role, content) for role, content in self.config.preamble)
+        record = Record(prompt=(*preamble, Message("user", prompt)), answer="-", unit="chat")
         length = self.config.context_length
         return prompt_tokens(record, self.tokenizer, length), end_tokens(record, self.tokenizer, length)
 

@@ -51,7 +51,7 @@ class ReleaseConfig(_Strict):
     """The file `cotune.json`.
 
     Attributes:
-        system_prompt: the system message that stood before every training prompt; empty: none.
+        preamble: the turns that stood before every training prompt, (role, content); empty: none.
         example_prompt: a prompt that may be shown to anybody; empty: none.
         adapter_schema: [[name, shape], ...].
         files: SHA-256 of every other file in the folder.
@@ -64,7 +64,7 @@ class ReleaseConfig(_Strict):
     adapter_schema: list[Any]
     schema_digest: Digest
     context_length: Annotated[int, Field(ge=1)]
-    system_prompt: str
+    preamble: tuple[tuple[Literal["system", "user", "assistant"], str], ...]
     example_prompt: str
     rounds: Annotated[int, Field(ge=0)]
     charter_digest: Digest

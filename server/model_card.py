@@ -77,7 +77,8 @@ def _training(facts: ReleaseFacts) -> str:
 
 
 def _loading(facts: ReleaseFacts) -> str:
-    system = f"\nEvery training prompt began with the system message {json.dumps(facts.system_prompt)}.\n"
+    turns = [{"role": role, "content": content} for role, content in facts.preamble]
+    preamble = f"\nBefore every training prompt stood these turns:\n\n    {json.dumps(turns)}\n"
     example = f" --prompt {json.dumps(facts.example_prompt)}" if facts.example_prompt else ""
     return f"""## Loading
 
@@ -92,4 +93,4 @@ With PEFT:
 
     base = AutoModelForCausalLM.from_pretrained("{facts.base_name}")
     model = PeftModel.from_pretrained(base, ".")
-{system if facts.system_prompt else ""}"""
+{preamble if facts.preamble else ""}"""

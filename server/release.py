@@ -115,7 +115,7 @@ def _config(folder: Path, facts: ReleaseFacts) -> ReleaseConfig:
         adapter_schema=facts.schema.to_lists(),
         schema_digest=facts.schema.digest,
         context_length=facts.context_length,
-        system_prompt=facts.system_prompt,
+        preamble=facts.preamble,
         example_prompt=facts.example_prompt,
         rounds=facts.rounds,
         charter_digest=facts.charter_digest,

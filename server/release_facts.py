@@ -32,7 +32,8 @@ class ReleaseFacts:
         transcript: the transcript file to copy; None: none was kept.
         privacy: what was spent and under which terms.
         data_cards: a description of the data by organization, or one for all under any name; Markdown.
-        system_prompt, example_prompt: how the training prompts began, and one prompt that may be shown.
+        preamble: the turns (role, content) that stood before every training prompt.
+        example_prompt: a prompt that may be shown; empty: none.
         attachments: more files by plain name (the charter, its signatures, report.json).
     """
 
@@ -55,6 +56,6 @@ class ReleaseFacts:
     transcript: Path | None
     privacy: PrivacyFacts
     data_cards: Mapping[str, str]
-    system_prompt: str
+    preamble: tuple[tuple[str, str], ...]
     example_prompt: str
     attachments: Mapping[str, bytes] = field(default_factory=dict)

@@ -1,15 +1,20 @@
 """From the results in a run's folder to its report, its picture and its release."""
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
+from ..charter.charter import Charter
 from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
+from ..data.records import Record
 from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
 from ..server.release_facts import ReleaseFacts
 from ..server.run_directory import Committed, RunDirectory
 from ..strategies.agreed import strategy_of
+from ..strategies.base import Adapter
 from . import report as reports
 from .consortium import Consortium, node_model
 from .curves import draw
@@ -62,6 +67,11 @@ def write_outcome(done: Report, settings: Settings, space: Workspace, consortium
         facts = _facts(settings, space, consortium, corpus, rounds)
         write_release(facts, space.release)
     reports.write(done, space.report)
+
+
+def published(charter: Charter, done: Committed) -> Adapter:
+    """The adapter that is evaluated and released after a round."""
+    return strategy_of(charter).published(done.adapter, done.state)
 
 
 def _rounds(space: Workspace, consortium: Consortium) -> list[Committed]:
@@ -144,7 +154,7 @@ def _facts(
         tokenizer_digest=charter.model.tokenizer_digest,
         lora=consortium.lora,
         schema=consortium.schema,
-        adapter=last.adapter,
+        adapter=published(charter, last),
         context_length=charter.model.context_length,
         strategy=charter.strategy.target.rsplit(".", 1)[-1],
         rounds=len(rounds),
@@ -158,7 +168,7 @@ def _facts(
             {name: count * strategy.steps_per_round for name, count in trained.items()} if private else {},
         ),
         data_cards={"all organizations": corpus.card},
-        system_prompt=next((message.content for message in example if message.role == "system"), ""),
+        preamble=_preamble(corpus.test),
         # A test row is no organization's, and only the public corpora may be quoted.
         example_prompt=example[-1].content if settings.data.corpus != "files" else "",
         attachments={
@@ -166,6 +176,13 @@ def _facts(
             "signatures.json": (space.server / "signatures.json").read_bytes(),
         },
     )
+
+
+def _preamble(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    """The turns that all prompts begin with."""
+    places = zip(*(record.prompt[:-1] for record in records), strict=False)
+    common = takewhile(lambda turns: len(set(turns)) == 1, places)
+    return tuple((turns[0].role, turns[0].content) for turns in common)
 
 
 def _source(settings: Settings) -> dict[str, Any]:

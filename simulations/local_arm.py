@@ -82,7 +82,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
         adapter = moved
         tell(number, decode_metrics(metrics, charter.privacy)["loss"])
         if number % task.evaluate_every == 0 or number == charter.rounds:
-            _keep(adapter, task.out / f"{number:04d}.npy")
+            _keep(strategy.published(adapter, state), task.out / f"{number:04d}.npy")
             kept.append(number)
     return kept
 

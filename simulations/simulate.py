@@ -24,7 +24,7 @@ from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
 from ..training.adapter import attach, set_flat
 from . import report as reports
-from .assemble import assemble, write_outcome
+from .assemble import assemble, published, write_outcome
 from .consortium import Consortium, found
 from .corpus import load_corpus
 from .federation import federate
@@ -97,12 +97,11 @@ class Simulation:
         steps: dict[str, Callable[[], None]] = {
             "base": self._base,
             "tfidf": self._tfidf,
-            "alone": self._alone,
+            "local": self._local,
             "federated": self._federated,
-            "pooled": self._pooled,
         }
         for name, step in steps.items():
-            if name in arms:
+            if name in arms or name == "local":
                 if self._stop.is_set():
                     raise Interrupted
                 step()
@@ -123,22 +122,20 @@ class Simulation:
 
         self._arm("tfidf", baseline)
 
-    def _alone(self) -> None:
-        missing = [name for name in self._consortium.homes if self._space.result(f"alone-{name}") is None]
-        self._locally("alone", {f"alone-{name}": self._consortium.homes[name] for name in missing})
-
-    def _pooled(self) -> None:
-        if self._space.result("pooled") is None:
-            self._locally("pooled", {"pooled": self._space.pooled})
-
-    def _locally(self, phase: str, homes: dict[str, Path]) -> None:
-        """Train arms of one data set each, then score what they kept."""
-        if not homes:
-            return
-        every = self._settings.simulation.evaluate_every
+    def _local(self) -> None:
+        """Train the arms of one data set each, as many at a time as there are workers, and score what they kept."""
+        homes: dict[str, Path] = {}
+        # The largest first, so that no worker is left with it at the end.
+        if "pooled" in self._settings.simulation.arms:
+            homes["pooled"] = self._space.pooled
+        if "alone" in self._settings.simulation.arms:
+            homes |= {f"alone-{name}": home for name, home in self._consortium.homes.items()}
+        homes = {arm: home for arm, home in homes.items() if self._space.result(arm) is None}
+        every, workers = self._settings.simulation.evaluate_every, self._settings.simulation.workers
         tasks = {arm: LocalTask(home, self._space.arms / arm, every) for arm, home in homes.items()}
-        workers = min(self._settings.simulation.workers, len(tasks))
-        kept = self._timed(phase, lambda: run_all(tasks, self._settings.rounds, workers, self._console, self._stop))
+        kept = self._timed(
+            "local arms", lambda: run_all(tasks, self._settings.rounds, workers, self._console, self._stop)
+        )
         for arm, numbers in kept.items():
             points = [(number, np.load(tasks[arm].out / f"{number:04d}.npy")) for number in numbers]
             self._arm(arm, partial(self._measured, points, generate=arm == "pooled"))
@@ -165,7 +162,7 @@ class Simulation:
         run = RunDirectory(self._space.rounds, charter.digest())
         every, last = self._settings.simulation.evaluate_every, charter.rounds
         points = [
-            (number + 1, run.load(number).adapter)
+            (number + 1, published(charter, run.load(number)))
             for number in run.committed()
             if (number + 1) % every == 0 or number + 1 == last
         ]

@@ -86,6 +86,9 @@ class Strategy(Protocol):
     def start(self, dimension: int) -> ServerState:
         """The server's state before the first round."""
 
+    def published(self, adapter: Adapter, state: ServerState) -> Adapter:
+        """The adapter that is evaluated and released after a round; the next round trains from the other one."""
+
     def apply(
         self, adapter: Adapter, state: ServerState, total: Vector, nominal_batch: float, survivors: int
     ) -> tuple[Adapter, ServerState]:

@@ -4,7 +4,8 @@ With secure aggregation this is DP-SGD (Abadi et al. 2016, Algorithm 1) on the u
 center. All gradients are taken at the common adapter, so the mean of the LoRA factors' gradients is exact: there is no
 product of means in place of a mean of products. Few noisy steps favor plain SGD with momentum and a large rate; Adam
 (Kingma and Ba 2015) needs many steps, because noise dominates its second moment. What it costs is traffic: one upload a
-step. The optimizer sees only noised sums, so whatever it does is post-processing.
+step. The optimizer sees only noised sums, so whatever it does is post-processing, and so is the running average of the
+adapters that is published: it cancels part of the last steps' noise (De et al. 2022, section 3.4).
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class DPFedSGD:
         momentum: of SGD, and beta1 of Adam; in [0, 1).
         beta2: of Adam; in [0, 1).
         stability: Adam's epsilon (named so, to keep "epsilon" for privacy).
+        averaging: weight of the past in the running average that is published, in [0, 1); 0 publishes the last adapter.
     """
 
     server_optimizer: Literal["sgd", "adam"]
@@ -35,6 +37,7 @@ class DPFedSGD:
     momentum: float
     beta2: float
     stability: float
+    averaging: float
 
     @property
     def steps_per_round(self) -> int:
@@ -57,7 +60,7 @@ class DPFedSGD:
         return trainer.private_sum(adapter, terms, randomness)
 
     def start(self, dimension: int) -> ServerState:
-        names = ("momentum", "second") if self.server_optimizer == "adam" else ("momentum",)
+        names = ("momentum", "second", "average") if self.server_optimizer == "adam" else ("momentum", "average")
         return ServerState(0, {name: np.zeros(dimension) for name in names})
 
     def apply(
@@ -76,4 +79,9 @@ class DPFedSGD:
             change = corrected / (np.sqrt(second / (1 - self.beta2**step)) + self.stability)
             moments = {"momentum": first, "second": second}
         moved = (adapter - self.learning_rate * change).astype(np.float32)
+        past = state.moments["average"] if state.step else moved
+        moments["average"] = self.averaging * past + (1 - self.averaging) * moved
         return moved, ServerState(step, moments)
+
+    def published(self, adapter: Adapter, state: ServerState) -> Adapter:
+        return state.moments["average"].astype(np.float32) if state.step else adapter

@@ -67,3 +67,6 @@ class FedAvg:
         momentum = self.server_momentum * state.moments["momentum"] + total / survivors
         moved = (adapter + self.server_learning_rate * momentum).astype(np.float32)
         return moved, ServerState(state.step + 1, {"momentum": momentum})
+
+    def published(self, adapter: Adapter, state: ServerState) -> Adapter:
+        return adapter

@@ -17,10 +17,21 @@ from ..packages import PinnedPackage
 from ..records import Message, Record
 from . import headings
 from .cards import counts_table, pin_line
+from .examples import opening
 from .neighbors import without_near
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
 
 SYSTEM = "Clause type?"
+# Turns before every clause that show the form of an answer, written by hand.
+EXAMPLES = (
+    ("The software is provided as is, without any warranty.", "warranty"),
+    ("This agreement is governed by the laws of Ireland.", "law"),
+    ("You may copy and distribute the program.", "distribution"),
+    ("We are not liable for any damages.", "liability"),
+    ("You are allowed to use the software on one computer.", "grant"),
+    ("We may end this agreement at any time.", "termination"),
+)
+OPENING = opening(SYSTEM, EXAMPLES)
 MIN_WORDS = 25
 MAX_WORDS = 64  # near 90 tokens
 ROWS_PER_KIN = 6
@@ -107,7 +118,7 @@ def _records(text: str, unit: str) -> Iterator[Record]:
         words = body.split()
         if label and len(words) >= MIN_WORDS and _is_prose(words):
             clause = " ".join(words[:MAX_WORDS])
-            yield Record((Message("system", SYSTEM), Message("user", clause)), label, unit=unit, label=label)
+            yield Record((*OPENING, Message("user", clause)), label, unit=unit, label=label)
 
 
 def _is_prose(words: Sequence[str]) -> bool:

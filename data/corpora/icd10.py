@@ -15,6 +15,7 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from .cards import counts_table, pin_line
+from .examples import opening
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
 
 # One word a chapter, each with its own first token under the byte-pair vocabularies of the models we use. Chapter 22
@@ -43,6 +44,16 @@ CHAPTERS: dict[int, str] = {
     21: "visit",
 }
 SYSTEM = "Medical field?"
+# Turns before every term that show the form of an answer, written by hand. Without them the model spends most of a
+# private run on learning to answer with one word.
+EXAMPLES = (
+    ("Measles", "infection"),
+    ("Burn of hand", "injury"),
+    ("Fall from stairs", "cause"),
+    ("Cleft lip", "defect"),
+    ("Angina", "heart"),
+    ("Vaccination", "visit"),
+)
 INCLUSION_TERMS_ONLY = {19, 20}  # thousands of formulaic titles that would make two chapters half of the corpus
 ROWS_PER_KIN = 2
 GROUP_LENGTH = 5
@@ -108,18 +119,19 @@ def _tabular(package_folder: Path) -> ElementTree.Element:
 
 def _bundles(root: ElementTree.Element) -> tuple[list[Bundle], int]:
     """One bundle a distinct term; terms that occur in two chapters are dropped, since no answer to them is right."""
+    shown = {_normal(term) for term, _ in EXAMPLES}
     chapters: dict[str, set[int]] = defaultdict(set)
     first: dict[str, tuple[int, str, str]] = {}
     for number, code, term in terms(root):
-        if number in CHAPTERS:
-            key = _normal(term)
+        key = _normal(term)
+        if number in CHAPTERS and key not in shown:
             chapters[key].add(number)
             first.setdefault(key, (number, code, term))
     bundles: list[Bundle] = []
     for key, (number, code, term) in first.items():
         if key and len(chapters[key]) == 1:
             word = CHAPTERS[number]
-            prompt = (Message("system", SYSTEM), Message("user", term))
+            prompt = (*opening(SYSTEM, EXAMPLES), Message("user", term))
             row = Record(prompt, word, unit=f"icd10-{len(bundles):05d}", label=word)
             bundles.append(Bundle((row,), theme=word, kin=code[:GROUP_LENGTH]))
     return bundles, len(first) - len(bundles)

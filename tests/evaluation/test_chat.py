@@ -46,7 +46,7 @@ def release(tmp_path: Path, make_small_base: MakeBase, top_lora: LoraSettings) -
         transcript=None,
         privacy=PrivacyFacts(OPEN, {}, {}),
         data_cards={},
-        system_prompt="w1 w2",
+        preamble=(("system", "w1 w2"),),
         example_prompt="w3 w4",
     )
     write_release(facts, tmp_path / "release")

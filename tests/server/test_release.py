@@ -59,7 +59,7 @@ def facts(tmp_path: Path) -> ReleaseFacts:
         transcript=tmp_path / "run" / "log.jsonl",
         privacy=PrivacyFacts(TERMS, {"north": 7.5, "south": 6.0, "west": 7.75}, {"north": 12, "south": 12, "west": 12}),
         data_cards={"all": "# Data card\n\nPublic terms."},
-        system_prompt="Medical field?",
+        preamble=(("system", "Medical field?"),),
         example_prompt="acute otitis",
         attachments={"charter.yaml": b"federation: hospitals\n"},
     )
@@ -87,7 +87,7 @@ def test_everything_is_there_and_reads_back(tmp_path: Path, facts: ReleaseFacts)
     assert released.lora == facts.lora
     assert released.schema == facts.schema
     assert released.config.base.source == facts.base_source
-    assert released.config.system_prompt == "Medical field?"
+    assert released.config.preamble == (("system", "Medical field?"),)
     assert (folder / "transcript.jsonl").read_bytes() == b'{"round": 1}\n'
     assert names(tmp_path / "out") == {"release"}  # nothing is left beside it
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 
 def sgd(rate: float = 0.5, momentum: float = 0.9) -> DPFedSGD:
-    return DPFedSGD("sgd", rate, momentum, 0.999, 1e-8)
+    return DPFedSGD("sgd", rate, momentum, 0.999, 1e-8, 0.0)
 
 
 def adam(rate: float = 0.05) -> DPFedSGD:
-    return DPFedSGD("adam", rate, 0.9, 0.99, 1e-8)
+    return DPFedSGD("adam", rate, 0.9, 0.99, 1e-8, 0.0)
 
 
 @given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.sampled_from(["sgd", "adam"]))
@@ -59,3 +59,16 @@ def test_one_private_step_a_round_and_the_metrics_travel_with_it(quadratic, term
 def test_reach_covers_noise_and_signal(terms) -> None:
     noise = terms.noise_multiplier * terms.sensitivity
     assert sgd().reach(terms, nominal_batch=400.0, sigmas=8.0) == pytest.approx(8 * noise + 20.0)
+
+
+def test_what_is_published_is_the_running_average(quadratic, terms) -> None:
+    rule = DPFedSGD("sgd", 0.3, 0.0, 0.999, 1e-8, averaging=0.7)
+    adapter, state = np.zeros(5, np.float32), rule.start(5)
+    np.testing.assert_array_equal(rule.published(adapter, state), adapter)
+    average = None
+    for _ in range(4):
+        total, _ = split(rule.local(quadratic, adapter, terms, 8.0, None))
+        adapter, state = rule.apply(adapter, state, total, nominal_batch=8.0, survivors=1)
+        average = adapter if average is None else 0.7 * average + 0.3 * adapter
+        np.testing.assert_allclose(rule.published(adapter, state), average, rtol=1e-5)
+    assert not np.allclose(average, adapter)

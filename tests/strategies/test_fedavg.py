@@ -22,7 +22,7 @@ def test_local_steps_equal_a_loop(quadratic, terms) -> None:
 
 def test_one_local_step_is_dp_fedsgd(quadratic, terms) -> None:
     average = FedAvg(local_steps=1, local_learning_rate=0.3, server_learning_rate=1.0, server_momentum=0.0)
-    gradient = DPFedSGD("sgd", 0.3, 0.0, 0.999, 1e-8)
+    gradient = DPFedSGD("sgd", 0.3, 0.0, 0.999, 1e-8, 0.0)
     start, members = np.ones(5, np.float32), 4
     sent = [rule.local(quadratic, start, terms, 8.0, None) for rule in (average, gradient)]
     totals = [split(contribution)[0] * members for contribution in sent]

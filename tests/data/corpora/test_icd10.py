@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cotune.data.corpora import icd10
+from cotune.data.corpora.examples import opening
 from cotune.data.corpora.partition import Partition
 from cotune.data.packages import PinnedPackage, fetch
 from cotune.errors import UserError
@@ -25,7 +26,8 @@ def test_rows_labels_and_card(tabular: Write, tmp_path: Path) -> None:
     assert not any("Too long a code" in text for text in texts)
     for row in rows:
         assert row.answer == row.label
-        assert [message.role for message in row.prompt] == ["system", "user"]
+        assert row.prompt[:-1] == opening(icd10.SYSTEM, icd10.EXAMPLES)
+        assert row.prompt[-1].role == "user"
     injuries = [row for row in rows if row.label == "injury"]
     assert injuries
     assert all(row.prompt[-1].content.startswith("Form") for row in injuries)  # inclusion terms only

@@ -14,10 +14,9 @@ protocol bytes, never settings. Anything that is not in the table is refused.
 """
 
 import hashlib
-import io
+import re
 
 import numpy as np
-from numpy.lib import format as npy
 
 HELLO = "query.hello"
 ROUND = "train.round"
@@ -39,6 +38,13 @@ MAX_WORDS = 1 << 28
 MAX_NAME_LENGTH = 64
 NONCE_BYTES = 32
 
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+_NPY_START = len(_NPY_MAGIC) + 2
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>[<|>=a-z0-9]{2,4})', 'fortran_order': False, 'shape': \((?P<length>[0-9]{1,12}),\), \} *\n"
+)
+_MOST_HEADER_BYTES = 256
+
 
 def hello_statement(charter_digest: str, nonce: bytes) -> bytes:
     """What a member signs to show which member of the charter a Flower node is; 32 bytes."""
@@ -56,15 +62,18 @@ def read_vector(content: bytes, dtype: str, most: int) -> np.ndarray:
         most: the largest length allowed.
 
     Raises:
-        ValueError: if it is anything else. The array is allocated only after the header agreed with the length.
+        ValueError: if it is anything else. Nothing is allocated: the array is a view of `content`.
+
+    NumPy's own reader evaluates the header as a Python literal, whose nesting a sender can make deep enough to end the
+    process with a RecursionError or MemoryError. Only the one form that NumPy writes for such an array is read.
     """
-    stream = io.BytesIO(content)
-    if npy.read_magic(stream) != (1, 0):
-        raise ValueError("vector: not an .npy file of version 1.0")
-    shape, _, found = npy.read_array_header_1_0(stream)
-    body = content[stream.tell() :]
-    if found != np.dtype(dtype) or len(shape) != 1 or not 0 <= shape[0] <= most:
+    size = int.from_bytes(content[8:_NPY_START], "little")
+    header = _NPY_HEADER.fullmatch(content[_NPY_START : _NPY_START + size]) if size <= _MOST_HEADER_BYTES else None
+    if content[:8] != _NPY_MAGIC or header is None:
+        raise ValueError("vector: not a one-dimensional .npy file of version 1.0")
+    found, length = np.dtype(dtype), int(header["length"])
+    if header["dtype"].decode() != found.str or length > most:
         raise ValueError("vector: unexpected type or shape")
-    if len(body) != shape[0] * found.itemsize:
+    if len(content) - _NPY_START - size != length * found.itemsize:
         raise ValueError("vector: its length differs from its header")
-    return np.frombuffer(body, dtype=found)
+    return np.frombuffer(content, dtype=found, offset=_NPY_START + size)

@@ -16,6 +16,7 @@ cache/              hidden states of the frozen layers, over private records
 import fcntl
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -120,9 +121,12 @@ class Home:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the node's lock: one message at a time, whatever the other side sends."""
-        with (self.path / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
     def chain(self) -> Chain:
         file = self.path / "chain.json"

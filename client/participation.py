@@ -99,6 +99,8 @@ class Member:
         bench = self._workbench()
         own_key = signing.public_hex(self.identity)
         policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
+        # A newer plan ends the round before: its secrets must never mask this round's contribution.
+        self.home.set_round_secrets(None)
         contribution = self._contribution(plan, adapter, bench)
         self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
         organization = Organization.begin(

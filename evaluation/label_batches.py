@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class LabelBatch:
         rows: indices in the test set.
         inputs: token ids [B, T] for the full model, or hidden states [B, T, hidden] for the top layers.
         ends: [B], position of each prompt's last token.
-        mask: additive [B, 1, T, T], and positions [B, T]; None where there are no nodes: causal order then suffices.
+        mask: additive [B, 1, T, T], who looks by who is seen, and positions [B, T]; None where there are no nodes:
+            causal order then suffices.
     """
 
     rows: tuple[int, ...]
@@ -74,6 +75,13 @@ def _batch(
 def as_tensor(values: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Whole numbers as an int64 tensor."""
     return torch.from_numpy(values.astype(np.int64)).to(device)
+
+
+def behind(batch: LabelBatch, prefix: int) -> LabelBatch:
+    """The batch with mask and positions of those behind the first `prefix` tokens only, who still see these."""
+    if batch.mask is None or batch.positions is None:
+        return batch
+    return replace(batch, mask=batch.mask[:, :, prefix:], positions=batch.positions[:, prefix:])
 
 
 @contextmanager

@@ -19,17 +19,17 @@ from ..data.records import Record
 from ..errors import UserError
 from ..training.adapter import LoraSettings, attach, schema_of, set_flat
 from ..training.base import BaseModel
-from ..training.forward import FullForward, StatesBelow, TopForward, check_top
+from ..training.forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_top
 from ..training.layers import backbone
+from ..training.prefix import PrefixedStates, prefixed_states
 from .candidates import PROMPT, label_tree
-from .label_batches import LabelBatch, as_tensor, label_batches, layout
+from .label_batches import LabelBatch, as_tensor, behind, label_batches, layout
 from .prompts import all_prompt_tokens, label_tokens
 
 HEAD_ROWS: Final = 512
 """Positions that pass through the head at once: a vocabulary of 256k in float32 then takes 0.5 GB."""
 
 _LABELS_CHECKED: Final = 4
-_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +105,12 @@ class Evaluator:
         layer = min(schema_of(self._model).layers, default=0) if cached else 0
         if layer > 0:
             shortest = as_tensor(min(prompts, key=len)[None, :], base.model.device)
-            check_top(base.model, layer, shortest, _TOLERANCE[base.model.dtype])
+            check_top(base.model, layer, shortest, TOLERANCE[base.model.dtype])
             self._forward = TopForward(base.model, layer)
-            below = StatesBelow(base.model, layer)
-            self._batches = [self._below(below, batch) for batch in self._batches]
+            ends = [min(prompts, key=len), max(prompts, key=len)]
+            (some,) = label_batches(ends, self._tree, 2**62, base.model.device, base.model.dtype)
+            states = prefixed_states(StatesBelow(base.model, layer), prompts, lambda way: self._below(way, some).inputs)
+            self._batches = [self._below(states, batch) for batch in self._batches]
 
     def score(self, adapter: NDArray[np.float32] | None) -> LabelScores:
         """Score one adapter.
@@ -135,15 +137,15 @@ class Evaluator:
             together = self._likelihoods(self._forward, batch)[0]
             for label in longest[:_LABELS_CHECKED]:
                 alone = sequence_likelihood(self._full, prompt, sequences[label], device)
-                if not abs(alone - together[label]) <= _TOLERANCE[base.model.dtype] * (1 + abs(alone)):
+                if not abs(alone - together[label]) <= TOLERANCE[base.model.dtype] * (1 + abs(alone)):
                     family = getattr(base.model.config, "model_type", type(base.model).__name__)
                     raise UserError(
                         f"model family {family!r} cannot score labels that begin with the same token",
                         "choose labels whose first tokens differ",
                     )
 
-    def _below(self, below: StatesBelow, batch: LabelBatch) -> LabelBatch:
-        with layout(self._body, batch):
+    def _below(self, below: PrefixedStates, batch: LabelBatch) -> LabelBatch:
+        with layout(self._body, behind(batch, below.length)):
             states = below(batch.inputs)
         return LabelBatch(batch.rows, states, batch.ends, batch.mask, batch.positions)
 

@@ -21,6 +21,7 @@ RELEASE_CONFIG: Final = "cotune.json"
 LARGEST_CONFIG: Final = 16 * 2**20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Role = Annotated[str, Field(pattern=r"^(system|user|assistant)$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 
 
@@ -64,7 +65,7 @@ class ReleaseConfig(_Strict):
     adapter_schema: list[Any]
     schema_digest: Digest
     context_length: Annotated[int, Field(ge=1)]
-    preamble: tuple[tuple[Literal["system", "user", "assistant"], str], ...]
+    preamble: tuple[tuple[Role, str], ...]
     example_prompt: str
     rounds: Annotated[int, Field(ge=0)]
     charter_digest: Digest

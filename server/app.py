@@ -38,6 +38,16 @@ log = logging.getLogger("cotune.server")
 # Failed attempts at one round before a person has to look.
 ATTEMPTS = 3
 Watch = Callable[[RoundEvent], None]
+# The values of a run whose first round was burned.
+_NOTHING_SHOWN: dict[str, Any] = {
+    "loss": None,
+    "clipped": None,
+    "units": 0.0,
+    "saturated": 0.0,
+    "bytes_up": 0,
+    "contributions": 0,
+    "seconds": 0.0,
+}
 
 
 def build(
@@ -152,11 +162,17 @@ class Run:
                 f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"
             )
 
-    def _gather(self) -> None:
-        """Wait for enough members."""
-        need = self._charter.secagg.min_survivors
-        seconds = self._charter.secagg.deadline_seconds if len(self._nodes) < need else 0.0
+    def _call(self) -> None:
+        """Wait until enough members are online, or the deadline."""
+        seconds = (
+            self._charter.secagg.deadline_seconds if len(self._nodes) < self._charter.secagg.min_survivors else 0.0
+        )
         self._nodes = roll_call.call(self._charter, self._exchange, self._nodes, seconds)
+
+    def _gather(self) -> None:
+        """`_call`, and end the run where too few came."""
+        self._call()
+        need = self._charter.secagg.min_survivors
         if len(self._nodes) < need:
             missing = [name for index, name in enumerate(self._names) if index not in self._nodes.values()]
             raise UserError(
@@ -196,27 +212,36 @@ class Run:
             "bytes_up": int(before.values.get("bytes_up", 0)) + seen.bytes_up,  # type: ignore[call-overload]
             "contributions": int(before.values.get("contributions", 0)) + len(total.survivors),  # type: ignore[call-overload]
             "trained": trained,
-            "epsilon": {name: self._epsilon(rounds) for name, rounds in trained.items()} if terms.enabled else {},
+            "epsilon": self._epsilons(trained),
             "seconds": time.monotonic() - self._started,
         }
 
-    def _epsilon(self, rounds: int) -> float:
-        """What a member has spent after training in so many rounds."""
-        terms = self._charter.privacy
-        steps = rounds * self._strategy.steps_per_round
-        return epsilon([(terms.noise_multiplier, terms.sample_rate, steps)], terms.delta)
+    def _epsilons(self, trained: dict[str, int]) -> dict[str, float]:
+        """What each member has spent after training in so many rounds; empty where privacy is disabled."""
+        terms, steps = self._charter.privacy, self._strategy.steps_per_round
+        if not terms.enabled:
+            return {}
+        by_rounds = {
+            rounds: epsilon([(terms.noise_multiplier, terms.sample_rate, rounds * steps)], terms.delta)
+            for rounds in set(trained.values())
+        }
+        return {name: by_rounds[rounds] for name, rounds in trained.items()}
 
     def _burn(self, number: int, before: Committed) -> None:
         """Survivors may have signed and nothing was committed: go on without this round."""
         log.warning("round %d was interrupted while its survivors signed; it is burned", number)
-        trained = {name: rounds + 1 for name, rounds in dict(before.values.get("trained", {})).items()}  # type: ignore[call-overload]
-        trained = {name: trained.get(name, 1) for name in self._names}
-        values = dict(before.values) | {"trained": trained}
+        earlier: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
+        # Who trained is not known any more: everybody counts.
+        trained = {name: earlier.get(name, 0) + 1 for name in self._names}
+        values = _NOTHING_SHOWN | before.values | {"trained": trained, "epsilon": self._epsilons(trained)}
         self._folder.commit(Committed(number, before.adapter, before.state, before.head, (), values, b""))
 
     def _publish_last(self) -> None:
-        """Give everybody the last records, so that each node's transcript ends where the server's does."""
-        self._gather()
+        """Give the last records to whoever is online, so that its transcript ends where the server's does.
+
+        A member that is away loses nothing: every round is committed, and the records stay here.
+        """
+        self._call()
         outgoing = {
             node: Outgoing(b"", records=self._folder.records(self._acknowledged[index]))
             for node, index in self._nodes.items()

@@ -79,7 +79,13 @@ class Exchange:
         self._observe = observe
 
     def nodes(self) -> tuple[int, ...]:
-        """The nodes that are online now."""
+        """The nodes that are online now.
+
+        Raises:
+            Interrupted: the stop event was set; whoever asks is still waiting for members.
+        """
+        if self._stop.is_set():
+            raise Interrupted
         return tuple(self._grid.get_node_ids())
 
     def run(
@@ -109,8 +115,7 @@ class Exchange:
         Raises:
             Interrupted: the stop event was set and `interruptible` allows it.
         """
-        messages = [_message(kind, node, content, group, seconds) for node, content in outgoing.items()]
-        waiting = dict(zip(self._grid.push_messages(messages), outgoing, strict=True))
+        waiting = self._push({node: _message(kind, node, outgoing[node], group, seconds) for node in outgoing})
         answered: set[int] = set()
         deadline = time.monotonic() + seconds
         while waiting and time.monotonic() < deadline:
@@ -128,6 +133,19 @@ class Exchange:
                 time.sleep(POLL_SECONDS)
         return answered
 
+    def _push(self, messages: Mapping[int, Message]) -> dict[str, int]:
+        """Send each message by itself; message id -> node.
+
+        For a message that cannot be sent (a node that just left) Flower's grids give None, a shorter list or nothing at
+        all. One at a time, that node does not answer and the others do.
+        """
+        sent: dict[str, int] = {}
+        for node, message in messages.items():
+            for number in self._grid.push_messages([message]):
+                if number:
+                    sent[number] = node
+        return sent
+
 
 def _message(kind: str, node: int, content: Outgoing, group: str, seconds: float) -> Message:
     records = RecordDict({BODY: ConfigRecord({BODY: content.body, RECORDS: list(content.records)})})
@@ -141,6 +159,8 @@ def _reply(message: Message) -> Reply | None:
     if message.has_error() or not message.has_content():
         return None
     try:
+        if set(message.content) - {BODY, VECTOR}:
+            return None
         fields = message.content[BODY]
         if not isinstance(fields, ConfigRecord) or set(fields) - {BODY, NAME, REFUSED}:
             return None

@@ -23,7 +23,9 @@ from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
+from ..data.template import encode_all
 from ..data.units import group
+from ..errors import UserError
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
 from ..training.adapter import LoraSettings, attach, schema_of
@@ -87,13 +89,28 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     """
     base, lora, schema = load(settings)
     homes = {name: space.nodes / name for name in corpus.organizations}
-    if not (space.server / "signatures.json").exists():
+    if not space.begun:
+        _require_fit(settings, corpus, base)
         for folder in (space.nodes, space.server, space.pooled):
             shutil.rmtree(folder, ignore_errors=True)
         space.nodes.mkdir()
         _set_up(settings, space, corpus, base, schema)
     charter = signatures.load_signed(space.server / "charter.yaml", space.server / "signatures.json")
     return Consortium(charter, homes, base, lora, schema)
+
+
+def _require_fit(settings: Settings, corpus: Corpus, base: BaseModel) -> None:
+    """Every record and test row makes tokens that fit into the context; said here, before any arm has run.
+
+    Raises:
+        UserError: one does not; it names whose.
+    """
+    parts = {**corpus.organizations, "the test set": corpus.test}
+    for name, records in parts.items():
+        try:
+            encode_all(records, base.tokenizer, settings.model.context_length)
+        except UserError as error:
+            raise UserError(f"{name}, {error.what}", error.mend) from None
 
 
 def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, schema: AdapterSchema) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..atomic import write_bytes
+from ..charter.charter import COORDINATOR
 from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10
@@ -58,7 +59,7 @@ def _from_files(settings: Settings) -> Corpus:
     organizations: dict[str, list[Record]] = {}
     for file in data.files:
         name = re.sub(r"[^a-z0-9-]+", "-", file.stem.lower()).strip("-")[:64]
-        if not name or name in organizations:
+        if not name or name in organizations or name == COORDINATOR:
             raise UserError(f"{file}: its name gives no organization a name of its own", "name each file differently")
         organizations[name] = read(file, data.form, columns)
     if data.test_file is None:
@@ -71,7 +72,10 @@ def _from_files(settings: Settings) -> Corpus:
             f"2 to {MOST_LABELS}",
             "use classification records (docs/limits.md)",
         )
-    check_labels([replace(record, label=record.answer) for record in test], labels)
+    try:
+        check_labels([replace(record, label=record.answer) for record in test], labels)
+    except UserError as error:
+        raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
     return Corpus(organizations, test, labels, "Your own files.")
 

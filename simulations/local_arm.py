@@ -5,6 +5,7 @@ the federation, so that what differs between the arms is who learns from whom.
 """
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class LocalTask:
     out: Path
     evaluate_every: int
 
+    def kept(self, number: int) -> Path:
+        """Where the adapter after round `number`, from 1, is kept; that of the last round says that all are."""
+        return self.out / f"{number:04d}.npy"
+
 
 def bench_of(path: Path) -> Workbench:
     """The workbench of a home, kept for the life of this process."""
@@ -71,7 +76,9 @@ def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
     schema = bench.trainer.schema
     batch = charter.privacy.sample_rate * bench.units
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
-    task.out.mkdir(parents=True, exist_ok=True)
+    # What an interrupted training left belongs to other noise.
+    shutil.rmtree(task.out, ignore_errors=True)
+    task.out.mkdir(parents=True)
     kept = []
     for number in range(1, charter.rounds + 1):
         contribution = strategy.local(bench.trainer, adapter, charter.privacy, batch, SystemRandomness())
@@ -82,7 +89,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
         adapter = moved
         tell(number, decode_metrics(metrics, charter.privacy)["loss"])
         if number % task.evaluate_every == 0 or number == charter.rounds:
-            _keep(strategy.published(adapter, state), task.out / f"{number:04d}.npy")
+            _keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)
     return kept
 

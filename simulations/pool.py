@@ -2,25 +2,23 @@
 
 import multiprocessing
 import queue
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.managers import SyncManager
 from typing import Any
 
 from rich.console import Console
 
+from ..errors import UserError
 from ..server.exchange import Interrupted
+from .interruption import StoppedError, follow_main_process, uninterrupted
 from .local_arm import LocalTask, train
 from .progress import local_progress
 
 POLL_SECONDS = 0.2
-
-
-class StoppedError(Exception):
-    """A worker saw the stop flag between two rounds."""
 
 
 def run_all(
@@ -42,13 +40,14 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     with _manager() as manager:
         news, flag = manager.Queue(), manager.Event()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt) as pool:
-            futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_main_process) as pool:
+            with uninterrupted():
+                futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
             with local_progress(console, ", ".join(tasks), rounds * len(tasks)) as advance:
                 _follow(futures, news, flag, advance, stop)
             if stop.is_set():
                 raise Interrupted
-            return {name: future.result() for name, future in futures.items()}
+            return _results(futures)
 
 
 def _follow(
@@ -63,6 +62,20 @@ def _follow(
     _drain(news, advance)
 
 
+def _results(futures: Mapping[str, Future[list[int]]]) -> dict[str, list[int]]:
+    """What all arms returned, or what the first that failed raised: the others only stopped because of it."""
+    failures = [error for future in futures.values() if (error := future.exception()) is not None]
+    for error in failures:
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a worker process was ended from outside, most likely for want of memory",
+                "set simulation.workers=1 or a smaller simulation.physical_batch_tokens",
+            ) from error
+        if not isinstance(error, StoppedError):
+            raise error
+    return {name: future.result() for name, future in futures.items()}
+
+
 def _drain(news: Any, advance: Any) -> None:
     wait = True
     while True:
@@ -75,6 +88,9 @@ def _drain(news: Any, advance: Any) -> None:
 
 
 def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
+    if flag.is_set():
+        raise StoppedError
+
     def tell(number: int, loss: float) -> None:
         news.put((name, number, loss))
         if flag.is_set():
@@ -83,16 +99,11 @@ def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
     return train(task, tell)
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches every process of the terminal; only the main one decides what it means."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 @contextmanager
 def _manager() -> Iterator[SyncManager]:
     manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
-    manager.start(_ignore_interrupt)
+    with uninterrupted():
+        manager.start(follow_main_process)
     try:
         yield manager
     finally:

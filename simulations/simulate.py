@@ -4,6 +4,7 @@ Each arm that has finished is kept in the run's folder, and the federation commi
 continues where it stood.
 """
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from rich.console import Console
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
+from ..errors import UserError
 from ..evaluation.generate import exact_match
 from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
@@ -48,17 +50,30 @@ def run(settings: Settings) -> Report:
     """
     console = Console()
     space = open_workspace(settings)
-    if space.report.exists():
+    done = _finished(settings, space)
+    if done is not None:
         console.print(f"{settings.run_dir} is finished; simulation.existing=fresh runs it again")
-        done = reports.read(space.report)
         console.print(result_table(done))
         return done
     with stoppable(console) as stop:
         try:
             return Simulation(settings, space, console, stop).finish()
         except Interrupted:
-            console.print(f"stopped; the same command continues in {settings.run_dir}")
+            console.print(f"stopped; simulation.existing=continue goes on in {settings.run_dir}")
             raise KeyboardInterrupt from None
+        except OSError as problem:
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = problem.filename or settings.run_dir
+            raise UserError(f"{place}: the disk is full", "free some space, then run the same again") from problem
+
+
+def _finished(settings: Settings, space: Workspace) -> Report | None:
+    """The report of a run that has nothing left to do; None where there is none, or an arm was added since."""
+    if not space.report.exists():
+        return None
+    done = reports.read(space.report)
+    return done if set(settings.simulation.arms) <= set(done.config["simulation"]["arms"]) else None
 
 
 class Simulation:
@@ -133,11 +148,10 @@ class Simulation:
         homes = {arm: home for arm, home in homes.items() if self._space.result(arm) is None}
         every, workers = self._settings.simulation.evaluate_every, self._settings.simulation.workers
         tasks = {arm: LocalTask(home, self._space.arms / arm, every) for arm, home in homes.items()}
-        kept = self._timed(
-            "local arms", lambda: run_all(tasks, self._settings.rounds, workers, self._console, self._stop)
-        )
-        for arm, numbers in kept.items():
-            points = [(number, np.load(tasks[arm].out / f"{number:04d}.npy")) for number in numbers]
+        untrained = {arm: task for arm, task in tasks.items() if not task.kept(self._settings.rounds).exists()}
+        self._timed("local arms", lambda: run_all(untrained, self._settings.rounds, workers, self._console, self._stop))
+        for arm, task in tasks.items():
+            points = [(int(file.stem), np.load(file)) for file in sorted(task.out.glob("*.npy"))]
             self._arm(arm, partial(self._measured, points, generate=arm == "pooled"))
 
     def _federated(self) -> None:
@@ -172,6 +186,8 @@ class Simulation:
         """Measure an arm that has no result yet, and keep it."""
         if self._space.result(name) is not None:
             return
+        if self._stop.is_set():
+            raise Interrupted
         result = self._timed("evaluation", measure)
         self._space.keep(name, result)
         self._console.print(f"{name}: accuracy {100 * result['accuracy']:.1f}%")
@@ -226,7 +242,8 @@ class Simulation:
             return work()
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - started
-            self._space.keep("seconds", self._seconds)
+            if self._space.begun:
+                self._space.keep("seconds", self._seconds)
 
 
 def _labelled(records: list[Record]) -> list[Record]:

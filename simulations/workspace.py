@@ -38,6 +38,15 @@ class Workspace:
         self.path = path.absolute()
 
     @property
+    def marker(self) -> Path:
+        return self.path / "settings.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a charter was signed; before that there is nothing that other settings could be mixed with."""
+        return (self.server / "signatures.json").exists()
+
+    @property
     def server(self) -> Path:
         return self.path / "server"
 
@@ -92,46 +101,58 @@ def open_workspace(settings: Settings) -> Workspace:
         UserError: the folder holds another run or something else, must not be touched, or the disk is nearly full.
     """
     space = Workspace(settings.run_dir)
-    marker = space.path / "settings.json"
-    if space.path.exists() and any(space.path.iterdir()):
-        _require_ours(space, marker)
-        existing = settings.simulation.existing
-        if existing == "refuse":
-            raise UserError(
-                f"{settings.run_dir}: holds a run already",
-                "set simulation.existing=continue or fresh, or another run_dir",
-            )
-        if existing == "fresh":
-            shutil.rmtree(space.path)
-        else:
-            _require_same(settings, marker)
     try:
+        if space.path.exists() and any(space.path.iterdir()):
+            _meet(settings, space)
+        free = shutil.disk_usage(_nearest(space.path)).free
+        if free < SMALLEST_DISK:
+            raise UserError(
+                f"{settings.run_dir}: {free / 1e9:.1f} GB free, a run needs {SMALLEST_DISK / 1e9:.0f} GB",
+                "free some space or set run_dir elsewhere",
+            )
         space.path.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(space.path).free
+        write_text(space.marker, settings.model_dump_json(indent=1, by_alias=True))
     except OSError as problem:
         raise UserError(
             f"{settings.run_dir}: {problem.strerror}", "set run_dir to a folder that you may write"
         ) from None
-    if free < SMALLEST_DISK:
-        raise UserError(
-            f"{settings.run_dir}: {free / 1e9:.1f} GB free, a run needs {SMALLEST_DISK / 1e9:.0f} GB",
-            "free some space or set run_dir elsewhere",
-        )
-    write_text(marker, settings.model_dump_json(indent=1, by_alias=True))
     return space
 
 
-def _require_ours(space: Workspace, marker: Path) -> None:
-    if not marker.is_file():
+def _meet(settings: Settings, space: Workspace) -> None:
+    """Continue, empty or refuse what lies in the folder."""
+    _require_ours(space)
+    existing = settings.simulation.existing
+    if existing == "refuse":
+        raise UserError(
+            f"{settings.run_dir}: holds a run already",
+            "set simulation.existing=continue or fresh, or another run_dir",
+        )
+    if existing == "fresh":
+        shutil.rmtree(space.path)
+    elif space.begun:
+        _require_same(settings, space.marker)
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next((folder for folder in (path, *path.parents) if folder.exists()), path)
+
+
+def _require_ours(space: Workspace) -> None:
+    """Nothing is emptied or written into that a run did not write: settings.json is a common name, its keys are not."""
+    try:
+        known = json.loads(space.marker.read_text())
+        ours = isinstance(known, dict) and set(known) >= {"run_dir", "rounds", "privacy", "secagg", "simulation"}
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
         raise UserError(f"{space.path}: not empty, and not a run of cotune", "set another run_dir")
 
 
 def _require_same(settings: Settings, marker: Path) -> None:
     """Continue only what was started: another configuration would mix two runs."""
-    try:
-        known = json.loads(marker.read_text())
-    except ValueError:
-        raise UserError(f"{marker}: not readable", "set simulation.existing=fresh to start over") from None
+    known = json.loads(marker.read_text())
     different = _first_difference(known, json.loads(settings.model_dump_json(by_alias=True)), ())
     if different:
         raise UserError(

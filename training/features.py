@@ -1,7 +1,8 @@
 """Hidden states below the first trained layer, computed once: those layers are frozen and no dropout is active.
 
-On a CPU this is most of the forward pass. The states live in a folder, readable by its owner only (they are derived
-from private records and can be inverted), and are mapped into memory rather than loaded.
+On a CPU this is most of the forward pass. What all rows begin with is computed and stored once for all of them. The
+states live in a folder, readable by its owner only (they are derived from private records and can be inverted), and are
+mapped into memory rather than loaded.
 """
 
 import hashlib
@@ -17,28 +18,32 @@ from numpy.typing import NDArray
 from .. import atomic
 from .batches import Row, collate, pack
 from .forward import StatesBelow
+from .prefix import PrefixedStates, prefixed_states, shared_length
 
 
 class Features:
     """The cached hidden states of a data set.
 
     Attributes:
-        path: the file, float32 [tokens of all rows but each row's last, hidden].
+        path: the file, float32 [n, hidden]: the shared prefix, then each row's own tokens but its last.
+        prefix: tokens of the shared prefix; 0 where there is none.
     """
 
-    def __init__(self, path: Path, states: NDArray[np.float32], lengths: Sequence[int], dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, lengths: Sequence[int], prefix: int, dtype: torch.dtype) -> None:
         self.path = path
-        self._states = states
-        self._starts = np.concatenate([[0], np.cumsum([length - 1 for length in lengths])])
+        self.prefix = prefix
+        self._states: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._starts = _starts(lengths, prefix)
         self._dtype = dtype
 
     def padded(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
         """Hidden states [B, T, hidden] of the rows, zero where padded."""
         spans = [(int(self._starts[row]), int(self._starts[row + 1])) for row in rows]
-        width = max(end - start for start, end in spans)
-        padded = np.zeros((len(rows), width, self._states.shape[1]), dtype=np.float32)
+        prefix, width = self.prefix, max(end - start for start, end in spans)
+        padded = np.zeros((len(rows), prefix + width, self._states.shape[1]), dtype=np.float32)
+        padded[:, :prefix] = self._states[:prefix]
         for row, (start, end) in enumerate(spans):
-            padded[row, : end - start] = self._states[start:end]
+            padded[row, prefix : prefix + end - start] = self._states[start:end]
         return torch.from_numpy(padded).to(device=device, dtype=self._dtype)
 
 
@@ -65,17 +70,28 @@ def cache_features(
         was written whole.
     """
     lengths = [len(example.tokens) for example in examples]
-    key = _key(below, examples, base_digest)
+    inputs = [example.tokens[:-1] for example in examples]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"states-{key[:32]}.npy"
-    if not _is_whole(path, sum(lengths) - len(lengths)):
-        _compute(path, below, examples, lengths, most_tokens, progress)
-    states = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Features(path, states, lengths, below.dtype)
+    # Without the prefix where the family cannot do with it: known only once the states are computed.
+    for prefix in sorted({shared_length(inputs), 0}, reverse=True):
+        path = folder / f"states-{_key(below, examples, base_digest, prefix)[:32]}.npy"
+        if _is_whole(path, int(_starts(lengths, prefix)[-1])):
+            return Features(path, lengths, prefix, below.dtype)
+    ends = [examples[min(range(len(lengths)), key=lengths.__getitem__)], examples[int(np.argmax(lengths))]]
+    states = prefixed_states(below, inputs, lambda way: way(collate(ends, below.device).inputs))
+    path = folder / f"states-{_key(below, examples, base_digest, states.length)[:32]}.npy"
+    _compute(path, states, examples, lengths, most_tokens, progress)
+    return Features(path, lengths, states.length, below.dtype)
 
 
-def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str) -> str:
-    content = hashlib.sha256(json.dumps([base_digest, below.layer, str(below.dtype), len(examples)]).encode())
+def _starts(lengths: Sequence[int], prefix: int) -> NDArray[np.int64]:
+    """Where each row's own tokens start in the file, and the file's length at the end: int64 [rows + 1]."""
+    return np.cumsum([prefix, *(length - 1 - prefix for length in lengths)], dtype=np.int64)
+
+
+def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, prefix: int) -> str:
+    facts = [base_digest, below.layer, str(below.dtype), len(examples), prefix]
+    content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
         content.update(np.ascontiguousarray(example.tokens, dtype="<i4").tobytes())
@@ -92,28 +108,29 @@ def _is_whole(path: Path, tokens: int) -> bool:
 
 def _compute(
     path: Path,
-    below: StatesBelow,
+    below: PrefixedStates,
     examples: Sequence[Row],
     lengths: Sequence[int],
     most_tokens: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write beside, then rename: a killed process leaves no file under the final name."""
-    starts = np.concatenate([[0], np.cumsum([length - 1 for length in lengths])]).astype(int)
+    starts, prefix, device = _starts(lengths, below.length), below.length, below.below.device
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "r+b") as file:
-            shape = (int(starts[-1]), below.hidden_size)
+            shape = (int(starts[-1]), below.below.hidden_size)
             np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])
             states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
+            states[:prefix] = below.states.float().cpu().numpy()
             done = 0
             for batch in pack([[row] for row in range(len(examples))], lengths, most_tokens, most_rows=4096):
-                hidden = below(collate([examples[row] for row in batch], below.device).inputs).float().cpu().numpy()
+                hidden = below.own(collate([examples[row] for row in batch], device).inputs).float().cpu().numpy()
                 for place, row in enumerate(batch):
-                    states[starts[row] : starts[row + 1]] = hidden[place, : lengths[row] - 1]
+                    states[starts[row] : starts[row + 1]] = hidden[place, : lengths[row] - 1 - prefix]
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(examples))

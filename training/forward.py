@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from ..errors import UserError
 from .batches import Batch
 from .layers import backbone, head_logits, slot, unsupported
+
+TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
+"""How far two ways to the same result may differ: reordered sums, relative to the largest value."""
 
 
 class _ReachedError(Exception):
@@ -33,15 +36,20 @@ class StatesBelow:
         self.hidden_size = int(model.config.hidden_size)
 
     @torch.no_grad()
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Token ids [B, T] to hidden states [B, T, hidden]."""
+    def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor:
+        """Token ids [B, T] to hidden states [B, T, hidden], behind what `past` holds."""
+        behind: dict[str, Any] = {"use_cache": False}
+        if past is not None:
+            start = past.get_seq_length()
+            positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)[None]
+            behind = {"use_cache": True, "past_key_values": past, "position_ids": positions}
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             raise _ReachedError(args[0] if args else kwargs["hidden_states"])
 
         handle = self._first.register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            backbone(self._model)(input_ids=inputs, use_cache=False)
+            backbone(self._model)(input_ids=inputs, **behind)
         except _ReachedError as reached:
             return reached.hidden
         finally:

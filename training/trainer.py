@@ -19,7 +19,7 @@ from .adapter import LoraSettings, attach, schema_of, set_flat
 from .base import BaseModel
 from .batches import Batch, collate, pack, row_losses
 from .features import Features, cache_features
-from .forward import FullForward, StatesBelow, TopForward, check_head, check_top, last_mlp_only
+from .forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_head, check_top, last_mlp_only
 from .per_unit import RowGradients, check_against_loop, unit_means
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 _NORM_SLACK = 1e-5
 # Memory for one physical batch of row gradients, in bytes.
 _GRADIENT_BYTES = 2**29
-# How far a batch and a single row may differ: reordered sums, relative to the largest value.
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +226,7 @@ class Trainer:
         """Checks on synthetic rows of three lengths, at a random adapter: at the first one B is zero and hides A."""
         model: Any = self.base.model
         generator = np.random.default_rng(0)
-        tolerance = _TOLERANCE[model.dtype]
+        tolerance = TOLERANCE[model.dtype]
         vocabulary = int(model.config.vocab_size)
         tokens = [generator.integers(1, vocabulary, length, dtype=np.int32) for length in (7, 12, 9)]
         synthetic = [_Synthetic(row, len(row) - 3) for row in tokens]

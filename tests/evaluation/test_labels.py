@@ -12,6 +12,7 @@ from cotune.errors import UserError
 from cotune.evaluation.labels import Evaluator
 from cotune.training.adapter import LoraSettings, attach, schema_of, set_flat
 from cotune.training.base import BaseModel
+from cotune.training.layers import decoder_layers
 from numpy.typing import NDArray
 
 MakeBase = Callable[[str], BaseModel]
@@ -60,6 +61,28 @@ def test_likelihoods_equal_the_slow_reference(
     expected = reference(base, rows, labels, first_only=labels == DISTINCT)
     np.testing.assert_allclose(found.log_likelihoods, expected, atol=2e-4)
     assert found.predictions == tuple(labels[place] for place in expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("labels", [DISTINCT, ALIKE])
+def test_what_all_prompts_begin_with_runs_once(
+    make_small_base: MakeBase, make_rows: MakeRows, top_lora: LoraSettings, family: str, labels: tuple[str, ...]
+) -> None:
+    base = make_small_base(family)
+    opening = (Message("system", "w1 w2 w3"), Message("user", "w4"), Message("assistant", labels[0]))
+    rows = [replace(row, prompt=opening + row.prompt) for row in make_rows(9, labels)]
+    widths: list[int] = []
+    layer = decoder_layers(base.model)[0]
+    handle = layer.register_forward_pre_hook(lambda _module, args: widths.append(args[0].shape[1]))
+    evaluator = Evaluator(base, top_lora, rows, labels, context_length=128, batch_tokens=64, cached=True)
+    handle.remove()
+    shared = evaluator._batches[0].inputs.shape[1] - widths[-len(evaluator._batches)]
+    assert shared >= 12  # template words and </s> included
+    adapter = random_adapter(base, top_lora)
+    found = evaluator.score(adapter).log_likelihoods
+    set_flat(attach(base, top_lora), adapter)
+    expected = reference(base, rows, labels, first_only=labels == DISTINCT)
+    np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
 def test_no_adapter_is_the_base_model(make_small_base: MakeBase, make_rows: MakeRows, top_lora: LoraSettings) -> None:

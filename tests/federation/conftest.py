@@ -1,0 +1,364 @@
+"""A consortium of four around a tiny random model, and a grid in this process that can lose and bend messages."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from cotune.charter import charter as charters
+from cotune.charter import policy as policies
+from cotune.charter import signatures, signing
+from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from cotune.charter.policy import Columns, Policy
+from cotune.client import app as client_app
+from cotune.client import participation
+from cotune.client import settings as nodes
+from cotune.client.home import Home
+from cotune.client.settings import NodeModel, NodeSettings
+from cotune.privacy.accounting import calibrate
+from cotune.privacy.ledger import Ledger
+from cotune.privacy.terms import PrivacyTerms
+from cotune.server import app as server_app
+from cotune.server import exchange, roll_call
+from cotune.server.exchange import Exchange
+from cotune.server.run_directory import RunDirectory
+from cotune.training.adapter import LoraSettings, attach, schema_of
+from cotune.training.base import BaseModel, ModelSource, load_base
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+NAMES = ("alder", "birch", "cedar", "dogwood")
+UNITS = 12
+DELTA = 1.0e-3
+KINDS = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
+Hook = Callable[[str, int, Message], Message | None]
+
+
+@cache
+def sigma(rounds: int) -> float:
+    return calibrate(8.0, DELTA, 0.5, rounds)
+
+
+class FastClock:
+    """Waiting costs no time: a sleep, or a look at the clock, moves it."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def monotonic(self) -> float:
+        self._ahead += 0.01
+        return self._ahead
+
+    def sleep(self, seconds: float) -> None:
+        self._ahead += max(seconds, 0.5)
+
+
+class FakeGrid(Grid):
+    """Hands every message to the client app at once; node id 101 + i is the home of member i.
+
+    `before` and `after` see (kind, member, message) and give what goes on, or None to lose it. `late` names
+    (kind, member) whose reply comes only when the next exchange has begun.
+    """
+
+    def __init__(self, homes: list[Path]) -> None:
+        self.homes = homes
+        self.online = list(range(len(homes)))
+        self.before: Hook = lambda kind, member, message: message
+        self.after: Hook = lambda kind, member, message: message
+        self.carried: list[tuple[str, int, Message]] = []
+        self.sent: list[tuple[str, int]] = []
+        self.unreachable: set[int] = set()
+        self._ready: dict[str, Message] = {}
+        self._app = client_app.build(lambda context: self.homes[int(context.node_config["partition-id"])])
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [101 + member for member in self.online]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [number for number in (self._push(message) for message in messages) if number is not None]
+
+    def _push(self, message: Message) -> str | None:
+        member, kind = message.metadata.dst_node_id - 101, message.metadata.message_type
+        if member in self.unreachable:
+            return None
+        number = str(uuid.uuid4())
+        message.metadata.__dict__["_message_id"] = number
+        self.sent.append((kind, member))
+        given = self.before(kind, member, message)
+        if given is None:
+            return number
+        reply = self.deliver(given, member)
+        self.carried.append((kind, member, reply))
+        returned = self.after(kind, member, reply)
+        if returned is not None:
+            self._ready[number] = returned
+        return number
+
+    def deliver(self, message: Message, member: int) -> Message:
+        context = Context(1, 101 + member, {"partition-id": member}, RecordDict(), {})
+        return self._app(message, context)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._ready.pop(number) for number in message_ids if number in self._ready]
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+@dataclass
+class Federation:
+    """Homes, keys, charter, grid and run folder; `run` is the server."""
+
+    charter: Charter
+    key: Any
+    homes: list[Home]
+    grid: FakeGrid
+    folder: Path
+    events: list[Any] = field(default_factory=list)
+    replies: list[tuple[str, Any]] = field(default_factory=list)
+    stop: Event = field(default_factory=threading.Event)
+
+    def run(self) -> RunDirectory:
+        directory = self.directory()
+        watched = Exchange(self.grid, self.stop, lambda kind, reply: self.replies.append((kind, reply)))
+        server_app.Run(self.charter, self.key, directory, watched, self.events.append).finish()
+        return directory
+
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.folder, self.charter.digest())
+
+    def lose(self, kind: str, *members: int, times: int = 1_000) -> None:
+        """The replies of some members to one kind of message never arrive, so many times each."""
+        left = dict.fromkeys(members, times)
+
+        def before(found: str, member: int, message: Message) -> Message | None:
+            if found == kind and left.get(member, 0) > 0:
+                left[member] -= 1
+                return None
+            return message
+
+        self.grid.before = before
+
+    def charges(self, member: int) -> list[Any]:
+        home = self.homes[member]
+        return Ledger(home.ledger).charges() if home.ledger.exists() else []
+
+    def refusals(self, kind: str = "train.round") -> list[str]:
+        return [reply.refused for found, reply in self.replies if found == kind and reply.refused]
+
+
+@dataclass
+class Forest:
+    """What every federation of a session shares: a base model in a folder, and trainers over the same records."""
+
+    folder: Path
+    base: BaseModel
+    benches: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"word{number}": number for number in range(3, 48)}}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Forest:
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=48,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    base = load_base(ModelSource(str(folder), None, None, None, None), folder, "cpu", "float32")
+    return Forest(folder, base)
+
+
+def _terms(enabled: bool, rounds: int) -> PrivacyTerms:
+    return PrivacyTerms(
+        enabled=enabled,
+        unit="patient",
+        epsilon=8.0,
+        delta=DELTA,
+        noise_multiplier=sigma(rounds) if enabled else 0.0,
+        max_grad_norm=1.0,
+        # Without privacy every unit is in every sample, so that a round can be repeated exactly.
+        sample_rate=0.5 if enabled else 1.0,
+        records_per_unit=1,
+        loss_cap=5.0,
+        metrics_weight=0.1,
+    )
+
+
+def _charter(forest: Forest, members: tuple[Member, ...], coordinator: str, rounds: int, enabled: bool) -> Charter:
+    lora = LoraSettings(2, 4.0, ("all-linear",), False, 0)
+    schema = schema_of(attach(forest.base, lora))
+    return Charter(
+        federation="forest",
+        epoch=0,
+        members=members,
+        coordinator=coordinator,
+        model=ModelTerms(
+            name="tiny",
+            base_digest=forest.base.digest,
+            tokenizer_digest=forest.base.tokenizer_digest,
+            rank=2,
+            alpha=4.0,
+            targets=("all-linear",),
+            rslora=False,
+            top_layers=0,
+            context_length=32,
+            schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),
+            schema_digest=schema.digest,
+            initial_seed=5,
+        ),
+        strategy=StrategyTerms(
+            target="cotune.strategies.dp_fedsgd.DPFedSGD",
+            settings={
+                "server_optimizer": "sgd",
+                "learning_rate": 0.1,
+                "momentum": 0.5,
+                "beta2": 0.9,
+                "stability": 1e-8,
+                "averaging": 0.5,
+            },
+        ),
+        rounds=rounds,
+        privacy=_terms(enabled, rounds),
+        secagg=SecAggTerms(lane_bits=21, range_sigmas=6.0, threshold=3, min_survivors=3, deadline_seconds=30.0),
+        not_before="2020-01-01T00:00:00Z",
+        not_after="2099-01-01T00:00:00Z",
+    )
+
+
+def _records(member: int) -> str:
+    rows = [
+        {"prompt": f"word{3 + (7 * member + row) % 40}", "answer": f"word{3 + row % 5} word9", "unit": f"u{row}"}
+        for row in range(UNITS)
+    ]
+    return "\n".join(json.dumps(row) for row in rows) + "\n"
+
+
+def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: dict[str, bytes]) -> None:
+    """Everything a node needs, in its home."""
+    data = home.path / "records.jsonl"
+    data.write_text(_records(member))
+    columns = Columns(prompt="prompt", answer="answer", unit="unit")
+    policies.save(
+        Policy(
+            data=data,
+            form="instruction",
+            columns=columns,
+            max_epsilon=8.0,
+            models=(forest.base.digest,),
+            min_members=3,
+            unit="patient",
+            allow_without_privacy=not charter.privacy.enabled,
+        ),
+        home.policy,
+    )
+    model = NodeModel(
+        name=str(forest.folder),
+        revision=None,
+        gguf_file=None,
+        package=None,
+        sha256=None,
+        device="cpu",
+        dtype="float32",
+    )
+    nodes.save(
+        NodeSettings(
+            name=NAMES[member],
+            model=model,
+            cache=home.path,
+            cache_features=False,
+            physical_batch_tokens=4096,
+            threads=1,
+        ),
+        home.settings,
+    )
+    charters.save(charter, home.charter)
+    signatures.save(signed, home.signatures)
+
+
+@pytest.fixture
+def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Federation]:
+    """found(rounds=2, enabled=True, change=lambda charter: charter): a federation of four."""
+    clock = FastClock()
+    monkeypatch.setattr(exchange, "time", clock)
+    monkeypatch.setattr(roll_call, "time", clock)
+    monkeypatch.setattr(roll_call, "HELLO_SECONDS", 1.0)
+    monkeypatch.setattr(roll_call, "AGAIN_SECONDS", 0.0)
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    _share_benches(forest, monkeypatch)
+
+    def build(
+        rounds: int = 2, enabled: bool = True, change: Callable[[Charter], Charter] = lambda charter: charter
+    ) -> Federation:
+        homes = [Home.create(tmp_path / name) for name in NAMES]
+        keys = [signing.new_key(home.identity) for home in homes]
+        coordinator = signing.new_key(tmp_path / "coordinator.key")
+        members = tuple(
+            Member(name=name, public_key=signing.public_hex(key), nominal_units=UNITS)
+            for name, key in zip(NAMES, keys, strict=True)
+        )
+        charter = change(_charter(forest, members, signing.public_hex(coordinator), rounds, enabled))
+        signed = {name: signing.sign_charter(charter, key) for name, key in zip(NAMES, keys, strict=True)}
+        signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
+        for member, home in enumerate(homes):
+            furnish(forest, home, member, charter, signed)
+        grid = FakeGrid([home.path for home in homes])
+        return Federation(charter, coordinator, homes, grid, tmp_path / "run")
+
+    return build
+
+
+def _share_benches(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real `prepare`, once a session for the same member and model: it takes most of a test's time."""
+    prepare = participation.prepare
+
+    def shared(charter: Charter, settings: NodeSettings, policy: Policy, features: Path) -> Any:
+        key = (policy.data.read_text(), charter.model.model_dump_json())
+        if key not in forest.benches:
+            forest.benches[key] = prepare(charter, settings, policy, features)
+        return forest.benches[key]
+
+    monkeypatch.setattr(participation, "prepare", shared)
+    monkeypatch.setattr(participation, "_BENCHES", {})

@@ -68,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _end(error, f"{error.format_message()}: see cotune --help", USER_ERROR, debug)
     except (click.Abort, KeyboardInterrupt) as error:
         _end(error, "stopped", INTERRUPTED, debug)
+    if code == INTERRUPTED and not debug:
+        # Typer turns Ctrl-C inside a verb into this code, without a word.
+        print("stopped", file=sys.stderr)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -183,7 +183,9 @@ class Member:
             raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
         return Expected(
             run=plan.run,
-            last=(chain.round, chain.attempt),
+            # The chain forgets a run when another begins; the journal does not. Without it a coordinator that goes back
+            # to an earlier run would get a second noised result for an attempt that the ledger has charged once.
+            last=max((chain.round, chain.attempt), self.journal.last(plan.run)),
             model_hash=model_hash(self.charter, adapter),
             schema_hash=self.charter.schema_hash(),
             dp_hash=self.charter.dp_hash(),

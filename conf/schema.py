@@ -80,6 +80,7 @@ class DataSettings(_Value):
     organizations: Count
     units_per_organization: Count | None
     dominance: Annotated[float, Field(ge=0, le=1)] | None
+    skew: Literal["label", "family"] | None
     test_rows: Count | None
     packing: bool
     rows_are_units: bool

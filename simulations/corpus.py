@@ -48,8 +48,9 @@ def _from_package(settings: Settings) -> Corpus:
         test_rows=settings.data.test_rows or 1,
         seed=settings.seed,
     )
-    build = icd10.build if settings.data.corpus == "icd10" else clauses.build
-    return build(folder, partition, pinned)
+    if settings.data.corpus == "icd10":
+        return icd10.build(folder, partition, pinned)
+    return clauses.build(folder, partition, pinned, settings.data.skew or "label")
 
 
 def _from_files(settings: Settings) -> Corpus:

@@ -46,9 +46,9 @@ def stoppable(console: Console) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def follow_main_process() -> None:
+def follow_main_process(*ignored: signal.Signals) -> None:
     """Ctrl-C reaches every process of the terminal; only the main one decides what it means, and takes us with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import queue
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -37,10 +38,9 @@ def run_all(
     """
     if not tasks:
         return {}
-    context = multiprocessing.get_context("spawn")
     with _manager() as manager:
         news, flag = manager.Queue(), manager.Event()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_main_process) as pool:
+        with _executor(workers) as pool:
             with uninterrupted():
                 futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
             with local_progress(console, ", ".join(tasks), rounds * len(tasks)) as advance:
@@ -59,6 +59,8 @@ def _follow(
         if stop.is_set() or failed:
             flag.set()
         _drain(news, advance)
+    # Where a worker was killed, all futures have failed, and the other workers still train.
+    flag.set()
     _drain(news, advance)
 
 
@@ -99,11 +101,17 @@ def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
     return train(task, tell)
 
 
+def _executor(workers: int) -> ProcessPoolExecutor:
+    """SIGTERM still ends a worker: it is how the executor ends the others where one was killed."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, follow_main_process, (signal.SIGINT,))
+
+
 @contextmanager
 def _manager() -> Iterator[SyncManager]:
     manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
     with uninterrupted():
-        manager.start(follow_main_process)
+        manager.start(follow_main_process, (signal.SIGINT, signal.SIGTERM))
     try:
         yield manager
     finally:

@@ -1,7 +1,8 @@
 """Clause types: a clause of a license -> one word for what it is about, as in LEDGAR (Tuggener et al., 2020).
 
 The texts are those of the ScanCode LicenseDB as the package `licensedcode-data` carries it. A clause's label comes from
-its heading, which is cut from the text. Firms differ in the license family that dominates. The test set is split by
+its heading, which is cut from the text. Firms differ in the clause types, or in the license
+family, that dominate. The test set is split by
 document family, and training clauses that nearly repeat a test clause are dropped.
 """
 
@@ -9,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -21,6 +23,7 @@ from .examples import opening
 from .neighbors import without_near
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
 
+Skew = Literal["label", "family"]
 SYSTEM = "Clause type?"
 # Turns before every clause that show the form of an answer, written by hand.
 EXAMPLES = (
@@ -33,7 +36,7 @@ EXAMPLES = (
 )
 OPENING = opening(SYSTEM, EXAMPLES)
 MIN_WORDS = 25
-MAX_WORDS = 64  # near 90 tokens
+MAX_WORDS = 40  # near 55 tokens
 ROWS_PER_KIN = 6
 MIN_ROWS_PER_LABEL = 30
 SIMILARITY = 0.6
@@ -53,13 +56,15 @@ FAMILIES = {
 }
 
 
-def build(package_folder: Path, partition: Partition, package: PinnedPackage | None = None) -> Corpus:
+def build(package_folder: Path, partition: Partition, package: PinnedPackage | None, skew: Skew) -> Corpus:
     """Deal the license clauses to law firms.
 
     Args:
         package_folder: the unpacked wheel of `licensedcode-data`.
         partition: how to deal it.
         package: the wheel's pin, for the data card.
+        skew: what firms differ in. "label": each has a practice, a group of clause types that dominates; the clauses of
+            one document may then lie at several firms. "family": the license family of their documents.
 
     Returns:
         A corpus whose unit is the document (the matter); `units.each_row` makes each clause its own unit.
@@ -70,6 +75,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     Guarantees: the same folder and partition give the same corpus; no document family is on both sides of the split.
     """
     bundles = _frequent(_distinct(list(documents(package_folder))))
+    if skew == "label":
+        bundles = [Bundle((row,), row.label, bundle.kin) for bundle in bundles for row in bundle.rows]
     groups = theme_groups(bundles, partition.organizations)
     names = [f"firm-{index + 1}" for index in range(partition.organizations)]
     training, held = hold_out(bundles, groups, partition, ROWS_PER_KIN)
@@ -80,9 +87,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     labels = tuple(label for label, _ in headings.RULES if label in present)
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
-    return Corpus(
-        organizations, test, labels, _card(organizations, test, labels, dominant, dropped, partition, package)
-    )
+    card = _card(organizations, test, labels, dominant, dropped, partition, package, skew)
+    return Corpus(organizations, test, labels, card)
 
 
 def documents(package_folder: Path) -> Iterator[Bundle]:
@@ -174,6 +180,7 @@ def _card(
     dropped: int,
     partition: Partition,
     package: PinnedPackage | None,
+    skew: Skew,
 ) -> str:
     themes = "\n".join(f"- {name}: {', '.join(group)}" for name, group in dominant.items())
     matters = "\n".join(
@@ -196,9 +203,10 @@ def _card(
   fewer than {MIN_ROWS_PER_LABEL} rows.
 - Known noise: a label is what the heading says; a clause may also speak of other things, and neighbors such as "grant",
   "restrictions" and "distribution" overlap. Near-duplicates within training stay: firms share boilerplate, as in life.
+- Firms differ in {"their practice (clause types)" if skew == "label" else "the license family of their documents"}.
 - Dealt with dominance {partition.dominance} and seed {partition.seed}.
 
-## Dominant families
+## What dominates
 
 {themes}
 

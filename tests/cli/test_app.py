@@ -157,3 +157,14 @@ def _record_runs(monkeypatch: pytest.MonkeyPatch) -> list:
     monkeypatch.setitem(sys.modules, "cotune.simulations.simulate", fake)
     monkeypatch.setattr("cotune.simulations.simulate", fake, raising=False)
     return seen
+
+
+def test_ctrl_c_inside_a_verb_is_one_line_and_130(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer answers it first; what a person sees must be the same."""
+
+    def interrupted(settings: object) -> None:
+        raise KeyboardInterrupt
+
+    _record_runs(monkeypatch)
+    monkeypatch.setattr(sys.modules["cotune.simulations.simulate"], "run", interrupted)
+    assert run("simulate") == (130, "", "stopped\n")

@@ -20,7 +20,7 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
         (("privacy.epsilon=null",), "without privacy.epsilon", ("privacy.epsilon=3",)),
         (("privacy.trust=honest_majority",), "not available yet", ()),
         (("privacy.trust=honest_majority", "strategy=fedavg"), "several local steps", ("strategy=fedavg",)),
-        (("privacy.delta=0.000126",), "1/(10 n)", ("privacy.delta=0.000125",)),
+        (("privacy.delta=0.000126",), "1/(10 n)", ("privacy.delta=0.0001",)),
         (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
         (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),
         (("strategy=flora", "secagg=none"), "without secure aggregation", ()),

@@ -18,7 +18,7 @@ PACKAGE = PinnedPackage(
 
 def test_firms_documents_and_labels(licenses: Write, tmp_path: Path) -> None:
     pytest.importorskip("datasketch")
-    corpus = clauses.build(licenses(tmp_path, 16), Partition(4, 0, 0.8, 32, 1), PACKAGE)
+    corpus = clauses.build(licenses(tmp_path, 16), Partition(4, 0, 0.8, 32, 1), PACKAGE, "family")
     assert corpus.labels == ("export", "liability", "termination", "law")
     units = {name: {row.unit for row in rows} for name, rows in corpus.organizations.items()}
     tested = {row.unit for row in corpus.test}
@@ -61,8 +61,17 @@ def test_other_languages_and_unknown_categories_are_left_out(licenses: Write, tm
 @pytest.mark.slow
 def test_the_real_package(tmp_path: Path) -> None:
     folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))
-    corpus = clauses.build(folder, Partition(4, 500, 0.8, 400, 1), PACKAGE)
+    corpus = clauses.build(folder, Partition(4, 500, 0.8, 400, 1), PACKAGE, "family")
     assert len(corpus.labels) >= 25
     assert [len(rows) for rows in corpus.organizations.values()] == [500] * 4
     assert len(corpus.test) == 400
-    assert all(25 <= len(row.prompt[-1].content.split()) <= 64 for row in corpus.test)
+    assert all(25 <= len(row.prompt[-1].content.split()) <= clauses.MAX_WORDS for row in corpus.test)
+
+
+def test_skew_by_label_gives_each_firm_a_practice(licenses: Write, tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    corpus = clauses.build(licenses(tmp_path, 16), Partition(4, 0, 0.8, 32, 1), PACKAGE, "label")
+    for name, rows in corpus.organizations.items():
+        own = {row.label for row in corpus.test if row.group == name}
+        assert sum(row.label in own for row in rows) >= 0.7 * len(rows)
+    assert "practice" in corpus.card

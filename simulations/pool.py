@@ -41,8 +41,7 @@ def run_all(
     with _manager() as manager:
         news, flag = manager.Queue(), manager.Event()
         with _executor(workers) as pool:
-            with uninterrupted():
-                futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
+            futures = _submit(pool, tasks, news, flag)
             with local_progress(console, ", ".join(tasks), rounds * len(tasks)) as advance:
                 _follow(futures, news, flag, advance, stop)
             if stop.is_set():
@@ -64,15 +63,33 @@ def _follow(
     _drain(news, advance)
 
 
+def _submit(
+    pool: ProcessPoolExecutor, tasks: Mapping[str, LocalTask], news: Any, flag: Any
+) -> dict[str, Future[list[int]]]:
+    try:
+        with uninterrupted():
+            futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
+            # A submission wakes the executor before it starts a worker: without one more, the death of the worker
+            # started last would go unnoticed until another one has finished.
+            pool.submit(int)
+    except BrokenProcessPool as error:
+        raise _killed() from error
+    return futures
+
+
+def _killed() -> UserError:
+    return UserError(
+        "a worker process was ended from outside, most likely for want of memory",
+        "set simulation.workers=1 or a smaller simulation.physical_batch_tokens",
+    )
+
+
 def _results(futures: Mapping[str, Future[list[int]]]) -> dict[str, list[int]]:
     """What all arms returned, or what the first that failed raised: the others only stopped because of it."""
     failures = [error for future in futures.values() if (error := future.exception()) is not None]
     for error in failures:
         if isinstance(error, BrokenProcessPool):
-            raise UserError(
-                "a worker process was ended from outside, most likely for want of memory",
-                "set simulation.workers=1 or a smaller simulation.physical_batch_tokens",
-            ) from error
+            raise _killed() from error
         if not isinstance(error, StoppedError):
             raise error
     return {name: future.result() for name, future in futures.items()}

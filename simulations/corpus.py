@@ -13,7 +13,7 @@ from ..data.corpora import clauses, icd10
 from ..data.corpora.partition import Corpus, Partition
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
-from ..data.records import Record, check_labels
+from ..data.records import PLAIN, Record, check_labels
 from ..data.units import each_row
 from ..errors import UserError
 
@@ -92,12 +92,19 @@ def _require_disjoint(organizations: dict[str, list[Record]], test: list[Record]
             )
 
 
+def _prompt(record: Record) -> str | list[dict[str, str]]:
+    """A completion's text, or the turns of a conversation."""
+    if record.prompt[0].role == PLAIN:
+        return record.prompt[0].content
+    return [{"role": message.role, "content": message.content} for message in record.prompt]
+
+
 def write_records(records: list[Record], path: Path) -> None:
     """Write records as the JSONL that `data.files.read` takes with `COLUMNS`; 0600, since they are private."""
     lines = (
         json.dumps(
             {
-                "prompt": [{"role": message.role, "content": message.content} for message in record.prompt],
+                "prompt": _prompt(record),
                 "answer": record.answer,
                 "unit": record.unit,
                 "label": record.label,

@@ -66,8 +66,8 @@ def cache_features(
         progress: called with (rows done, rows in all).
 
     Guarantees:
-        A file is found again only for the same base, the same tokens, the same layer and number format, and only if it
-        was written whole.
+        A file is found again only for the same base, the same tokens, the same layer and number format, and only if its
+        bytes are those that were written; else it is computed again.
     """
     lengths = [len(example.tokens) for example in examples]
     inputs = [example.tokens[:-1] for example in examples]
@@ -100,10 +100,21 @@ def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, prefix: 
 
 def _is_whole(path: Path, tokens: int) -> bool:
     try:
+        if _checksum_file(path).read_text() != _checksum(path):
+            return False
         states = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return False
     return states.ndim == 2 and len(states) == tokens and states.dtype == np.float32
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
 
 
 def _compute(
@@ -136,8 +147,10 @@ def _compute(
                     progress(done, len(examples))
             states.flush()
             os.fsync(file.fileno())
+        checksum = _checksum(beside)
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    atomic.sync_folder(path.parent)
+    # Last: states without their checksum do not count as whole.
+    atomic.write_text(_checksum_file(path), checksum, 0o600)

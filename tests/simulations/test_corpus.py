@@ -75,3 +75,14 @@ def test_what_is_written_is_read_back(place: Any, tmp_path: Path, rows: Callable
 
 def _columns() -> Columns:
     return Columns(prompt="prompt", answer="answer", unit="unit", messages=None, system=None, label=None)
+
+
+@pytest.mark.parametrize("form", ["instruction", "completion"])
+def test_records_come_back_from_a_home_as_they_were(form: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.jsonl"
+    source.write_text('{"prompt": "a cough", "answer": "lung", "unit": "p1"}\n')
+    columns = Columns(prompt="prompt", answer="answer", unit="unit", messages=None, system=None, label=None)
+    records = read(source, form, columns)
+    write_records(records, tmp_path / "home.jsonl")
+    assert read(tmp_path / "home.jsonl", form, Columns(**COLUMNS.model_dump())) == records
+    assert (tmp_path / "home.jsonl").stat().st_mode & 0o777 == 0o600

@@ -22,7 +22,9 @@ from .documents import Document, Hex32, Line, Moment, Name, parse_moment
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, lt=2**32)]
 Positive = Annotated[float, Field(gt=0, lt=1e12)]
-Scalar = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | Annotated[str, Field(max_length=200)]
+# A word: what is shown before it is signed holds no terminal codes, and nothing that Hydra would interpolate.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{0,200}$")]
+Scalar = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | Word
 Shape = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=4)]
 Tensor = Annotated[tuple[Line, Shape], Field(strict=False)]
 
@@ -72,10 +74,13 @@ class ModelTerms(Document):
 
 
 class StrategyTerms(Document):
-    """The strategy's class, which must be one of the product's own, and its settings."""
+    """The strategy's class, which must be one of the product's own, and its settings.
 
-    target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Za-z0-9]{1,64}$")]
-    settings: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")], Scalar], Field(max_length=64)]
+    No setting begins with an underscore: Hydra would take `_target_` among them for the class to call.
+    """
+
+    target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Z][A-Za-z0-9]{0,63}$")]
+    settings: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Scalar], Field(max_length=64)]
 
 
 class SecAggTerms(Document):

@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _end(error: BaseException, text: str, code: int, debug: bool) -> None:
     if debug:
         raise error
-    line = " ".join(text.split())
+    # A column's or a model's name may hold terminal codes.
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     print(f"error: {line}" if code == USER_ERROR else line, file=sys.stderr)
     raise SystemExit(code)

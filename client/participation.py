@@ -179,6 +179,10 @@ class Member:
             raise Refusal("plan.adapter", "the adapter has another size than the charter's", "update the coordinator")
         check_finite(adapter, "the coordinator's adapter")
         encoding = encoding_of(self.charter, self.strategy, schema, plan.round)
+        agreed = self.charter.secagg
+        if (plan.threshold, plan.min_survivors) != (agreed.threshold, agreed.min_survivors):
+            # The roster's own rules hold whatever is agreed; members may have agreed on more.
+            raise Refusal("plan.secagg", "the plan opens sums sooner than the charter", "update the coordinator")
         if plan.round >= self.charter.rounds:
             raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
         return Expected(

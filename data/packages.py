@@ -7,6 +7,7 @@ PIP_NO_INDEX=1).
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,9 @@ from .wheels import unpack
 
 MANIFEST = ".cotune-manifest.json"
 _DOWNLOAD_SECONDS = 1800
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.!+]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,22 @@ class PinnedPackage:
     Attributes:
         name, version: as PyPI knows them.
         sha256: hex digest of the wheel file.
+
+    Raises:
+        UserError: a field is of another form. A release names its package, and to pip a name can be an option or an
+            address, whose code pip would run.
     """
 
     name: str
     version: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        parts = ((_NAME, self.name), (_VERSION, self.version), (_SHA256, self.sha256))
+        if not all(form.fullmatch(part) for form, part in parts):
+            raise UserError(
+                f"{self.name[:60]!r} {self.version[:60]!r} is no pinned package", "give name, version, sha256"
+            )
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"

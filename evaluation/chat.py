@@ -102,11 +102,16 @@ def open_release(folder: Path, cache: Path, device: str, dtype: str, new_tokens:
     return Chat(model, base.tokenizer, config, new_tokens)
 
 
+def _visible(text: str) -> str:
+    """Text of a release or a model without terminal codes; rich lets escape sequences through."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+
+
 def show(console: Console, prompt: str, answers: tuple[str, str]) -> None:
     """Print base and tuned answers side by side."""
     width = max(20, (console.width - 2) // 2)
     panels = [
-        Panel(Text(answer or "(nothing)"), title=title, title_align="left", width=width, border_style=style)
+        Panel(Text(_visible(answer) or "(nothing)"), title=title, title_align="left", width=width, border_style=style)
         for title, answer, style in (("base", answers[0], "dim"), ("tuned", answers[1], "green"))
     ]
     console.print(Text(f"> {prompt}", style="bold"), soft_wrap=True)
@@ -121,9 +126,9 @@ def talk(chat: Chat, console: Console, read: Callable[[], str] | None = None) ->
         console: where to print.
         read: returns the next prompt, raises EOFError at the end; None asks on the console.
     """
-    console.print(Text(f"{chat.config.federation}: base and tuned side by side. Ctrl-D or exit ends.", style="dim"))
+    console.print(Text(f"{_visible(chat.config.federation)}: base and tuned side by side. Ctrl-D or exit ends.", style="dim"))
     if chat.config.example_prompt:
-        console.print(Text(f"Try: {chat.config.example_prompt}", style="dim"), soft_wrap=True)
+        console.print(Text(f"Try: {_visible(chat.config.example_prompt)}", style="dim"), soft_wrap=True)
     ask = read if read is not None else lambda: console.input("[bold]prompt>[/] ")
     while True:
         try:

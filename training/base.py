@@ -163,7 +163,7 @@ def _parameters(folder: Path, name: str) -> int:
 
 def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{name} has no usable tokenizer", "add its tokenizer files to the folder") from error
     if not tokenizer.chat_template:
@@ -173,7 +173,9 @@ def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
 
 def _model(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    # Without a word on code that comes with a model, transformers asks at the terminal whether to run it.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options |= {"use_safetensors": True, "output_loading_info": True}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

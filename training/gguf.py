@@ -78,7 +78,7 @@ def _build(file: Path, digest: str, folder: Path) -> None:
 
 
 def _dequantize(file: Path, folder: Path) -> None:
-    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)

@@ -66,7 +66,7 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise UserError(f"{path}: no such node", "create it with `cotune keys new` and a signed charter")
+            raise UserError(f"{path}: no such node", "give the folder of an organization's node")
         if path.stat().st_mode & 0o077:
             raise UserError(f"{path}: other users may read this folder", f"run `chmod 700 {path}`")
         self.path = path

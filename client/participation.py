@@ -182,7 +182,9 @@ class Member:
         agreed = self.charter.secagg
         if (plan.threshold, plan.min_survivors) != (agreed.threshold, agreed.min_survivors):
             # The roster's own rules hold whatever is agreed; members may have agreed on more.
-            raise Refusal("plan.secagg", "the plan opens sums sooner than the charter", "update the coordinator")
+            raise Refusal(
+                "plan.secagg", "the plan opens sums on other terms than the charter", "update the coordinator"
+            )
         if plan.round >= self.charter.rounds:
             raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
         return Expected(

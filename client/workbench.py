@@ -4,6 +4,7 @@ Loading takes tens of seconds, a round a few; a process that lives on keeps one 
 is shared between the homes of one process, so that a simulation of many nodes holds it once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import Trainer
 from .settings import NodeModel, NodeSettings
 
+Progress = Callable[[str, int, int], None]
 _BASES: dict[str, BaseModel] = {}
 
 
@@ -61,7 +63,9 @@ def lora_of(charter: Charter) -> LoraSettings:
     return LoraSettings(model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers)
 
 
-def prepare(charter: Charter, settings: NodeSettings, policy: Policy, features: Path) -> Workbench:
+def prepare(
+    charter: Charter, settings: NodeSettings, policy: Policy, features: Path, progress: Progress | None = None
+) -> Workbench:
     """Load everything that training needs.
 
     Args:
@@ -69,6 +73,8 @@ def prepare(charter: Charter, settings: NodeSettings, policy: Policy, features: 
         settings: the node's own.
         policy: where the records are and how to read them.
         features: folder for cached hidden states.
+        progress: called with (what, done, of) after each physical batch, of features or of a step. What it raises ends
+            the work.
 
     Raises:
         UserError: the data cannot be read, or the model is not the charter's.
@@ -80,7 +86,7 @@ def prepare(charter: Charter, settings: NodeSettings, policy: Policy, features: 
     examples = encode_all(records, base.tokenizer, charter.model.context_length)
     units = group(examples)
     folder = features if settings.cache_features and charter.model.top_layers > 0 else None
-    trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder)
+    trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder, progress)
     if trainer.schema.digest != charter.model.schema_digest:
         raise WrongModelError(
             "the adapter that this model gets differs from the charter's", "install the agreed cotune"

@@ -126,7 +126,9 @@ def talk(chat: Chat, console: Console, read: Callable[[], str] | None = None) ->
         console: where to print.
         read: returns the next prompt, raises EOFError at the end; None asks on the console.
     """
-    console.print(Text(f"{_visible(chat.config.federation)}: base and tuned side by side. Ctrl-D or exit ends.", style="dim"))
+    console.print(
+        Text(f"{_visible(chat.config.federation)}: base and tuned side by side. Ctrl-D or exit ends.", style="dim")
+    )
     if chat.config.example_prompt:
         console.print(Text(f"Try: {_visible(chat.config.example_prompt)}", style="dim"), soft_wrap=True)
     ask = read if read is not None else lambda: console.input("[bold]prompt>[/] ")

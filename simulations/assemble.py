@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from ..atomic import write_bytes
 from ..charter.charter import Charter
 from ..client.workbench import source_of
 from ..conf.schema import Settings
@@ -141,8 +142,8 @@ def _facts(
     private = charter.privacy.enabled
     example = corpus.test[0].prompt
     transcript = space.server / _TRANSCRIPT
-    transcript.write_bytes(
-        b"".join(len(done.record).to_bytes(4, "big") + done.record for done in rounds if done.record)
+    write_bytes(
+        transcript, b"".join(len(done.record).to_bytes(4, "big") + done.record for done in rounds if done.record)
     )
     return ReleaseFacts(
         federation=charter.federation,

@@ -47,22 +47,24 @@ class LocalTask:
         return self.out / f"{number:04d}.npy"
 
 
-def bench_of(path: Path) -> Workbench:
-    """The workbench of a home, kept for the life of this process."""
+def bench_of(path: Path, pulse: Callable[[], None]) -> Workbench:
+    """The workbench of a home, kept for the life of this process with the first `pulse` that it was asked for."""
     key = str(path)
     if key not in _BENCHES:
         home = Home(path)
         charter = signatures.load_signed(home.charter, home.signatures)
-        _BENCHES[key] = prepare(charter, nodes.load(home.settings), policies.load(home.policy), home.cache)
+        settings, policy = nodes.load(home.settings), policies.load(home.policy)
+        _BENCHES[key] = prepare(charter, settings, policy, home.cache, lambda _what, _done, _of: pulse())
     return _BENCHES[key]
 
 
-def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
+def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[], None]) -> list[int]:
     """Train an arm from the first adapter to the charter's last round.
 
     Args:
         task: which.
         tell: called after each round with its number, from 1, and its noised loss.
+        pulse: called after each physical batch; what it raises ends the training.
 
     Returns:
         The rounds, from 1, whose adapters are in `task.out` as NUMBER.npy.
@@ -72,7 +74,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None]) -> list[int]:
     """
     home = Home(task.home)
     charter = signatures.load_signed(home.charter, home.signatures)
-    bench, strategy = bench_of(task.home), strategy_of(charter)
+    bench, strategy = bench_of(task.home, pulse), strategy_of(charter)
     schema = bench.trainer.schema
     batch = charter.privacy.sample_rate * bench.units
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)

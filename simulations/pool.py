@@ -28,7 +28,8 @@ def run_all(
     """Train several arms at a time.
 
     Args:
-        tasks: name -> task. rounds: of each. workers: processes. stop: ends all of them after their current round.
+        tasks: name -> task. rounds: of each. workers: processes.
+        stop: ends all of them after their current physical batch.
 
     Returns:
         name -> the rounds whose adapters were kept.
@@ -107,15 +108,16 @@ def _drain(news: Any, advance: Any) -> None:
 
 
 def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
-    if flag.is_set():
-        raise StoppedError
-
-    def tell(number: int, loss: float) -> None:
-        news.put((name, number, loss))
+    def pulse() -> None:
         if flag.is_set():
             raise StoppedError
 
-    return train(task, tell)
+    def tell(number: int, loss: float) -> None:
+        news.put((name, number, loss))
+        pulse()
+
+    pulse()
+    return train(task, tell, pulse)
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:

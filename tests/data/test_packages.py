@@ -180,3 +180,12 @@ def test_no_links_no_twins_no_bombs_no_broken_archives(tmp_path: Path, monkeypat
     monkeypatch.undo()
     assert not (tmp_path / "out").exists()
     refused(GOOD.replace(b"hello", b"hullo"), "damaged archive")
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("-rhttps://example.org/r.txt?", "1"), ("x @ https://example.org/x.tar.gz", "1"), ("../x", "1"), ("x", "1 -i y")],
+)
+def test_what_pip_would_take_for_more_than_a_name_is_refused(name: str, version: str) -> None:
+    with pytest.raises(UserError, match="no pinned package"):
+        PinnedPackage(name, version, "0" * 64)

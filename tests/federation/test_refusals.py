@@ -72,6 +72,8 @@ def test_a_good_plan_is_taken(found: Callable) -> None:
         ({"cohort": (0, 1, 2)}, "plan.cohort"),
         ({"threshold": 2}, "plan.threshold"),
         ({"min_survivors": 2}, "plan.min_survivors"),
+        ({"min_survivors": 4}, "plan.secagg"),
+        ({"threshold": 4, "min_survivors": 4}, "plan.secagg"),
         ({"deadline": 1}, "plan.deadline"),
         ({"round": 2}, "plan.rounds"),
     ],

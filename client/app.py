@@ -20,6 +20,7 @@ from ..charter import messages as wire
 from ..errors import UserError
 from ..secagg.refused import Refused
 from .home import Home
+from .node_log import keep_log
 from .participation import Member
 
 log = logging.getLogger("cotune.client")
@@ -38,7 +39,7 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
 
     def answer(handler: Callable[[Member, Message], RecordDict]) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:
-            return Message(_guarded(handler, message, home_of(context)), reply_to=message)
+            return Message(_guarded(handler, message, lambda: home_of(context)), reply_to=message)
 
         return handle
 
@@ -52,18 +53,21 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
     return app
 
 
-def _guarded(handler: Callable[[Member, Message], RecordDict], message: Message, path: Path) -> RecordDict:
+def _guarded(
+    handler: Callable[[Member, Message], RecordDict], message: Message, path: Callable[[], Path]
+) -> RecordDict:
     """The handler's content, or the code of what went wrong."""
     kind = message.metadata.message_type
     try:
-        home = Home(path)
+        home = Home(path())
+        keep_log(home.log)
         with home.locked():
             return handler(Member(home), message)
     except (UserError, Refused) as refusal:
-        log.warning("%s: %s refused: %s", path.name, kind, refusal)
+        log.warning("%s refused: %s", kind, refusal)
         code = getattr(refusal, "code", "error.node")
     except Exception:
-        log.exception("%s: %s failed", path.name, kind)
+        log.exception("%s failed", kind)
         code = "error.internal"
     return _content(b"", refused=code if _CODE.fullmatch(code) else "error.node")
 

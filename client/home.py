@@ -109,6 +109,10 @@ class Home:
         return self.path / "ledger.sqlite"
 
     @property
+    def log(self) -> Path:
+        return self.path / "node.log"
+
+    @property
     def journal(self) -> Path:
         return self.path / "journal"
 

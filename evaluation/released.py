@@ -4,7 +4,9 @@ The coordinator writes it (server/release.py); chat and later tools read it with
 parsing, hashes of every file that is used.
 """
 
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -19,6 +21,7 @@ from ..training.schema import AdapterSchema
 
 RELEASE_CONFIG: Final = "cotune.json"
 LARGEST_CONFIG: Final = 16 * 2**20
+LARGEST_FILE: Final = 16 * 2**30
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Role = Annotated[str, Field(pattern=r"^(system|user|assistant)$")]
@@ -126,7 +129,10 @@ def read_release(folder: Path) -> Released:
 
 
 def digest_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+    """Hex SHA-256 of a regular file of at most 16 GB, read in pieces. Raises OSError."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
+        raise OSError(errno.EINVAL, "not a regular file, or too large")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -146,6 +146,7 @@ class Run:
             log.error(
                 "round %d attempt %d failed: %s; refusals: %s", number, attempt_number, refusal, answers or "none"
             )
+            self._folder.note(Noted(number, attempt_number, signing=False, trained=attempt.seen.trained))
             self._raise_if_final(number, attempt.seen)
             return False
         for index in attempt.seen.trained:
@@ -192,17 +193,28 @@ class Run:
                 f"round {number + 1}: the sum left the adapter unmoved or not finite",
                 "lower the learning rate; the round before is kept",
             )
-        values = self._values(before, total, seen, length)
+        values = self._values(number, before, total, seen, length)
         done = Committed(number, adapter, state, total.head.hex(), names, values, total.record)
         self._folder.commit(done)
         self._tell(number, "done", done, total.survivors)
 
-    def _values(self, before: Committed, total: RoundSum, seen: Attempted, length: int) -> dict[str, Any]:
+    def _charged(self, number: int, seen: Attempted) -> set[int]:
+        """Who spent this round's budget: whoever trained in the attempt that succeeded or in one that failed.
+
+        An attempt that a killed server left without a note of its end counts for everybody.
+        """
+        noted = self._folder.attempts(number)
+        ended = {attempt.attempt: attempt.trained for attempt in noted if attempt.trained is not None}
+        earlier = {attempt.attempt for attempt in noted} - {max(attempt.attempt for attempt in noted)}
+        everybody = tuple(range(len(self._names)))
+        return set(seen.trained).union(*(ended.get(attempt, everybody) for attempt in earlier))
+
+    def _values(self, number: int, before: Committed, total: RoundSum, seen: Attempted, length: int) -> dict[str, Any]:
         """What the round showed: sums and public facts."""
         terms = self._charter.privacy
         metrics = decode_metrics(total.values[length : length + len(METRICS)], terms)
         trained: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
-        for index in seen.trained:
+        for index in self._charged(number, seen):
             trained[self._names[index]] = trained.get(self._names[index], 0) + 1
         return {
             "loss": _finite(metrics["loss"]),

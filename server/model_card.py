@@ -1,6 +1,7 @@
 """The model card of a release: a README in the form that model hubs read (YAML header, Markdown)."""
 
 import json
+import shlex
 
 from .privacy_statement import DOES_NOT_COVER, statement_sentence
 from .release_facts import ReleaseFacts
@@ -79,7 +80,7 @@ def _training(facts: ReleaseFacts) -> str:
 def _loading(facts: ReleaseFacts) -> str:
     turns = [{"role": role, "content": content} for role, content in facts.preamble]
     preamble = f"\nBefore every training prompt stood these turns:\n\n    {json.dumps(turns)}\n"
-    example = f" --prompt {json.dumps(facts.example_prompt)}" if facts.example_prompt else ""
+    example = f" --prompt {shlex.quote(facts.example_prompt)}" if facts.example_prompt else ""
     return f"""## Loading
 
 With cotune, which fetches the base model, checks its digest and answers side by side:
@@ -93,4 +94,6 @@ With PEFT:
 
     base = AutoModelForCausalLM.from_pretrained("{facts.base_name}")
     model = PeftModel.from_pretrained(base, ".")
+
+Where the adapter was trained on a quantized copy of the base, answers differ a little from those on the original.
 {preamble if facts.preamble else ""}"""

@@ -20,7 +20,7 @@ DOES_NOT_COVER: Final = (
     "what the base model knew before this run",
     "choices made by looking at private data outside the run: settings, prompts, labels, which run to publish",
     "facts that the charter makes public: who takes part, nominal numbers of units, sampling rates, rounds",
-    "other runs on the same data: their epsilons compose; each organization's ledger holds the sum",
+    "other runs on the same data: their epsilons compose; a node's ledger holds the sum of what was run from its home",
     "how long computation took and when messages were sent",
 )
 

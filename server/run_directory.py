@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,13 +145,23 @@ class RunDirectory:
                 noted.append(Attempt(**json.loads(line)))
             except (ValueError, TypeError):
                 continue
-        return [attempt for attempt in noted if attempt.round == round_number]
+        return [
+            replace(attempt, trained=None if attempt.trained is None else tuple(attempt.trained))
+            for attempt in noted
+            if attempt.round == round_number
+        ]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a round, noted when it starts and again when its survivors are asked to sign."""
+    """One attempt at a round, noted when it starts, when its survivors are asked to sign, and when it failed.
+
+    Attributes:
+        signing: its survivors are about to be asked to sign.
+        trained: of an attempt that failed: indices of the members that trained; None in the other notes.
+    """
 
     round: int
     attempt: int
     signing: bool
+    trained: tuple[int, ...] | None = None

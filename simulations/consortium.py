@@ -118,7 +118,15 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     coordinator = signing.new_key(space.server / "coordinator.key")
     created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
     keys = {name: signing.new_key(home.identity) for name, home in created.items()}
-    units = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
+    held = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
+    # What an organization declares is public: a round number in place of the exact one where the user gives it.
+    declared = settings.data.units_per_organization if settings.data.corpus == "files" else None
+    units = {name: declared or count for name, count in held.items()}
+    if max(held.values()) > max(units.values()):
+        raise UserError(
+            f"data.units_per_organization={declared}, but an organization holds {max(held.values())} units",
+            "declare at least as many",
+        )
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )

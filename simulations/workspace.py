@@ -110,7 +110,7 @@ def open_workspace(settings: Settings) -> Workspace:
                 f"{settings.run_dir}: {free / 1e9:.1f} GB free, a run needs {SMALLEST_DISK / 1e9:.0f} GB",
                 "free some space or set run_dir elsewhere",
             )
-        space.path.mkdir(parents=True, exist_ok=True)
+        space.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_text(space.marker, settings.model_dump_json(indent=1, by_alias=True))
     except OSError as problem:
         raise UserError(

@@ -2,8 +2,8 @@
 
 With secure aggregation this is DP-SGD (Abadi et al. 2016, Algorithm 1) on the union of the data without a trusted
 center. All gradients are taken at the common adapter, so the mean of the LoRA factors' gradients is exact: there is no
-product of means in place of a mean of products. Few noisy steps favor plain SGD with momentum and a large rate; Adam
-(Kingma and Ba 2015) needs many steps, because noise dominates its second moment. What it costs is traffic: one upload a
+product of means in place of a mean of products. The server's
+optimizer is SGD with momentum or Adam (Kingma and Ba 2015). What it costs is traffic: one upload a
 step. The optimizer sees only noised sums, so whatever it does is post-processing, and so is the running average of the
 adapters that is published: it cancels part of the last steps' noise (De et al. 2022, section 3.4).
 """

@@ -46,7 +46,7 @@ class BaseModel:
 
     Attributes:
         model: the causal language model.
-        tokenizer: it has a chat template.
+        tokenizer: its tokenizer, with or without a chat template.
         digest: hex, over names and SHA-256 of the weight files and configuration; for GGUF over the GGUF file.
         tokenizer_digest: hex, over the tokenizer's files; for GGUF over the GGUF file.
         name: what it is called.
@@ -69,7 +69,7 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
         dtype: "auto" (bfloat16 on CUDA that has it, else float32), "float32" or "bfloat16".
 
     Raises:
-        UserError: it is missing, damaged, not the pinned one, has no chat template, or does not fit.
+        UserError: it is missing, damaged, not the pinned one, or does not fit.
     """
     place = _device(device)
     number = _dtype(dtype, place)
@@ -166,8 +166,6 @@ def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{name} has no usable tokenizer", "add its tokenizer files to the folder") from error
-    if not tokenizer.chat_template:
-        raise UserError(f"{name} has no chat template", "choose an instruction-tuned model")
     return tokenizer  # type: ignore[no-any-return]
 
 

@@ -20,6 +20,7 @@ from .base import BaseModel
 from .batches import Batch, collate, pack, row_losses
 from .features import Features, cache_features
 from .forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_head, check_top, last_mlp_only
+from .guards import NotMovedError
 from .per_unit import RowGradients, check_against_loop, unit_means
 
 if TYPE_CHECKING:
@@ -156,9 +157,14 @@ class Trainer:
 
         Guarantees:
             Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty.
+
+        Raises:
+            NotMovedError: units were sampled and not one of them has a gradient: noise would hide it from then on.
         """
         sample = poisson_sample(len(self.units.ids), terms.sample_rate, randomness)
         total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
+        if len(sample) and not total[: self.schema.dimension].any():
+            raise NotMovedError("the gradient of every sampled unit is zero", "check the model and its LoRA targets")
         return total + gaussian(len(total), terms.noise_std) if terms.enabled else total
 
     @torch.no_grad()

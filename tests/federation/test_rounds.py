@@ -90,6 +90,23 @@ def test_two_silent_members_before_signing_cost_an_attempt_and_no_budget(found: 
         assert all(np.array_equal(attempts[0], other) for other in attempts)
 
 
+def test_a_member_that_trained_in_a_failed_attempt_only_is_counted(found: Callable) -> None:
+    federation = found(rounds=1)
+    federation.lose("query.shares", 1, 2, times=1)
+    loses, plans = federation.grid.before, []
+
+    def before(kind, member, message):
+        plans.append(kind == "train.round" and member == 3)
+        # The second plan never reaches dogwood, which trained under the first.
+        return None if plans[-1] and sum(plans) == 2 else loses(kind, member, message)
+
+    federation.grid.before = before
+    run = federation.run()
+    assert run.load(0).survivors == ("alder", "birch", "cedar")
+    assert len(federation.charges(3)) == 1
+    assert run.load(0).values["trained"] == {"alder": 1, "birch": 1, "cedar": 1, "dogwood": 1}
+
+
 def pending_after(federation) -> dict[int, list[np.ndarray]]:
     """What each member would send, after each plan it accepted."""
     seen: dict[int, list[np.ndarray]] = {}
@@ -145,7 +162,7 @@ def test_three_failed_attempts_end_the_run(found: Callable) -> None:
     federation.lose("query.shares", 0, 1, 2, 3)
     with pytest.raises(UserError, match="3 attempts failed"):
         federation.run()
-    assert [noted.attempt for noted in federation.directory().attempts(0)] == [0, 1, 2]
+    assert [noted.attempt for noted in federation.directory().attempts(0) if noted.trained is None] == [0, 1, 2]
     assert [len(federation.charges(i)) for i in range(4)] == [1] * 4
 
 

@@ -83,7 +83,6 @@ def test_damaged_folders(saved_model: Path, tmp_path: Path) -> None:
     _refused(broken("config.json", b"{"), tmp_path, "not a usable causal language model|no usable tokenizer")
     _refused(broken("model.safetensors", None), tmp_path, "no safetensors weights")
     _refused(broken("model.safetensors", weights[:-100]), tmp_path, "are damaged")
-    _refused(broken("chat_template.jinja", None), tmp_path, "no chat template")
     _refused(broken("tokenizer.json", None), tmp_path, "no usable tokenizer")
     config = json.loads((saved_model / "config.json").read_text())
     deeper = json.dumps(config | {"num_hidden_layers": 4}).encode()
@@ -169,12 +168,16 @@ def test_gguf_is_dequantized_once(tiny: Any, tmp_path: Path, monkeypatch: pytest
     assert (folder / "model.safetensors").read_bytes() != bytes(weights)
 
 
+def test_a_model_without_a_chat_template_serves_completions(tiny: Any, tmp_path: Path) -> None:
+    _write_gguf(tiny, tmp_path / "bare.gguf", with_template=False)
+    base = load_base(_source(tmp_path, gguf_file="bare.gguf"), tmp_path / "cache", "cpu", "auto")
+    assert not base.tokenizer.chat_template
+
+
 def test_gguf_refusals(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     (tmp_path / "no.gguf").write_bytes(b"GGUF, but not really")
     _refused(_source(tmp_path, gguf_file="no.gguf"), cache, "not a GGUF file")
-    _write_gguf(tiny, tmp_path / "bare.gguf", with_template=False)
-    _refused(_source(tmp_path, gguf_file="bare.gguf"), cache, "no chat template")
     _write_gguf(tiny, tmp_path / "tiny.gguf")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 10))  # type: ignore[attr-defined]
     _refused(_source(tmp_path, gguf_file="tiny.gguf"), cache, "are free")

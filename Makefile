@@ -1,4 +1,4 @@
-# Targets: demo, study, test, lint, bench, clean. Needs Python 3.11 or later and make; everything else goes into .venv.
+# Targets: demo, study, test, lint, mutation, bench, clean. Needs Python 3.11 or later and make; the rest goes into .venv.
 #
 #   make demo                # real data, real model, on this machine; a second call continues or ends at once
 #   make demo FRESH=1        # start the run over
@@ -19,7 +19,7 @@ INSTALLED_DEV := $(VENV)/installed-dev
 TYPES := $(VENV)/types
 EXISTING := $(if $(filter-out 0,$(FRESH)),simulation.existing=fresh)
 
-.PHONY: demo study test lint types bench clean install install-dev
+.PHONY: demo study test lint types mutation bench clean install install-dev
 
 demo: install
 	$(BIN)/cotune demo $(EXISTING) $(ARGS)
@@ -38,6 +38,10 @@ types: install-dev
 	mkdir -p $(TYPES)
 	ln -sfn "$(CURDIR)" $(TYPES)/cotune
 	cd $(TYPES) && MYPYPATH=. ../bin/mypy --config-file cotune/pyproject.toml -p cotune
+
+# Leaves out each check of secagg in turn: minutes. Fails where no test notices.
+mutation: install-dev
+	$(BIN)/python tests/secagg/mutation.py --write docs/secagg-mutations.md
 
 bench: install
 	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done

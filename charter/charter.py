@@ -16,8 +16,9 @@ from .. import atomic
 from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
 from ..secagg.roster import Roster
+from ..secagg.suites import SUITES, Suite
 from . import documents
-from .documents import Document, Hex32, Line, Moment, Name, parse_moment
+from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, lt=2**32)]
@@ -35,10 +36,10 @@ _MOST_TENSORS = 20_000
 
 
 class Member(Document):
-    """An organization: its name, Ed25519 public key (hex) and the number of units by which its sum is weighed."""
+    """An organization: its name, public identity key (hex) and the number of units by which its sum is weighed."""
 
     name: Name
-    public_key: Hex32
+    public_key: IdentityKey
     nominal_units: Count
 
 
@@ -86,14 +87,18 @@ class StrategyTerms(Document):
 class SecAggTerms(Document):
     """Secure aggregation: lane width, the shares that open a secret, the fewest survivors, seconds for an exchange.
 
-    `range_sigmas`: how many standard deviations of the noise the encoding's range holds.
+    `suite`: "classic" or "hybrid" (with post-quantum keys); `range_sigmas`: how many standard deviations of the noise
+    the encoding's range holds; `audit_rounds`: for how many of the last rounds the coordinator keeps the masked
+    uploads, so that members can recompute the sums.
     """
 
-    lane_bits: Annotated[int, Field(ge=4, le=32)]
+    suite: Literal["classic", "hybrid"]
+    lane_bits: Annotated[int, Field(ge=8, le=32)]
     range_sigmas: Positive
     threshold: Count
     min_survivors: Count
     deadline_seconds: Positive
+    audit_rounds: Annotated[int, Field(ge=0, le=1_000)]
 
 
 class _PrivacyFields(Document):
@@ -132,7 +137,7 @@ class Charter(Document):
     federation: Name
     epoch: Whole
     members: Annotated[tuple[Member, ...], Field(strict=False, max_length=_MOST_MEMBERS)]
-    coordinator: Hex32
+    coordinator: IdentityKey
     model: ModelTerms
     strategy: StrategyTerms
     rounds: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -161,7 +166,8 @@ class Charter(Document):
     def roster(self) -> Roster:
         """The roster of secure aggregation: the members in the order of the charter."""
         members = tuple(bytes.fromhex(member.public_key) for member in self.members)
-        return Roster(self.federation, self.epoch, members, bytes.fromhex(self.coordinator))
+        suite = _suite(self.secagg)
+        return Roster(self.federation, self.epoch, members, bytes.fromhex(self.coordinator), suite.id)
 
     def index_of(self, name: str) -> int:
         """The roster's index of a member. Raises KeyError where it is none."""
@@ -220,6 +226,18 @@ def _check_members(charter: Charter) -> None:
         raise UserError(f"members: a name stands twice or is {COORDINATOR!r}", "give every member a name of its own")
     if len(set(keys)) != len(keys):
         raise UserError("members: a public key stands twice", "give every member and the coordinator a key of its own")
+    suite = _suite(charter.secagg)
+    named = [(member.name, member.public_key) for member in charter.members] + [(COORDINATOR, charter.coordinator)]
+    for name, key in named:
+        if len(key) != 2 * suite.identity_bytes:
+            raise UserError(
+                f"the key of {name} is not one of suite {suite.name}",
+                f"make it by `cotune keys new --suite {suite.name}`, or change secagg.suite",
+            )
+
+
+def _suite(terms: SecAggTerms) -> Suite:
+    return next(suite for suite in SUITES.values() if suite.name == terms.suite)
 
 
 def _check_secagg(terms: SecAggTerms, n: int) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..errors import UserError
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 4_000_000
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -42,6 +42,8 @@ def _utc(value: object) -> str:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# The public identity key of a suite, see `secagg.identity`: 32 bytes, or 32 + 1952.
+IdentityKey = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{3968})$")]
 Moment = Annotated[str, BeforeValidator(_utc)]
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -51,7 +53,7 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
     """Read a YAML file as a document of a kind.
 
     Raises:
-        UserError: it cannot be read, is longer than 1 MB, is not such YAML, or a field is missing, unknown or wrong.
+        UserError: it cannot be read, is longer than 4 MB, is not such YAML, or a field is missing, unknown or wrong.
     """
     try:
         with path.open("rb") as file:
@@ -64,7 +66,7 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
 def parse(content: bytes, kind: type[AnyDocument], source: str) -> AnyDocument:
     """The document in `content`; `source` names it in errors. Raises as `read`."""
     if len(content) > MOST_BYTES:
-        raise UserError(f"{source}: longer than 1 MB", "is this the right file?")
+        raise UserError(f"{source}: longer than 4 MB", "is this the right file?")
     try:
         fields = yaml.load(content.decode(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The signatures of a charter on disk: one JSON file, signer's name -> 64 bytes as hex, bounded and strict."""
+"""The signatures of a charter on disk: one JSON file, signer's name -> signature as hex, bounded and strict."""
 
 import json
 import re
@@ -10,8 +10,8 @@ from . import charter as charters
 from .charter import Charter
 from .signing import verify_signatures
 
-_MOST_BYTES = 64 * 1024
-_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_MOST_BYTES = 2 * 1024 * 1024
+_SIGNATURE = re.compile(r"[0-9a-f]{128}|[0-9a-f]{6746}")
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 

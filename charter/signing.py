@@ -1,4 +1,7 @@
-"""Ed25519 keys on disk and detached signatures of a charter."""
+"""Identity keys on disk and detached signatures of a charter.
+
+A key file holds one PEM block (PKCS8) in suite "classic", Ed25519, and a second one in "hybrid", ML-DSA-65.
+"""
 
 import base64
 import hashlib
@@ -7,41 +10,51 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from .. import atomic
 from ..errors import UserError
+from ..secagg.identity import HybridIdentity, Identity, new_identity, raw_public, verify
+from ..secagg.suites import CLASSIC, Suite
 from .charter import COORDINATOR, Charter
 from .refusal import Refusal
 
 _DOMAIN = b"cotune/charter/v1/signature\0"
-_MOST_KEY_BYTES = 4096
+_MOST_KEY_BYTES = 16_384
+_END = b"-----END PRIVATE KEY-----\n"
 
 
-def new_key(path: Path) -> Ed25519PrivateKey:
-    """Make an identity key and write it, PKCS8 PEM, 0600.
+def new_key(path: Path, suite: Suite = CLASSIC) -> Identity:
+    """Make an identity key of a suite and write it, PKCS8 PEM, 0600.
 
     Raises:
         UserError: the file exists already (a key is never overwritten) or cannot be written.
     """
     if path.exists():
         raise UserError(f"{path} exists already", "choose another file; a lost key cannot be made again")
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    identity = new_identity(suite)
+    halves = (identity.curve, identity.lattice) if isinstance(identity, HybridIdentity) else (identity,)
+    pem = b"".join(_pem(half) for half in halves)
     try:
         atomic.write_bytes(path, pem, mode=0o600)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "create its folder and make it writable") from error
-    return key
+    return identity
 
 
-def load_key(path: Path) -> Ed25519PrivateKey:
+def _pem(key: Ed25519PrivateKey | MLDSA65PrivateKey) -> bytes:
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def load_key(path: Path) -> Identity:
     """Read an identity key.
 
     Raises:
-        UserError: no such file, readable by others, or not an unencrypted Ed25519 key.
+        UserError: no such file, readable by others, or not an unencrypted identity key.
     """
     try:
         with path.open("rb") as file:
@@ -51,19 +64,23 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         raise UserError(f"{path}: {error.strerror}", "run `cotune keys new` or give the key's path") from error
     if mode & 0o177:
         raise UserError(f"{path}: its permissions are {mode:04o}, wider than 0600", f"run chmod 600 {path}")
+    first, end, second = content.partition(_END)
     try:
-        key = serialization.load_pem_private_key(content, password=None)
+        keys = [serialization.load_pem_private_key(block, None) for block in (first + end, second) if block.strip()]
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Without the cause: its text could quote the key.
         raise UserError(f"{path}: not an unencrypted PEM key", "run `cotune keys new`") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UserError(f"{path}: not an Ed25519 key", "run `cotune keys new`")
-    return key
+    match keys:
+        case [Ed25519PrivateKey() as curve]:
+            return curve
+        case [Ed25519PrivateKey() as curve, MLDSA65PrivateKey() as lattice]:
+            return HybridIdentity(curve, lattice)
+    raise UserError(f"{path}: neither an Ed25519 key nor one with an ML-DSA-65 key after it", "run `cotune keys new`")
 
 
-def public_hex(key: Ed25519PrivateKey) -> str:
-    """The public key, 64 hex digits, as it stands in a charter."""
-    return key.public_key().public_bytes_raw().hex()
+def public_hex(key: Identity) -> str:
+    """The public key in hex, as it stands in a charter: 64 digits, or 3968."""
+    return raw_public(key).hex()
 
 
 def fingerprint(public_key: str) -> str:
@@ -72,27 +89,21 @@ def fingerprint(public_key: str) -> str:
     return "-".join(text[start : start + 4] for start in range(0, 20, 4))
 
 
-def sign_charter(charter: Charter, key: Ed25519PrivateKey) -> bytes:
-    """The detached signature: 64 bytes."""
+def sign_charter(charter: Charter, key: Identity) -> bytes:
+    """The detached signature: 64 bytes, or 3373."""
     return key.sign(_DOMAIN + charter.canonical_bytes())
 
 
 def verify_signature(charter: Charter, public_key: str, signature: bytes) -> bool:
     """Whether the holder of a public key (hex) signed this very charter."""
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key)).verify(
-            signature, _DOMAIN + charter.canonical_bytes()
-        )
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    return verify(bytes.fromhex(public_key), signature, _DOMAIN + charter.canonical_bytes())
 
 
 def verify_signatures(charter: Charter, signatures: Mapping[str, bytes]) -> None:
     """Check that every member and the coordinator signed.
 
     Args:
-        signatures: member's name, or "coordinator" -> 64 bytes.
+        signatures: member's name, or "coordinator" -> signature.
 
     Raises:
         Refusal: "charter.unsigned" where one is missing, "charter.signature" where one is wrong or by a stranger.

@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
-from . import charter, chat, keys, privacy, runs
+from . import charter, chat, keys, privacy, runs, transcript
 from .offline import go_offline
 
 USER_ERROR = 2
@@ -33,6 +33,7 @@ app.command()(chat.chat)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(charter.app, name="charter")
+app.add_typer(transcript.app, name="transcript")
 
 
 @app.callback()

@@ -87,7 +87,8 @@ def _lines(charter: "Charter") -> list[str]:
         f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
         f"rounds       {charter.rounds}",
         f"privacy      {bound}",
-        f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors",
+        f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors, "
+        f"uploads kept for audits: {secagg.audit_rounds} rounds",
         *(
             f"member       {member.name}, {member.nominal_units} units, key {fingerprint(member.public_key)}"
             for member in charter.members

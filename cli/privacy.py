@@ -1,5 +1,8 @@
 """`cotune privacy`: plan a run's noise before it starts, and show what an organization's ledger says was spent."""
 
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +12,15 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..conf.schema import Settings
+    from ..privacy.budgeting import Option, Task
+    from ..privacy.charges import Charge
+    from ..privacy.ledger import Account, Ledger
 
 app = typer.Typer(help="Noise for a budget, and the ledger of what was spent.", no_args_is_help=True)
+
+# Without --sigma and -m: the configured number of rounds, and what half as many or twice as many would cost.
+_FACTORS = (0.25, 0.5, 1, 2, 4)
+Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON object, every number in full.")]
 
 
 @app.command()
@@ -18,55 +28,183 @@ def plan(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="e.g. privacy.epsilon=3 rounds=50 data.units_per_organization=2000"
+            metavar="[KEY=VALUE]...",
+            help="e.g. privacy.epsilon=3 privacy.delta=1e-6 rounds=50 data.units_per_organization=2000",
         ),
     ] = None,
     multirun: Annotated[bool, typer.Option("--multirun", "-m", help="One line for each of key=1,2,3.")] = False,
+    sigma: Annotated[
+        list[float] | None, typer.Option("--sigma", metavar="S", help="How many rounds fit at this noise; repeatable.")
+    ] = None,
+    batch: Annotated[
+        float | None, typer.Option("--batch", metavar="N", help="Expected units in a step, for privacy.sample_rate.")
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", metavar="HOME", help="Plan what the ledger of this node has left.")
+    ] = None,
+    data_set: Annotated[
+        str | None, typer.Option("--data-set", metavar="DIGEST", help="With --home: which account, by first digits.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option("--unit", help="With --home: which account, by its unit.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """The noise multiplier that holds a whole run within its epsilon and delta."""
+    """How many rounds at which noise keep the budget: epsilon, delta (default 1/(10 units)) and rate as configured."""
     from ..conf.compose import compose, sweep
+    from ..privacy.budgeting import at_noise, for_rounds
 
     given = overrides or []
-    runs = sweep(given) if multirun else [compose(given)]
-    typer.echo("epsilon  delta      units  rate   steps  noise multiplier  epsilon reached")
-    for settings in runs:
-        typer.echo(_planned(settings))
+    tasks = [_task(settings, batch) for settings in (sweep(given) if multirun else [compose(given)])]
+    if home is not None:
+        tasks = [_continued(task, home, data_set or "", unit) for task in tasks]
+    elif data_set is not None or unit is not None:
+        raise UserError("--data-set and --unit choose an account of a ledger", "give its node's folder with --home")
+    options: list[Option] = []
+    for task in tasks:
+        if sigma:
+            options += [at_noise(task, _positive("--sigma", value)) for value in sigma]
+        else:
+            rounds = [task.rounds] if multirun else sorted({max(1, round(task.rounds * part)) for part in _FACTORS})
+            options += [for_rounds(task, number) for number in rounds]
+    if as_json:
+        typer.echo(json.dumps({"options": [asdict(option) for option in options]}, indent=2))
+        return
+    for line in _option_lines(options):
+        typer.echo(line)
 
 
-def _planned(settings: "Settings") -> str:
-    from ..privacy.accounting import calibrate, epsilon
+def _task(settings: "Settings", batch: float | None) -> "Task":
+    from ..privacy.budgeting import Task
 
     privacy, units = settings.privacy, settings.data.units_per_organization
     if privacy.epsilon is None:
         raise UserError("privacy.enabled=false has no budget to plan", "choose privacy=dp")
     if units is None:
         raise UserError("the number of units is not known before the files are read", "set data.units_per_organization")
-    delta, steps = privacy.delta_for(units), settings.rounds * settings.strategy.steps_per_round
-    sigma = calibrate(privacy.epsilon, delta, privacy.sample_rate, steps)
-    reached = epsilon([(sigma, privacy.sample_rate, steps)], delta)
-    return (
-        f"{privacy.epsilon:<7g}  {delta:<9.3g}  {units:<5d}  {privacy.sample_rate:<5g}  {steps:<5d}  "
-        f"{sigma:<16.3f}  {reached:.3f}"
-    )
+    rate = privacy.sample_rate if batch is None else _positive("--batch", batch) / units
+    if rate > 1:
+        raise UserError(f"--batch {batch:g} is more than the {units} units", "give fewer")
+    delta, steps = privacy.delta_for(units), settings.strategy.steps_per_round
+    return Task(privacy.epsilon, delta, units, rate, settings.rounds, steps)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{name} is {value:g}", "give a positive number")
+    return value
+
+
+def _continued(task: "Task", home: Path, data_set: str, unit: str | None) -> "Task":
+    """The task after everything that the ledger holds for one data set, within the budgets of its charters too."""
+    from ..privacy.budgeting import after
+
+    ledger = _open(home)
+    accounts = ledger.statement()
+    chosen = [one for one in accounts if one.data_set.startswith(data_set) and unit in (None, one.unit)]
+    if len(chosen) != 1:
+        held = ", ".join(f"{one.data_set[:12]} ({_plain(one.unit)})" for one in accounts) or "nothing"
+        raise UserError(f"{home}: the ledger holds {held}", "choose one with --data-set and --unit")
+    return after(task, chosen[0], ledger.charges())
+
+
+def _option_lines(options: "list[Option]") -> list[str]:
+    from ..privacy.accounting import rounded
+
+    lines = ["epsilon  delta      units   rate    batch    rounds   steps    noise     by PRV    by RDP    noise/unit"]
+    for one in options:
+        prv = rounded(one.epsilon_reached) if one.method in ("prv", "none") else "-"
+        lines.append(
+            f"{one.epsilon:<7g}  {one.delta:<9.3g}  {one.units:<6d}  {one.sample_rate:<6.4g}  "
+            f"{one.expected_batch:<7.4g}  {one.rounds:<7d}  {one.steps:<7d}  {one.noise_multiplier:<8.3f}  "
+            f"{prv:<8}  {rounded(one.epsilon_rdp):<8}  {one.noise_per_unit:.3g}"
+        )
+    spent = max(one.epsilon_before for one in options)
+    if spent:
+        lines.append(f"epsilon {rounded(spent)} of it is spent already; by PRV and by RDP hold it too")
+    lines.append("noise/unit: standard deviation of the noise over the expected units of a step, in clipping norms")
+    return lines
 
 
 @app.command()
 def show(
     home: Annotated[Path, typer.Argument(metavar="HOME", help="An organization's folder, or a ledger file.")],
+    as_json: Json = False,
 ) -> None:
-    """Check an organization's ledger and print what each data set and unit has spent."""
+    """Check an organization's ledger and print what each data set and unit has spent, charge by charge."""
+    ledger = _open(home)
+    head, accounts, charges = ledger.verify(), ledger.statement(), ledger.charges()
+    if as_json:
+        typer.echo(
+            json.dumps({"ledger": str(ledger.path), "head": head, "accounts": _nested(accounts, charges)}, indent=2)
+        )
+        return
+    for line in _account_lines(accounts):
+        typer.echo(line)
+    for account in accounts:
+        typer.echo(f"\ndata set {account.data_set[:12]}, {_plain(account.unit)}: {_room(account, charges)}")
+        for line in _charge_lines(account, charges):
+            typer.echo(line)
+    typer.echo(f"\nchain intact, head {head}")
+
+
+def _open(home: Path) -> "Ledger":
     from ..privacy.ledger import Ledger
 
     path = home / "ledger.sqlite" if home.is_dir() else home
     if not path.is_file():
         raise UserError(f"{path}: no ledger there", "name an organization's folder; a run keeps them in its run folder")
-    ledger = Ledger(path)
-    head = ledger.verify()
-    typer.echo("data set      unit                  delta      budget  spent   left    steps  rounds")
-    for account in ledger.statement():
-        typer.echo(
-            f"{account.data_set[:12]:<12}  {account.unit[:20]:<20}  {account.delta:<9.3g}  "
-            f"{account.budget_epsilon:<6g}  {account.spent_epsilon:<6.3f}  {account.left_epsilon:<6.3f}  "
-            f"{account.steps:<5d}  {account.charges}"
+    return Ledger(path)
+
+
+def _of(account: "Account", charges: "list[Charge]") -> "list[Charge]":
+    return [charge for charge in charges if charge.account == (account.data_set, account.unit)]
+
+
+def _nested(accounts: "list[Account]", charges: "list[Charge]") -> list[dict[str, object]]:
+    return [asdict(account) | {"charges": [asdict(charge) for charge in _of(account, charges)]} for account in accounts]
+
+
+def _account_lines(accounts: "list[Account]") -> list[str]:
+    from ..privacy.accounting import rounded
+
+    lines = ["data set      unit                  delta      budget  spent   left    by    steps  charges"]
+    for one in accounts:
+        lines.append(
+            f"{one.data_set[:12]:<12}  {_plain(one.unit)[:20]:<20}  {one.delta:<9.3g}  {one.budget_epsilon:<6g}  "
+            f"{rounded(one.spent_epsilon):<6}  {rounded(one.left_epsilon, up=False):<6}  {one.method:<4}  "
+            f"{one.steps:<5d}  {one.charges}"
         )
-    typer.echo(f"chain intact, head {head}")
+    shared = {one.data_set for one in accounts if sum(other.data_set == one.data_set for other in accounts) > 1}
+    lines += [
+        f"data set {name[:12]} is charged under several units: what it released adds up" for name in sorted(shared)
+    ]
+    return lines
+
+
+def _room(account: "Account", charges: "list[Charge]") -> str:
+    """What fits beside the charges on the terms of the last: epsilon left is not what further steps cost."""
+    from ..privacy.accounting import steps_affordable
+
+    rows = _of(account, charges)
+    history = [row.segment for row in rows]
+    last = rows[-1]
+    more = steps_affordable(account.budget_epsilon, account.delta, last.noise_multiplier, last.sample_rate, history)
+    return f"{more} more steps fit at noise {last.noise_multiplier:g} and rate {last.sample_rate:g}"
+
+
+def _charge_lines(account: "Account", charges: "list[Charge]") -> list[str]:
+    from ..privacy.accounting import rounded
+
+    lines = ["date                       charter       run           round  noise     rate    steps  epsilon after"]
+    for row in _of(account, charges):
+        # Rounds are counted from 1 for people; a second attempt has its own charge.
+        round_name = f"{row.round + 1}" + (f".{row.attempt + 1}" if row.attempt else "")
+        lines.append(
+            f"{_plain(row.reserved_at):<25}  {row.charter[:12]:<12}  {_plain(row.run)[:12]:<12}  {round_name:<5}  "
+            f"{row.noise_multiplier:<8.3f}  {row.sample_rate:<6.4g}  {row.steps:<5d}  {rounded(row.spent_epsilon)}"
+        )
+    return lines
+
+
+def _plain(text: str) -> str:
+    """A unit's name is a stranger's text: without terminal codes."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -6,7 +6,7 @@ signatures.json     everybody's detached signatures on it
 policy.yaml         where its records are, and what it allows whatever the charter says
 node.yaml           where its copy of the base model is, and how to compute
 ledger.sqlite       epsilon spent, append-only
-journal             survivors' statements this node signed, one a round
+journal             hashes of everything this node signed in its rounds
 chain.json          head of the transcript it last verified, last round and attempt it took part in
 round.bin           secrets of the round in progress; deleted when they are revealed
 pending.npz         this round's noised contribution, sent again if the attempt is retried
@@ -26,6 +26,8 @@ import numpy as np
 
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
+
+CHAIN, ROUND, PENDING = "chain.json", "round.bin", "pending.npz"
 
 
 @dataclass(frozen=True)
@@ -128,32 +130,55 @@ class Home:
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._clear_unfinished()
             yield
         finally:
             os.close(descriptor)
 
+    def _clear_unfinished(self) -> None:
+        """Delete what a killed process had begun to write beside its place: it may hold secrets of a round."""
+        for name in (CHAIN, ROUND, PENDING):
+            for file in self.path.glob(f".{name}.*"):
+                file.unlink()
+
+    def _write(self, name: str, content: bytes) -> None:
+        with _one_line(self.path / name):
+            write_bytes(self.path / name, content, 0o600)
+
+    def _delete(self, name: str) -> None:
+        with _one_line(self.path / name):
+            (self.path / name).unlink(missing_ok=True)
+            sync_folder(self.path)
+
+    def require_journal(self) -> None:
+        """Refuse to go on without the memory of what was signed: a node that took part in a round has a journal.
+
+        Raises:
+            UserError: it is gone; an empty one would let the node sign everything again.
+        """
+        if self.chain() != Chain() and not self.journal.exists():
+            raise UserError(f"{self.journal}: the round journal is gone", "restore it, or set up a node with a new key")
+
     def chain(self) -> Chain:
-        file = self.path / "chain.json"
+        file = self.path / CHAIN
         return Chain(**json.loads(file.read_text())) if file.exists() else Chain()
 
     def set_chain(self, chain: Chain) -> None:
-        write_bytes(self.path / "chain.json", json.dumps(asdict(chain)).encode(), 0o600)
+        self._write(CHAIN, json.dumps(asdict(chain)).encode())
 
     def round_secrets(self) -> bytes | None:
-        file = self.path / "round.bin"
+        file = self.path / ROUND
         return file.read_bytes() if file.exists() else None
 
     def set_round_secrets(self, secrets: bytes | None) -> None:
         """Keep the secrets of the round in progress, or delete them."""
-        file = self.path / "round.bin"
         if secrets is None:
-            file.unlink(missing_ok=True)
-            sync_folder(self.path)
+            self._delete(ROUND)
         else:
-            write_bytes(file, secrets, 0o600)
+            self._write(ROUND, secrets)
 
     def pending(self) -> Pending | None:
-        file = self.path / "pending.npz"
+        file = self.path / PENDING
         if not file.exists():
             return None
         with np.load(file, allow_pickle=False) as arrays:
@@ -161,11 +186,19 @@ class Home:
             return Pending(**about, contribution=arrays["contribution"])
 
     def set_pending(self, pending: Pending | None) -> None:
-        file = self.path / "pending.npz"
         if pending is None:
-            file.unlink(missing_ok=True)
+            self._delete(PENDING)
             return
         about = {"run": pending.run, "round": pending.round, "model_hash": pending.model_hash}
         content = io.BytesIO()
         np.savez(content, about=np.array(json.dumps(about)), contribution=pending.contribution)
-        write_bytes(file, content.getvalue(), 0o600)
+        self._write(PENDING, content.getvalue())
+
+
+@contextmanager
+def _one_line(file: Path) -> Iterator[None]:
+    """A full or failing disk is for the organization to mend, not a bug."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}", "free disk space or make its folder writable") from error

@@ -25,6 +25,7 @@ from ..secagg.organization import Organization
 from ..secagg.plan import Plan
 from ..secagg.record import genesis, verify
 from ..secagg.refused import Refused
+from ..secagg.state import State
 from ..strategies.agreed import encoding_of, model_hash, nominal_batch, schema_of, strategy_of
 from ..strategies.base import Adapter, Vector
 from ..training.guards import check_finite
@@ -33,6 +34,8 @@ from .settings import load as load_settings
 from .workbench import Workbench, prepare
 
 log = logging.getLogger("cotune.client")
+# What a box that is of no use is refused by.
+_GROUNDS = ("share.seal", "share.range", "share.offer")
 _BENCHES: dict[tuple[str, str], Workbench] = {}
 
 
@@ -55,6 +58,7 @@ class Member:
         self.roster = self.charter.roster()
         self._require_member()
         self.index = self.charter.index_of(self.settings.name)
+        home.require_journal()
         self.journal = FileJournal(home.journal)
         self.strategy = strategy_of(self.charter)
 
@@ -117,15 +121,30 @@ class Member:
         self.home.set_round_secrets(organization.dump())
         return shares
 
-    def upload(self, inbox: bytes) -> tuple[bytes, np.ndarray]:
-        """P2: the signed header and the masked words, uint64."""
+    def upload(self, inbox: bytes) -> tuple[bytes, np.ndarray | None]:
+        """P2: the signed header and the masked words, uint64.
+
+        Where a box of another member is of no use: the signed complaint, and no words. The pending contribution stays:
+        it is charged, and the round's next attempt sends it.
+        """
         organization = self._organization()
-        pending = self.home.pending()
-        if pending is None:
-            raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
-        header, words = organization.mask(inbox, pending.contribution)
+        contribution = self._own_contribution()
+        try:
+            header, words = organization.mask(inbox, contribution)
+        except Refused as refusal:
+            if refusal.code not in _GROUNDS or refusal.member is None:
+                raise
+            return self._complain(organization, refusal), None
         self.home.set_round_secrets(organization.dump())
         return header, words
+
+    def _complain(self, organization: Organization, refusal: Refused) -> bytes:
+        """Say whose box is of no use; this attempt's secrets are deleted before anybody hears it."""
+        complaint = organization.complain(refusal)
+        self.home.set_round_secrets(None)
+        accused = self.charter.members[refusal.member or 0].name
+        log.warning("complained of %s: %s; the contribution is kept for the next attempt", accused, refusal)
+        return complaint
 
     def survive(self, survivors: bytes) -> bytes:
         """P3: the signature on the survivors."""
@@ -152,6 +171,17 @@ class Member:
         if secrets is None:
             raise Refusal("round.none", "no round is in progress here", "wait for the next round")
         return Organization.load(secrets, self.roster, self.identity, self.journal)
+
+    def _own_contribution(self) -> Vector:
+        """The pending contribution, if it is of the round in progress.
+
+        Another one means that one of the two files came back from a backup.
+        """
+        plan = Plan.open(State.decode(self.home.round_secrets() or b"").plan, self.roster)
+        pending = self.home.pending()
+        if pending is None or (pending.run, pending.round, pending.model_hash) != _about(plan):
+            raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
+        return pending.contribution
 
     def _catch_up(self, run: bytes, records: tuple[bytes, ...]) -> Chain:
         """The chain after the given records; a new run starts a new chain, the ledger goes on.
@@ -212,8 +242,7 @@ class Member:
 
         Sending the same noised vector in another attempt costs no budget: it is the same release.
         """
-        about = (plan.run.hex(), plan.round, plan.model_hash.hex())
-        pending = self.home.pending()
+        about, pending = _about(plan), self.home.pending()
         if pending is not None and (pending.run, pending.round, pending.model_hash) == about:
             return pending.contribution
         self._reserve(plan, bench)
@@ -228,7 +257,9 @@ class Member:
         terms = self.charter.privacy
         if not terms.enabled:
             return
-        Ledger(self.home.ledger).reserve(
+        ledger = Ledger(self.home.ledger)
+        ledger.require_charged(plan.run.hex(), self._rounds_seen(plan.run))
+        ledger.reserve(
             data_set=bench.fingerprint,
             unit=terms.unit,
             charter=self.charter.digest(),
@@ -242,6 +273,12 @@ class Member:
             budget_epsilon=min(terms.epsilon, self.policy.max_epsilon),
         )
 
+    def _rounds_seen(self, run: bytes) -> set[int]:
+        """The newest rounds of a run that this home remembers outside its ledger: by its journal and by its chain."""
+        chain = self.home.chain()
+        newest = {self.journal.last(run)[0], chain.round if chain.run == run.hex() else -1}
+        return newest - {-1}
+
     def _checked(self, trained: Vector, plan: Plan) -> Vector:
         """Did it really train: finite and not zero; then the fraction that the encoding will cut."""
         check_finite(trained, "the trained contribution")
@@ -253,3 +290,8 @@ class Member:
             )
         saturated = float(np.mean(np.abs(trained) > bounds))
         return np.concatenate([trained, [saturated]])
+
+
+def _about(plan: Plan) -> tuple[str, int, str]:
+    """What a contribution belongs to: run, round and model. Attempts at one round may send the same one."""
+    return plan.run.hex(), plan.round, plan.model_hash.hex()

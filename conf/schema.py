@@ -170,11 +170,13 @@ class SecAggSettings(_Value):
     """Secure aggregation; null is what the number of organizations asks for."""
 
     enabled: bool
-    lane_bits: Annotated[int, Field(ge=4, le=32)]
+    suite: Literal["classic", "hybrid"]
+    lane_bits: Annotated[int, Field(ge=8, le=32)]
     range_sigmas: Positive
     threshold: Count | None
     min_survivors: Count | None
     deadline_seconds: Positive
+    audit_rounds: Annotated[int, Field(ge=0, le=1_000)]
 
     def threshold_for(self, organizations: int) -> int:
         """Shares that open a secret: as set, or the smallest number that two disjoint quorums cannot both reach."""

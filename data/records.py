@@ -1,6 +1,6 @@
 """What a record is, and what every record of a set must satisfy. Reading a person's file: `files.py`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -35,11 +35,6 @@ class Record:
     unit: str
     label: str = ""
     group: str = ""
-
-
-def labels_of(records: Iterable[Record]) -> tuple[str, ...]:
-    """The distinct labels, sorted; rows without one are left out."""
-    return tuple(sorted({record.label for record in records if record.label}))
 
 
 def check_labels(records: Sequence[Record], labels: Sequence[str]) -> None:

@@ -3,26 +3,59 @@
 Mechanism: Gaussian noise of standard deviation sigma times the sensitivity on the sum over a Poisson sample of units.
 Adjacency: all records of one unit added or removed. One history is composed as a whole; adding up the epsilons of its
 rounds would be far too pessimistic. The number comes from numerical composition of privacy loss random variables
-(Gopi, Lee and Wutschitz 2021, by Opacus), whose upper end is taken, and is checked against bounds that hold by proof.
+(`composition`), and is checked against bounds that hold by proof (`bounds`). Where it fails, whatever the failure, the
+answer is the bound: larger, never smaller.
 """
 
+import logging
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from ..errors import UserError
 from .bounds import Segment, distinguishing_epsilon, rdp_epsilon, zcdp_epsilon
+from .composition import composed_epsilon
 
-# Numerical composition is refused above this many grid points: about 2 s and 300 MB on one core.
-_MOST_POINTS = 2**20
+log = logging.getLogger("cotune.privacy")
 _SIGMA_GRID = 1_000
 _LARGEST_SIGMA = 10_000
 _MOST_STEPS = 1_000_000
+# Far above the few seconds that the largest grid takes: a numerical composition that hangs is given up.
+_PATIENCE_SECONDS = 120.0
+
+Segments = tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Accounted:
+    """An epsilon and where it comes from.
+
+    Attributes:
+        epsilon: what is reported and compared with budgets; an upper bound whatever the method.
+        method: "prv" is numerical composition; "rdp" the Rényi bound and "zcdp" the bound of concentrated differential
+            privacy without sampling, each because what stands before it failed or was implausible; "none" no steps.
+        rdp: the bound that holds by proof, for comparison; `epsilon` is at most this.
+    """
+
+    epsilon: float
+    method: Literal["prv", "rdp", "zcdp", "none"]
+    rdp: float
 
 
 def epsilon(history: Iterable[Segment], delta: float) -> float:
-    """The epsilon that a history of (noise multiplier, sample rate, steps) has spent at `delta`.
+    """The epsilon that a history of (noise multiplier, sample rate, steps) has spent at `delta`: `accounted`'s."""
+    return accounted(history, delta).epsilon
+
+
+def accounted(history: Iterable[Segment], delta: float) -> Accounted:
+    """The epsilon that a history of (noise multiplier, sample rate, steps) has spent at `delta`, and how it was found.
+
+    The history is what really happened: the steps of the rounds that a member was in, whatever their number was
+    expected to be.
 
     Guarantees:
         Never below what a concrete distinguisher proves (`bounds.distinguishing_epsilon`) and never above what Rényi
@@ -35,23 +68,33 @@ def epsilon(history: Iterable[Segment], delta: float) -> float:
     Raises:
         ValueError: a sigma is negative or not finite, a rate outside (0, 1], steps negative, delta outside (0, 1).
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta {delta} is outside (0, 1)")
-    merged: dict[tuple[float, float], int] = {}
-    for sigma, rate, steps in history:
-        if not (math.isfinite(sigma) and sigma >= 0 and 0 < rate <= 1 and steps >= 0):
-            raise ValueError(f"cannot account for {steps} steps with noise {sigma} and sample rate {rate}")
-        key = (float(sigma), float(rate))
-        merged[key] = merged.get(key, 0) + int(steps)
-    segments = tuple((sigma, rate, steps) for (sigma, rate), steps in sorted(merged.items()) if steps)
-    return _epsilon(segments, float(delta)) if segments else 0.0
+    segments = _merged(history, delta)
+    if not segments:
+        return Accounted(0.0, "none", 0.0)
+    proven, least = _proven(segments, float(delta))
+    if math.isinf(proven.epsilon):
+        return proven
+    composed = _composed(segments, float(delta))
+    # NaN compares as false: without a lower bound there is no check, and no check no number.
+    return Accounted(composed, "prv", proven.rdp) if least <= composed <= proven.epsilon else proven
 
 
-def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """The smallest noise multiplier, in thousandths, with which `steps` steps stay within the budget.
+def rounded(value: float, up: bool = True) -> str:
+    """Three decimals for a person: what is spent rounds up, what is left (`up=False`) down."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    # Less a hair, so that 0.1 + 0.2 is 0.300.
+    thousandths = math.ceil(value * 1000 - 1e-6) if up else math.floor(value * 1000 + 1e-6)
+    return f"{thousandths / 1000:.3f}"
+
+
+def calibrate(
+    target_epsilon: float, delta: float, sample_rate: float, steps: int, history: Sequence[Segment] = ()
+) -> float:
+    """The smallest noise multiplier, in thousandths, with which `steps` more steps after `history` stay in the budget.
 
     Guarantees:
-        `epsilon([(result, sample_rate, steps)], delta) <= target_epsilon`, by the very function that reports.
+        `epsilon([*history, (result, sample_rate, steps)], delta) <= target_epsilon`, by the very function that reports.
 
     Raises:
         UserError: the budget is not a positive number, or needs a multiplier above 10,000.
@@ -61,7 +104,7 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         raise UserError(f"privacy.epsilon is {target_epsilon}", "set it to a positive number")
     if steps < 1:
         raise ValueError(f"cannot calibrate noise for {steps} steps")
-    return _calibrate(float(target_epsilon), float(delta), float(sample_rate), int(steps))
+    return _calibrate(float(target_epsilon), float(delta), float(sample_rate), int(steps), tuple(history))
 
 
 def steps_affordable(
@@ -74,7 +117,7 @@ def steps_affordable(
     """
 
     def fits(steps: int) -> bool:
-        return epsilon([*history, (noise_multiplier, sample_rate, steps)], delta) <= target_epsilon
+        return _against(target_epsilon, [*history, (noise_multiplier, sample_rate, steps)], delta) <= target_epsilon
 
     most = 1
     while most <= _MOST_STEPS and fits(most):
@@ -86,44 +129,89 @@ def steps_affordable(
     return fitting
 
 
-@lru_cache(maxsize=4096)
-def _epsilon(segments: tuple[Segment, ...], delta: float) -> float:
-    proven = rdp_epsilon(segments, delta)
-    if math.isinf(proven):
-        return proven
-    least = distinguishing_epsilon(segments, delta)
-    if proven < least:
-        return zcdp_epsilon(segments, delta)
-    composed = _numerical(segments, delta, proven)
-    return composed if least <= composed <= proven else proven
+def _merged(history: Iterable[Segment], delta: float) -> Segments:
+    """The history with equal mechanisms in one segment, sorted, without empty segments; ValueError as `accounted`."""
+    if not 0 < delta < 1:
+        raise ValueError(f"delta {delta} is outside (0, 1)")
+    merged: dict[tuple[float, float], int] = {}
+    for sigma, rate, steps in history:
+        if not (math.isfinite(sigma) and sigma >= 0 and 0 < rate <= 1 and steps >= 0):
+            raise ValueError(f"cannot account for {steps} steps with noise {sigma} and sample rate {rate}")
+        key = (float(sigma), float(rate))
+        merged[key] = merged.get(key, 0) + int(steps)
+    return tuple((sigma, rate, steps) for (sigma, rate), steps in sorted(merged.items()) if steps)
 
 
-def _numerical(segments: tuple[Segment, ...], delta: float, proven: float) -> float:
-    """The upper end of Opacus' numerical composition, at least 0; NaN where it cannot be had at a bounded cost."""
-    from opacus.accountants import PRVAccountant
+def _against(target: float, history: Iterable[Segment], delta: float) -> float:
+    """A number on the same side of `target` as the epsilon of `history`, cheaper where a bound decides already."""
+    segments = _merged(history, delta)
+    if not segments:
+        return 0.0
+    proven, least = _proven(segments, float(delta))
+    if proven.epsilon <= target:
+        return proven.epsilon
+    return least if least > target else accounted(segments, delta).epsilon
 
-    error = min(max(proven / 500, 0.001), 0.1)
-    delta_error = delta / 1000
-    steps = sum(count for _, _, count in segments)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # About the grid that Opacus will choose, reach over mesh: it can have more points than memory has bytes.
-            reach = rdp_epsilon(segments, delta_error / 4) + 3
-            mesh = error / math.sqrt(steps * math.log(12 / delta_error) / 2)
-            if not 2 * reach / mesh <= _MOST_POINTS:
-                return math.nan
-            accountant = PRVAccountant()
-            accountant.history = list(segments)
-            return max(0.0, float(accountant.get_epsilon(delta, eps_error=error, delta_error=delta_error)))
-    except (ArithmeticError, ValueError, RuntimeError, IndexError, MemoryError):
+
+def _proven(segments: Segments, delta: float) -> tuple[Accounted, float]:
+    """The Rényi bound, or where it fails or contradicts the distinguisher, the closed form that nothing can break;
+    and what the distinguisher proves, NaN where it fails."""
+    least = _attempt(lambda: distinguishing_epsilon(segments, delta))
+    rdp = _attempt(lambda: rdp_epsilon(segments, delta))
+    if math.isfinite(rdp) and rdp >= (0.0 if math.isnan(least) else least):
+        return Accounted(rdp, "rdp", rdp), least
+    closed = zcdp_epsilon(segments, delta)
+    return Accounted(closed, "zcdp", closed), least
+
+
+_numbers: dict[tuple[Segments, float], float] = {}
+_MOST_NUMBERS = 4096
+
+
+def _composed(segments: Segments, delta: float) -> float:
+    """`composed_epsilon`, kept; NaN where it fails. A failure is not kept: the next call tries again."""
+    key = (segments, delta)
+    if key not in _numbers:
+        value = _attempt(lambda: composed_epsilon(segments, delta), _PATIENCE_SECONDS)
+        if not math.isfinite(value):
+            return math.nan
+        if len(_numbers) >= _MOST_NUMBERS:
+            _numbers.clear()
+        _numbers[key] = value
+    return _numbers[key]
+
+
+def _attempt(compute: Callable[[], float], patience: float | None = None) -> float:
+    """What `compute` returns, or NaN where it raises anything or takes longer than `patience` seconds.
+
+    A computation that is given up cannot be killed: its thread runs on and what it finds is ignored.
+    """
+    found = [math.nan]
+
+    def run() -> None:
+        try:
+            found[0] = float(compute())
+        except Exception as failure:
+            log.info("accounting falls back to a bound: %s: %s", type(failure).__name__, failure)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if patience is None:
+            run()
+            return found[0]
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(patience)
+    if thread.is_alive():
+        log.warning("accounting falls back to a bound: no result after %g seconds", patience)
         return math.nan
+    return found[0]
 
 
 @lru_cache(maxsize=256)
-def _calibrate(target: float, delta: float, rate: float, steps: int) -> float:
+def _calibrate(target: float, delta: float, rate: float, steps: int, history: Segments) -> float:
     def excess(thousandths: int) -> float:
-        spent = epsilon([(thousandths / _SIGMA_GRID, rate, steps)], delta)
+        spent = _against(target, [*history, (thousandths / _SIGMA_GRID, rate, steps)], delta)
         # Close to a straight line over log sigma, so that a secant finds the grid point in a few evaluations.
         return math.log(max(spent, 1e-12) / target)
 

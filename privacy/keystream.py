@@ -1,8 +1,9 @@
 """Cryptographically secure random words: AES-256 in counter mode under a key of the operating system.
 
 numpy's generators are predictable from their output and `torch` has no secure generator, so sampling and noise that a
-privacy guarantee rests on come from here. A key serves one call and is dropped, so nothing has to survive a fork, a
-restart or a pickled object, and the counter can start at zero.
+privacy guarantee rests on come from here. A key serves one call and is dropped, so nothing has to survive a restart,
+and the counter can start at zero. A stream that lives through a fork goes on under a new key in the child, and none can
+be pickled: no two processes ever draw the same noise.
 """
 
 import os
@@ -19,11 +20,16 @@ class Keystream:
     """One AES-256-CTR stream with a fresh key."""
 
     def __init__(self) -> None:
-        cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16)))
-        self._encryptor = cipher.encryptor()
+        self._start()
+
+    def _start(self) -> None:
+        self._encryptor = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+        self._process = os.getpid()
 
     def words(self, count: int) -> NDArray[np.uint64]:
         """The next `count` words of the stream: uint64 [count]."""
+        if os.getpid() != self._process:
+            self._start()
         stream = bytearray(8 * count)
         # Zeros encrypted in place are the stream itself.
         self._encryptor.update_into(stream, stream)

@@ -2,40 +2,31 @@
 
 A charge is reserved when training starts and is never refunded: an aborted round may have shown its noised sum to
 somebody. The file is an SQLite database of one append-only table. Every row holds the digest of the row before it, so
-that a changed or removed row is found; cutting rows off the end is found only by whoever kept a later `head`.
+that a changed or removed row is found; a head file beside it (`anchor`) finds a database that was put back.
 
-Accounts are kept for each data set (its fingerprint) and unit. Two data sets that share people are two accounts here.
+Accounts are kept for each data set (its fingerprint) and unit. Two data sets that share people are two accounts here,
+and so are two units of one data set.
 """
 
-import hashlib
-import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..atomic import sync_folder
 from ..errors import UserError
-from .accounting import epsilon
+from .accounting import accounted, epsilon, rounded
+from .anchor import Head, read_head, write_head
+from .charges import SCHEMA, Charge, chained, check_head, head_of, insert, read_chain
 
-_GENESIS = hashlib.sha256(b"cotune/ledger/v1").hexdigest()
 _BUSY_SECONDS = 120.0
-_RESTORE = "restore the ledger from a backup, do not start a new one"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS charges (
-    sequence INTEGER PRIMARY KEY, data_set TEXT NOT NULL, unit TEXT NOT NULL, charter TEXT NOT NULL,
-    run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, noise_multiplier REAL NOT NULL,
-    sample_rate REAL NOT NULL, steps INTEGER NOT NULL, delta REAL NOT NULL, budget_epsilon REAL NOT NULL,
-    spent_epsilon REAL NOT NULL, reserved_at TEXT NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL,
-    UNIQUE (data_set, unit, charter, run, round, attempt)) STRICT;
-CREATE TRIGGER IF NOT EXISTS never_updated BEFORE UPDATE ON charges
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER IF NOT EXISTS never_deleted BEFORE DELETE ON charges
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+_RESTORE = "put back the newest ledger with its head, from a backup no older than its last round; do not start anew"
+# In the database's header: from version 1 on a head file stands beside it.
+_VERSION = 1
 
 
 class OverBudget(UserError):  # noqa: N818 - a verdict, not a fault
@@ -43,38 +34,15 @@ class OverBudget(UserError):  # noqa: N818 - a verdict, not a fault
 
 
 class LedgerBroken(UserError):  # noqa: N818
-    """The ledger's file was altered."""
-
-
-@dataclass(frozen=True)
-class Charge:
-    """One reservation, as stored.
-
-    `budget_epsilon` is what its charter allowed; `spent_epsilon` is the epsilon of the whole account, this charge
-    included, at the smallest delta that the account has seen; `reserved_at` is UTC; digests are hex SHA-256.
-    """
-
-    sequence: int
-    data_set: str
-    unit: str
-    charter: str
-    run: str
-    round: int
-    attempt: int
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-    delta: float
-    budget_epsilon: float
-    spent_epsilon: float
-    reserved_at: str
-    previous: str
-    digest: str
+    """The ledger's file was altered, put back to an older state, or lost."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """One line of the statement: a data set and unit, its budget, and what is spent and left of it at `delta`."""
+    """One line of the statement: a data set and unit, its budget, and what is spent and left of it at `delta`.
+
+    `method` says where `spent_epsilon` comes from, as in `accounting.Accounted`; `rdp_epsilon` is the Rényi bound.
+    """
 
     data_set: str
     unit: str
@@ -82,6 +50,8 @@ class Account:
     budget_epsilon: float
     spent_epsilon: float
     left_epsilon: float
+    method: str
+    rdp_epsilon: float
     steps: int
     charges: int
 
@@ -89,17 +59,24 @@ class Account:
 class Ledger:
     """The ledger in one file. Any number of processes may use it at once.
 
+    Guarantees:
+        A rollback of the database alone, to any earlier state and also to none, is found by the next call. A crash at
+        any moment leaves a ledger that works and holds every charge whose `reserve` returned.
+
     Raises:
         UserError: the file may be read by others, or is not a ledger.
+        LedgerBroken: it was put back to an older state.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         _create_private(path)
-        with self._transaction() as database:
-            for statement in _SCHEMA.split(";\nCREATE"):
-                prefix = "" if statement.lstrip().startswith("CREATE") else "CREATE"
-                database.execute(prefix + statement)
+        with self._writing() as database:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name <> 'charges'").fetchone():
+                raise UserError(f"{path}: a database, but not a privacy ledger", "name the ledger of a node's folder")
+            for statement in SCHEMA:
+                database.execute(statement)
+            self._require_anchor(database)
 
     def reserve(
         self,
@@ -128,68 +105,146 @@ class Ledger:
         Raises:
             OverBudget: the budget does not allow it; nothing is charged.
             LedgerBroken: the file was altered.
-            UserError: this round and attempt is already charged on other terms.
+            UserError: this round and attempt is already charged on other terms; or a disk is full: then the charge may
+                stand, and the same call again returns it.
             ValueError: a number that no mechanism has.
         """
         if steps < 1 or not sigma > 0:
             raise ValueError(f"cannot reserve {steps} steps with noise {sigma}")
+        name = (data_set, unit, charter, run, round, attempt)
         terms = (float(sigma), float(sample_rate), int(steps), float(delta), float(budget_epsilon))
-        with self._transaction() as database:
-            rows = _verified(database)
-            account = [row for row in rows if (row.data_set, row.unit) == (data_set, unit)]
-            for row in account:
-                if (row.charter, row.run, row.round, row.attempt) == (charter, run, round, attempt):
-                    return _same_terms(row, terms)
-            spent = _within_budget(account, terms)
-            previous = rows[-1].digest if rows else _GENESIS
-            moment = datetime.now(UTC).isoformat(timespec="seconds")
-            body = (len(rows) + 1, data_set, unit, charter, run, round, attempt, *terms, spent, moment, previous)
-            charge = Charge(*body, digest=_digest(body))
-            marks = ", ".join("?" * len(fields(Charge)))
-            database.execute(f"INSERT INTO charges VALUES ({marks})", astuple(charge))  # noqa: S608
+        with self._writing() as database:
+            rows = self._verified(database, self._head())
+            charge = next((row for row in rows if _name(row) == name), None)
+            if charge is None:
+                spent = _within_budget([row for row in rows if row.account == (data_set, unit)], terms)
+                moment = datetime.now(UTC).isoformat(timespec="seconds")
+                charge = chained((len(rows) + 1, *name, *terms, spent, moment, head_of(rows).digest))
+                insert(database, charge)
+            elif charge.terms != terms:
+                raise UserError(
+                    f"round {round} attempt {attempt} of run {run} is already charged on other terms",
+                    "start a new attempt",
+                )
+        self._note_head(charge)
         return charge
+
+    def require_charged(self, run: str, rounds: Iterable[int]) -> None:
+        """A cross-check by whoever remembers taking part in rounds: each of them is charged to some data set.
+
+        Raises:
+            LedgerBroken: one is not: ledger and head file were both put back, or lost.
+        """
+        missing = set(rounds) - {row.round for row in self.charges() if row.run == run}
+        if missing:
+            raise LedgerBroken(
+                f"{self.path}: no charge for round {min(missing)} of run {run}, in which this node took part", _RESTORE
+            )
 
     def spent(self, data_set: str, unit: str, delta: float) -> float:
         """The composed epsilon at `delta` of everything charged to a data set and unit; 0 where nothing was."""
-        return epsilon([_segment(row) for row in self.charges() if (row.data_set, row.unit) == (data_set, unit)], delta)
+        return epsilon([row.segment for row in self.charges() if row.account == (data_set, unit)], delta)
 
     def charges(self) -> list[Charge]:
-        """All charges, oldest first, after checking the chain."""
-        with self._transaction() as database:
-            return _verified(database)
+        """All charges, oldest first, after checking the chain and its head."""
+        # The head first: a charge that another process adds in between is then only ahead of it.
+        head = self._head()
+        with self._reading() as database:
+            return self._verified(database, head)
 
     def verify(self) -> str:
-        """Check every row against the chain and return its head, hex SHA-256.
+        """Check every row against the chain, the chain against the head file, and return its head, hex SHA-256.
 
         Raises:
             LedgerBroken: a row was changed, removed or added by another hand.
         """
-        rows = self.charges()
-        return rows[-1].digest if rows else _GENESIS
+        return head_of(self.charges()).digest
 
     def statement(self) -> list[Account]:
         """One line for each data set and unit, in the order of their first charges."""
         accounts: dict[tuple[str, str], list[Charge]] = {}
         for row in self.charges():
-            accounts.setdefault((row.data_set, row.unit), []).append(row)
+            accounts.setdefault(row.account, []).append(row)
         return [_account(rows) for rows in accounts.values()]
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+    def _head(self) -> Head | None:
         try:
-            # EXTRA is FULL that also syncs the folder when the rollback journal goes: a commit survives a power cut.
-            database.execute("PRAGMA synchronous = EXTRA")
-            database.execute("BEGIN IMMEDIATE")
-            yield database
-            database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"{self.path}: {error}", "end what holds the file, check free disk and write access"
-            ) from error
-        except sqlite3.DatabaseError as error:
+            return read_head(self.path)
+        except ValueError as error:
+            raise LedgerBroken(str(error), _RESTORE) from error
+
+    def _chain(self, database: sqlite3.Connection) -> list[Charge]:
+        try:
+            return read_chain(database)
+        except (ValueError, TypeError) as error:
             raise LedgerBroken(f"{self.path}: {error}", _RESTORE) from error
-        finally:
+
+    def _verified(self, database: sqlite3.Connection, head: Head | None) -> list[Charge]:
+        rows = self._chain(database)
+        if head is None:
+            raise LedgerBroken(f"{self.path}: the privacy ledger has lost its head file", _RESTORE)
+        try:
+            check_head(rows, head)
+        except ValueError as error:
+            raise LedgerBroken(f"{self.path}: {error}", _RESTORE) from error
+        return rows
+
+    def _require_anchor(self, database: sqlite3.Connection) -> None:
+        """The head file of a new ledger, or of one from before there were any; none is made for a ledger that lost it.
+
+        It is written before the version that demands it, and at the end of what is committed: never ahead.
+        """
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        (count,) = database.execute("SELECT count(*) FROM charges").fetchone()
+        if self._head() is None and (version < _VERSION or count == 0):
+            write_head(self.path, head_of(self._chain(database)))
+        if version < _VERSION:
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _note_head(self, charge: Charge) -> None:
+        """Bring the head file to the end of the ledger, under the write lock, so that it never moves back.
+
+        A charge counts only once its number is in the head file: before that nobody has acted on it.
+        """
+        with self._writing() as database:
+            held = database.execute("SELECT digest FROM charges WHERE sequence = ?", (charge.sequence,)).fetchone()
+            if held != (charge.digest,):
+                raise LedgerBroken(f"{self.path}: charge {charge.sequence} is gone", _RESTORE)
+            last = database.execute("SELECT sequence, digest FROM charges ORDER BY sequence DESC LIMIT 1").fetchone()
+            if self._head() != Head(*last):
+                write_head(self.path, Head(*last))
+
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        return _transaction(self.path, "BEGIN IMMEDIATE")
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return _transaction(self.path, "BEGIN")
+
+
+@contextmanager
+def _transaction(path: Path, begin: str) -> Iterator[sqlite3.Connection]:
+    """A connection inside a transaction, committed at the end of the block and rolled back where it raises.
+
+    synchronous = EXTRA is FULL, which syncs every page before a commit returns, and more: the folder is synced when
+    the rollback journal goes, without which a power cut could bring the journal back and undo the commit. A rollback
+    journal rather than a write-ahead log: what is committed is then in the one file that people copy and back up.
+    """
+    database = None
+    try:
+        # mode=rw: a ledger that has just been deleted must not begin again as an empty one.
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", _BUSY_SECONDS, isolation_level=None, uri=True)
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute("PRAGMA fullfsync = ON")
+        database.execute(begin)
+        yield database
+        database.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        raise UserError(f"{path}: {error}", "end what holds the file, check free disk and write access") from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerBroken(f"{path}: {error}", _RESTORE) from error
+    finally:
+        if database is not None:
             # Closing without a commit rolls back.
             database.close()
 
@@ -197,6 +252,7 @@ class Ledger:
 def _create_private(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        sync_folder(path.parent)
     except FileExistsError:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise UserError(f"{path}: others may read the privacy ledger", f"run chmod 600 {path}") from None
@@ -204,60 +260,40 @@ def _create_private(path: Path) -> None:
         raise UserError(f"{path}: {error.strerror}", "create its folder and make it writable") from error
 
 
-def _verified(database: sqlite3.Connection) -> list[Charge]:
-    rows = [Charge(*values) for values in database.execute("SELECT * FROM charges ORDER BY sequence")]
-    previous = _GENESIS
-    for number, row in enumerate(rows, start=1):
-        if row.sequence != number or row.previous != previous or row.digest != _digest(astuple(row)[:-1]):
-            raise LedgerBroken(f"the privacy ledger was altered at row {number}", _RESTORE)
-        previous = row.digest
-    return rows
-
-
-def _digest(body: tuple[object, ...]) -> str:
-    return hashlib.sha256(b"cotune/ledger/v1/row" + json.dumps(body, allow_nan=False).encode()).hexdigest()
-
-
-def _same_terms(row: Charge, terms: tuple[float, float, int, float, float]) -> Charge:
-    if (row.noise_multiplier, row.sample_rate, row.steps, row.delta, row.budget_epsilon) != terms:
-        raise UserError(
-            f"round {row.round} attempt {row.attempt} of run {row.run} is already charged on other terms",
-            "start a new attempt",
-        )
-    return row
+def _name(row: Charge) -> tuple[str, str, str, str, int, int]:
+    return row.data_set, row.unit, row.charter, row.run, row.round, row.attempt
 
 
 def _within_budget(account: list[Charge], terms: tuple[float, float, int, float, float]) -> float:
     """The composed epsilon with the new terms, or `OverBudget`."""
     sigma, rate, steps, delta, budget = terms
-    history = [_segment(row) for row in account]
+    history = [row.segment for row in account]
     delta = min([delta, *(row.delta for row in account)])
     budget = min([budget, *(row.budget_epsilon for row in account)])
     total = epsilon([*history, (sigma, rate, steps)], delta)
     if total <= budget:
         return total
     spent = epsilon(history, delta)
+    how = f" by {len(account)} charges of {len({row.run for row in account})} runs" if account else ""
     raise OverBudget(
-        f"privacy budget: epsilon {spent:.3f} spent, {total:.3f} with these {steps} steps, "
-        f"{max(budget - spent, 0.0):.3f} left of {budget:g} at delta {delta:g}",
-        "stop here, or agree on a charter with a larger epsilon or on new data",
+        f"privacy budget: epsilon {rounded(spent)} spent{how}, {rounded(total)} with these {steps} steps, "
+        f"{rounded(max(budget - spent, 0.0), up=False)} left of {budget:g} at delta {delta:g}",
+        "see each charge with cotune privacy show, then agree on a larger epsilon or on new data, or stop here",
     )
-
-
-def _segment(row: Charge) -> tuple[float, float, int]:
-    return row.noise_multiplier, row.sample_rate, row.steps
 
 
 def _account(rows: list[Charge]) -> Account:
     delta, budget = min(row.delta for row in rows), min(row.budget_epsilon for row in rows)
-    spent = epsilon([_segment(row) for row in rows], delta)
+    spent = accounted([row.segment for row in rows], delta)
     return Account(
         data_set=rows[0].data_set,
         unit=rows[0].unit,
         delta=delta,
         budget_epsilon=budget,
-        spent_epsilon=spent,
-        left_epsilon=max(budget - spent, 0.0),
+        spent_epsilon=spent.epsilon,
+        left_epsilon=max(budget - spent.epsilon, 0.0),
+        method=spent.method,
+        rdp_epsilon=spent.rdp,
         steps=sum(row.steps for row in rows),
         charges=len(rows),
     )

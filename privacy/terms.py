@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 
 METRICS = ("loss", "units", "clipped")
+# Far from what squares of float32 numbers lose at either end, where a norm would come out too small.
+_CLIP_RANGE = (1e-9, 1e9)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class PrivacyTerms:
         unit: what one privacy unit is, e.g. "patient". Adjacency: all records of one unit added or removed.
         epsilon, delta: the budget of the whole run for each unit.
         noise_multiplier: sigma, the noise's standard deviation over `sensitivity`; 0 where privacy is disabled.
-        max_grad_norm: C, the largest L2 norm of one unit's gradient after clipping.
+        max_grad_norm: C, the largest L2 norm of one unit's gradient after clipping, 1e-9 to 1e9.
         sample_rate: q, the probability with which each unit independently joins a step.
         records_per_unit: the most records of one unit used in one step.
         loss_cap: losses above it count as it, in nats a token.
@@ -54,6 +56,9 @@ class PrivacyTerms:
         for name in ("max_grad_norm", "loss_cap", "metrics_weight"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, name, value, "a positive number")
+        low, high = _CLIP_RANGE
+        clip = self.max_grad_norm
+        _require(low <= clip <= high, "max_grad_norm", clip, f"a number in [{low:g}, {high:g}]")
         _require(0 < self.sample_rate <= 1, "sample_rate", self.sample_rate, "a number in (0, 1]")
         _require(self.records_per_unit >= 1, "records_per_unit", self.records_per_unit, "1 or more")
         sigma = self.noise_multiplier

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from . import keys, masking, merkle
 from .control import CONTROL_WORDS, check_control
+from .identity import Identity, raw_public
 from .masking import WORD
-from .messages import Advert, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
+from .messages import Advert, Complaint, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
 from .plan import Plan
-from .record import RoundRecord, next_head, result_hash
-from .recovery import rebuild_secrets, remaining_streams
+from .record import RoundRecord, next_head
+from .recovery import Offers, agreements, rebuild_secrets, remaining_streams
 from .refused import Refused, require
 from .roster import Roster
-from .views import Cohort, Survivors, leaf, read_adverts, read_survivors, share_root
-from .wire import raw_public, seal
+from .suites import suite_of
+from .views import Cohort, Survivors, box_leaves, read_adverts, read_survivors, share_root
+from .wire import seal
 
 
 class Step(IntEnum):
@@ -54,7 +55,7 @@ class RoundSum:
         survivors: U3.
         record: the signed RECORD message for every organization.
         head: the new head of the transcript.
-        words: the exact sum, uint64 [encoding.words], whose hash is in the record.
+        words: the bare sum, uint64 [8 + encoding.words], control block first: what `result` of the record hashes.
     """
 
     values: NDArray[np.float64]
@@ -68,7 +69,7 @@ class Coordinator:
     """The state machine: add, close, add, close, ..., result.
 
     Args:
-        roster: of the charter. plan: of this attempt. key: Ed25519 key that the roster names as the coordinator's.
+        roster: of the charter. plan: of this attempt. key: the identity that the roster names as the coordinator's.
 
     The `index` of each add is the sender as the transport knows it; it must be the one that signed. Every add returns
     whether the message counts; `rejections` says why one did not.
@@ -77,7 +78,7 @@ class Coordinator:
         Refused: "plan.*" where no organization would accept the plan; "coordinator.key".
     """
 
-    def __init__(self, roster: Roster, plan: Plan, key: Ed25519PrivateKey) -> None:
+    def __init__(self, roster: Roster, plan: Plan, key: Identity) -> None:
         plan.check(roster)
         require(
             raw_public(key) == roster.coordinator, "coordinator.key", "the key is not the coordinator's of the roster"
@@ -85,7 +86,10 @@ class Coordinator:
         self._roster, self._plan, self._key = roster, plan, key
         self._step = Step.ADVERTS
         self._messages: dict[Step, dict[int, bytes]] = {step: {} for step in Step}
+        self._suite = suite_of(plan.suite)
         self._shares: dict[int, Shares] = {}
+        self._paths: dict[int, list[tuple[bytes, ...]]] = {}
+        self._offers: Offers = {}
         self._root_envelopes: dict[int, bytes] = {}
         self._share_roots: dict[int, Rooted] = {}
         self._reveals: dict[int, Reveal] = {}
@@ -95,6 +99,7 @@ class Coordinator:
         self._survivors: Survivors
         self._ctx2 = b""
         self.rejections: list[Rejection] = []
+        self.complaints: dict[int, Complaint] = {}
         self.plan_message = plan.sign(key)
 
     @property
@@ -117,7 +122,7 @@ class Coordinator:
         public = {advert.mask_key, advert.channel_key}
         require(len(public) == 2 and not public & self._public, "adverts.duplicate", "a key that is already in use")
         for key in public:
-            keys.check_public(key)
+            self._suite.check_public(key)
         self._public |= public
 
     def close_adverts(self) -> bytes:
@@ -135,12 +140,12 @@ class Coordinator:
         root = self._rooted("shares", index, shares.root, self._cohort.ctx1)
         require(index in self._cohort.members, "shares.stranger", "shares without an advert")
         others = self._cohort.others(index)
-        require(len(shares.leaves) == len(others), "shares.root", "not one share for each other organization")
-        boxes = zip(others, shares.sealed, strict=True)
-        leaves = tuple(leaf(self._cohort.ctx1, index, other, box) for other, box in boxes)
-        right = leaves == shares.leaves and share_root(self._cohort.ctx1, index, leaves) == root.root
-        require(right, "shares.root", "the shares are not those that were signed")
-        self._shares[index], self._share_roots[index] = shares, root
+        whole = len(shares.boxes) == len(others) and all(len(box) == self._suite.box_bytes for box in shares.boxes)
+        require(whole, "shares.size", "not one box of the right size for each other organization")
+        leaves = box_leaves(self._cohort.ctx1, index, others, shares.boxes)
+        signed = share_root(self._cohort.ctx1, index, merkle.top(leaves)) == root.root
+        require(signed, "shares.root", "the boxes are not those that were signed")
+        self._shares[index], self._share_roots[index], self._paths[index] = shares, root, merkle.paths(leaves)
 
     def close_shares(self) -> dict[int, bytes]:
         """End P1. Returns for each member of U2 its own bundle."""
@@ -149,15 +154,23 @@ class Coordinator:
         self._ctx2 = keys.context2(self._cohort.ctx1, members, [self._share_roots[i].root for i in members])
         inboxes = {member: self._inbox(member, members) for member in members}
         self._root_envelopes = {member: self._shares[member].root for member in members}
-        self._shares = {}
+        self._offers = {
+            (sender, to): box[self._suite.sealed_bytes :]
+            for sender in members
+            for to, box in zip(self._cohort.others(sender), self._shares[sender].boxes, strict=True)
+        }
+        self._shares, self._paths = {}, {}
         return inboxes
 
     def _inbox(self, recipient: int, senders: tuple[int, ...]) -> bytes:
         parts = []
         for sender in senders:
-            shares, others = self._shares[sender], self._cohort.others(sender)
-            sealed = b"" if sender == recipient else shares.sealed[others.index(recipient)]
-            parts.append(Inbound(shares.root, shares.leaves, sealed))
+            shares = self._shares[sender]
+            if sender == recipient:
+                parts.append(Inbound(shares.root, (), b""))
+            else:
+                position = self._cohort.others(sender).index(recipient)
+                parts.append(Inbound(shares.root, self._paths[sender][position], shares.boxes[position]))
         return seal("inbox", encode_inbox(self._cohort.ctx1, tuple(parts)), self._key)
 
     def add_upload(self, index: int, header: bytes, words: NDArray[np.uint64]) -> bool:
@@ -175,6 +188,21 @@ class Coordinator:
         same = merkle.root(words, self._ctx2, index) == rooted.root
         require(same, "upload.root", "the masked words are not those that were signed")
         np.add(self._sum, words, out=self._sum)
+
+    def add_complaint(self, index: int, message: bytes) -> bool:
+        """P2 answer of an organization that cannot use a box: it does not upload, and `blame` says what follows."""
+        try:
+            require(self._step is Step.UPLOADS, "message.late", f"collecting {self._step.name}, not UPLOADS")
+            complaint = open_member("complaint", message, Complaint.decode, self._roster)
+            require(complaint.index == index, "message.index", "signed by another organization than the sender")
+            require(complaint.ctx1 == self._cohort.ctx1, "message.context", "a complaint of another round or view")
+            known = {index, complaint.accused} <= set(self._share_roots) and index != complaint.accused
+            require(known, "complaint.stranger", "a complaint by or about an organization without shares")
+        except Refused as no:
+            self.rejections.append(Rejection(index, Step.UPLOADS, no.code))
+            return False
+        self.complaints[index] = complaint
+        return True
 
     def close_uploads(self) -> bytes:
         """End P2: whoever is not in now is dropped. Returns the bundle for every survivor."""
@@ -222,13 +250,15 @@ class Coordinator:
         """
         self._enough(Step.REVEALS)
         plan, survivors = self._plan, self._survivors
-        secrets = rebuild_secrets(self._reveals, self._cohort, plan.ctx0, plan.threshold)
+        self_secrets, mask_secrets = rebuild_secrets(self._reveals, self._cohort, plan)
+        agreed = agreements(mask_secrets, survivors.members, self._cohort, self._offers, self._suite)
         total = self._sum.copy()  # the masked sum stays whole, so that more shares may be added after a refusal
-        masking.apply(total, remaining_streams(*secrets, self._cohort, self._ctx2))
+        streams = remaining_streams(self_secrets, mask_secrets, agreed, self._cohort, self._ctx2, self._suite)
+        masking.apply(total, streams)
         control, words = total[:CONTROL_WORDS], total[CONTROL_WORDS:]
         check_control(control, len(survivors.members))
         values = plan.encoding.decode(words, len(survivors.members))
-        result = result_hash(self._ctx2, words)
+        result = merkle.root(total, self._ctx2, merkle.SUM)
         head = next_head(plan.prev_head, self._ctx2, survivors.members, survivors.roots, result)
         record = RoundRecord(
             plan=self.plan_message,
@@ -236,14 +266,15 @@ class Coordinator:
             share_roots=tuple(self._root_envelopes[i] for i in self.present(Step.SHARES)),
             headers=survivors.envelopes,
             signatures=self._envelopes(Step.SURVIVALS),
-            self_secrets=tuple(secrets[0].values()),
-            mask_secrets=tuple(secrets[1].values()),
+            self_secrets=tuple(self_secrets.values()),
+            mask_secrets=tuple(mask_secrets.values()),
+            agreements=tuple(agreed.values()),
             control=tuple(int(word) for word in control),
             result=result,
             head=head,
         )
         self._step = Step.DONE
-        return RoundSum(values, survivors.members, record.sign(self._key), head, words)
+        return RoundSum(values, survivors.members, record.sign(self._key), head, total)
 
     def _rooted(self, kind: str, index: int, envelope: bytes, context: bytes) -> Rooted:
         rooted = open_member(kind, envelope, Rooted.decode, self._roster)

@@ -3,6 +3,9 @@
 A coordinate x with the public bound c becomes floor(x / s + U) + K in [0, 2K] with step s = c / K and U uniform on
 [0, 1) (stochastic rounding: unbiased). A lane of b bits holds the sum of all parties without a carry:
 n * 2K <= 2^b - 1. The bounds come from the plan, never from the data, so the encoding itself says nothing about anyone.
+
+Word w of W holds the coordinates w, W + w, 2W + w, ..., the first in its lowest bits: so a lane of many words is a
+slice of the vector, and every step below is one pass over contiguous memory that stays in the cache.
 """
 
 import math
@@ -14,13 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .keys import new_secret
-from .masking import CHUNK_WORDS, WORD, KeyStream, scratch
+from .masking import CHUNK_WORDS, WORD, KeyStream, in_spans, scratch
 from .refused import require
 
 MIN_LANE_BITS = 8
 MAX_LANE_BITS = 32
 MAX_DIMENSION = 2**31
 MAX_SEGMENTS = 65536
+
+# Fractions of a step that the rounding knows: x / s is computed in units of 1 / _FINE.
+_FINE = 2.0**32
+# A double of at least 1.5 * 2^52 has no bits for a fraction: adding this rounds a number to the nearest integer (the
+# only mode that numpy uses), and leaves that integer in the low bits of the sum.
+_SHIFTER = 1.5 * 2.0**52
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Encoding:
         return np.array([clip / self.levels for _, clip in self.segments])
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[slice, float]]:
-        """The parts of [start, stop) with one clip each, as slices relative to `start`."""
+        """The parts of [start, stop) with one clip each."""
         ends = self._ends
         number = int(np.searchsorted(ends, start, side="right"))
         while start < stop:
@@ -85,15 +94,22 @@ class Encoding:
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum([size for size, _ in self.segments], dtype=np.int64)
 
-    def encode(self, vector: NDArray[np.floating], words: NDArray[np.uint64]) -> int:
+    def _slices(self, start: int, stop: int) -> Iterator[tuple[np.uint64, int, int]]:
+        """For each lane of the words [start, stop): its shift, and the coordinates [first, last) that it holds."""
+        for lane in range(self.lanes):
+            first, last = (min(lane * self.words + word, self.dimension) for word in (start, stop))
+            yield np.uint64(lane * self.lane_bits), first, last
+
+    def encode(self, vector: NDArray[np.floating], words: NDArray[np.uint64], workers: int = 1) -> int:
         """Round, clamp and pack into `words`.
 
-        The randomness is an AES-256-CTR stream under a fresh key of the operating system's generator. U has 32 bits, so
-        the bias is below 2^-32 of a step.
+        The randomness is an AES-256 key stream under a fresh key of the operating system's generator. U has 31 bits and
+        is symmetric, so the bias is below 2^-31 of a step, and a multiple of the step stays what it is.
 
         Args:
             vector: float64 or float32 [dimension].
             words: uint64 [self.words], overwritten.
+            workers: threads.
 
         Returns:
             How many coordinates lay beyond their bound and were cut to it.
@@ -103,47 +119,56 @@ class Encoding:
         """
         right = vector.shape == (self.dimension,) and vector.dtype in (np.float64, np.float32)
         require(right, "vector.shape", f"the vector must be floats of shape ({self.dimension},)")
-        stream, buffer = KeyStream(new_secret()), scratch()
-        saturated = 0
-        for at in range(0, self.words, CHUNK_WORDS):
-            start = at * self.lanes
-            stop = min(self.dimension, start + CHUNK_WORDS * self.lanes)
-            scaled, cut = self._scale(vector, start, stop)
-            saturated += cut
-            self._round(scaled, stream, buffer)
-            self._pack(scaled, words[at : at + CHUNK_WORDS])
-        return saturated
+        seed = new_secret()
+        return sum(in_spans(self.words, workers, lambda *span: self._encode(vector, words, seed, *span)))
 
-    def _scale(self, vector: NDArray[np.floating], start: int, stop: int) -> tuple[NDArray[np.float64], int]:
-        """x / s of [start, stop), and how many lie beyond their bound."""
-        scaled = np.empty(stop - start)
-        cut, inside = 0, self.levels * (1 - 1e-9)
-        for part, clip in self._pieces(start, stop):
-            values, out = vector[part], scaled[part.start - start : part.stop - start]
-            with np.errstate(over="ignore"):  # a product beyond the doubles is an infinity, which the clamp cuts
-                np.multiply(values, self.levels / clip, out=out)
-            if not (out.min() >= -inside and out.max() <= inside):  # also where one of them is NaN
-                require(bool(np.isfinite(values).all()), "vector.finite", "the vector holds NaN or an infinity")
-                cut += int(np.count_nonzero(np.abs(values) > clip))
-        return scaled, cut
+    def _encode(
+        self, vector: NDArray[np.floating], words: NDArray[np.uint64], seed: bytes, start: int, stop: int
+    ) -> int:
+        """Encode the words [start, stop), start at a chunk. Each lane of a chunk draws from its own chunk of stream."""
+        stream, buffer, scaled = KeyStream(seed, start * self.lanes), scratch(), np.empty(CHUNK_WORDS)
+        draws, lane_mask, cut = np.frombuffer(buffer, "<i4", CHUNK_WORDS), np.uint64((1 << self.lane_bits) - 1), 0
+        for at in range(start, stop, CHUNK_WORDS):
+            chunk = words[at : min(at + CHUNK_WORDS, stop)]
+            chunk[:] = 0
+            for shift, first, last in self._slices(at, at + len(chunk)):
+                stream.fill(buffer, len(chunk) * draws.itemsize)
+                part = scaled[: last - first]
+                cut += self._scale(vector, first, last, part)
+                lanes = self._round(part, draws[: last - first]).view(WORD)
+                lanes &= lane_mask
+                lanes <<= shift
+                chunk[: last - first] |= lanes
+        return cut
 
-    def _round(self, scaled: NDArray[np.float64], stream: KeyStream, buffer: bytearray) -> None:
-        """floor(x / s + U) + K, clamped to [0, 2K] after the floor (K + 0.99... may round up to K + 1), in place."""
-        uniform = np.empty(CHUNK_WORDS * 2)
-        for start in range(0, len(scaled), CHUNK_WORDS * 2):
-            part = scaled[start : start + CHUNK_WORDS * 2]
-            stream.fill(buffer, len(part) * 4)
-            np.multiply(np.frombuffer(buffer, "<u4", len(part)), 2.0**-32, out=uniform[: len(part)])
-            part += uniform[: len(part)]
-            np.floor(part, out=part)
-            part += self.levels
-            np.clip(part, 0, 2 * self.levels, out=part)
+    def _scale(self, vector: NDArray[np.floating], first: int, last: int, scaled: NDArray[np.float64]) -> int:
+        """x / s of the coordinates [first, last), in units of 1 / _FINE, within bounds. Returns how many were cut."""
+        bound = self.levels * _FINE
+        with np.errstate(over="ignore"):  # a product beyond the doubles is an infinity, which the clamp cuts
+            for part, clip in self._pieces(first, last):
+                np.multiply(
+                    vector[part], bound / clip, out=scaled[part.start - first : part.stop - first], dtype=np.float64
+                )
+        if not len(scaled) or (scaled.min() >= -bound and scaled.max() <= bound):  # False where one of them is NaN
+            return 0
+        require(bool(np.isfinite(vector[first:last]).all()), "vector.finite", "the vector holds NaN or an infinity")
+        np.clip(scaled, -bound, bound, out=scaled)
+        return sum(self._beyond(vector[part], clip) for part, clip in self._pieces(first, last))
 
-    def _pack(self, rounded: NDArray[np.float64], words: NDArray[np.uint64]) -> None:
-        words[:] = rounded[:: self.lanes]
-        for lane in range(1, self.lanes):
-            column = rounded[lane :: self.lanes].astype(WORD)
-            words[: len(column)] |= column << np.uint64(lane * self.lane_bits)
+    @staticmethod
+    def _beyond(values: NDArray[np.floating], clip: float) -> int:
+        return int(np.count_nonzero(np.abs(values) > np.float64(clip)))
+
+    def _round(self, scaled: NDArray[np.float64], draws: NDArray[np.int32]) -> NDArray[np.float64]:
+        """floor(x / s + U) + K in the low bits of each double, in place.
+
+        With V = U - 1/2 that is the integer nearest to x / s + V. A draw is made odd: V is then never 1/2 or -1/2, so
+        there are no ties, and from [-K, K] nothing rounds to what lies outside.
+        """
+        draws |= 1
+        scaled += draws
+        scaled += (_SHIFTER + self.levels) * _FINE
+        return scaled
 
     def decode(self, words: NDArray[np.uint64], contributions: int) -> NDArray[np.float64]:
         """The sum of the vectors from the sum of their words.
@@ -161,23 +186,21 @@ class Encoding:
         require(
             words.shape == (self.words,) and 1 <= contributions <= self.parties, "sum.range", "wrong shape or count"
         )
-        values = np.empty(self.dimension)
-        mask, top = np.uint64((1 << self.lane_bits) - 1), 2 * self.levels * contributions
-        used = self.lane_bits * self.lanes
+        values, buffer = np.empty(self.dimension), np.empty(CHUNK_WORDS, dtype=WORD)
+        lane_mask, top = np.uint64((1 << self.lane_bits) - 1), 2 * self.levels * contributions
         for at in range(0, self.words, CHUNK_WORDS):
-            chunk = words[at : at + CHUNK_WORDS]
-            spare = used < 64 and bool((chunk >> np.uint64(used)).any())
-            lanes = np.empty(len(chunk) * self.lanes, dtype=WORD)
-            for lane in range(self.lanes):
-                lanes[lane :: self.lanes] = (chunk >> np.uint64(lane * self.lane_bits)) & mask
-            start = at * self.lanes
-            stop = min(self.dimension, start + len(lanes))
-            wrong = spare or int(lanes.max()) > top or bool(lanes[stop - start :].any())
-            require(not wrong, "sum.range", "a lane of the sum is out of range")
-            self._unscale(lanes[: stop - start], contributions, values, start)
+            chunk, lanes = words[at : at + CHUNK_WORDS], buffer[: self.words - at]
+            right = int(chunk.max()) >> (self.lanes * self.lane_bits) == 0
+            for shift, first, last in self._slices(at, at + len(chunk)):
+                np.right_shift(chunk, shift, out=lanes)
+                lanes &= lane_mask
+                right = right and int(lanes.max()) <= top and not lanes[last - first :].any()
+                self._unscale(lanes[: last - first].view(np.int64), contributions, values[first:last], first)
+            require(right, "sum.range", "a lane of the sum is out of range")
         return values
 
-    def _unscale(self, lanes: NDArray[np.uint64], contributions: int, out: NDArray[np.float64], start: int) -> None:
-        signed = lanes.astype(np.int64) - contributions * self.levels
-        for part, clip in self._pieces(start, start + len(lanes)):
-            np.multiply(signed[part.start - start : part.stop - start], clip / self.levels, out=out[part])
+    def _unscale(self, lanes: NDArray[np.int64], contributions: int, values: NDArray[np.float64], first: int) -> None:
+        lanes -= contributions * self.levels
+        for part, clip in self._pieces(first, first + len(lanes)):
+            here = slice(part.start - first, part.stop - first)
+            np.multiply(lanes[here], clip / self.levels, out=values[here])

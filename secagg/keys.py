@@ -1,4 +1,4 @@
-"""The key schedule: contexts, commitments, X25519 agreements, HKDF-SHA256 (RFC 7748, RFC 5869) and sealed shares.
+"""The key schedule: contexts, commitments, agreements of the suite, HKDF-SHA256 (RFC 5869) and sealed boxes.
 
 Every key is derived under the whole view that its holder has of the round, so organizations that were shown different
 plans, key sets or cohorts derive keys that do not match: garbage instead of leakage (Pasquini et al. 2022).
@@ -8,16 +8,15 @@ import os
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .refused import refuse
+from .refused import refuse, require
+from .suites import NONCE_BYTES, Suite
 from .wire import Writer, digest
 
 SECRET_BYTES = 32
-NONCE_BYTES = 12
 
 
 def context0(plan_body: bytes) -> bytes:
@@ -50,35 +49,23 @@ def new_secret() -> bytes:
     return os.urandom(SECRET_BYTES)
 
 
-def public_half(secret: bytes) -> bytes:
-    """X25519 public key, raw."""
-    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-
-
-def _agree(secret: bytes, public: bytes, salt: bytes, info: bytes) -> bytes:
-    try:
-        shared = X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:
-        refuse("keys.low_order", "a public key of low order")
-    return _derive(shared, salt, info)
-
-
 def _derive(secret: bytes, salt: bytes, info: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=salt, info=info).derive(secret)
 
 
-def check_public(public: bytes) -> None:
-    """Refuse ("keys.low_order") a key with which every agreement is zero."""
-    _agree(new_secret(), public, b"", b"")
+def _info(label: str, first: int, second: int, extra: bytes = b"") -> bytes:
+    return bytes(Writer().blob(label.encode()).uint(first, 2).uint(second, 2).blob(extra))
 
 
-def _info(label: str, first: int, second: int) -> bytes:
-    return bytes(Writer().blob(label.encode()).uint(first, 2).uint(second, 2))
+def pair_seed(suite: Suite, secret: bytes, public: bytes, ctx2: bytes, one: int, other: int, agreed: bytes) -> bytes:
+    """The mask seed that two organizations share; the same from both sides.
 
-
-def pair_seed(secret: bytes, public: bytes, ctx2: bytes, one: int, other: int) -> bytes:
-    """The mask seed that two organizations share; the same from both sides."""
-    return _agree(secret, public, ctx2, _info("pair", min(one, other), max(one, other)))
+    Args:
+        one, other: the holder of `secret`, the owner of `public`.
+        agreed: the two offered secrets, that of the smaller index first; empty in suite 1.
+    """
+    shared = suite.exchange(secret, public, other)
+    return _derive(shared + agreed, ctx2, _info("pair", min(one, other), max(one, other)))
 
 
 def self_seed(self_secret: bytes, ctx2: bytes, index: int) -> bytes:
@@ -90,20 +77,84 @@ def _associated(ctx1: bytes, sender: int, recipient: int) -> bytes:
     return bytes(Writer().fixed(ctx1, 32).uint(sender, 2).uint(recipient, 2))
 
 
-def seal_share(secret: bytes, public: bytes, ctx1: bytes, sender: int, recipient: int, plain: bytes) -> bytes:
-    """AES-256-GCM under the channel key of this direction. The nonce is random and travels in front.
+def _channel(suite: Suite, secret: bytes, public: bytes, agreed: bytes, ctx1: bytes, info: bytes) -> AESGCM:
+    return AESGCM(_derive(suite.exchange(secret, public) + agreed, ctx1, info))
+
+
+def seal_share(
+    suite: Suite, secret: bytes, public: bytes, ctx1: bytes, sender: int, recipient: int, plain: bytes
+) -> bytes:
+    """AES-256-GCM under the channel key of this direction: ciphertext of the suite, nonce, sealed text.
 
     A key is meant to be used once; the random nonce keeps a restart that seals again from repeating one.
     """
-    key = _agree(secret, public, ctx1, _info("channel", sender, recipient))
+    agreed, ciphertext = suite.encapsulate(public)
+    box = _channel(suite, secret, public, agreed, ctx1, _info("channel", sender, recipient, ciphertext))
     nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, plain, _associated(ctx1, sender, recipient))
+    return ciphertext + nonce + box.encrypt(nonce, plain, _associated(ctx1, sender, recipient))
 
 
-def open_share(secret: bytes, public: bytes, ctx1: bytes, sender: int, recipient: int, sealed: bytes) -> bytes:
+def open_share(
+    suite: Suite, secret: bytes, public: bytes, ctx1: bytes, sender: int, recipient: int, sealed: bytes
+) -> bytes:
     """The plain text of `seal_share`, or `Refused("share.seal")` naming the sender."""
-    key = _agree(secret, public, ctx1, _info("channel", sender, recipient))
+    ciphertext, rest = sealed[: suite.ciphertext_bytes], sealed[suite.ciphertext_bytes :]
     try:
-        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _associated(ctx1, sender, recipient))
+        agreed = suite.decapsulate(secret, ciphertext)
+        box = _channel(suite, secret, public, agreed, ctx1, _info("channel", sender, recipient, ciphertext))
+        return box.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _associated(ctx1, sender, recipient))
     except (InvalidTag, ValueError):
-        refuse("share.seal", f"the share sealed by organization {sender} does not open", culprit=sender)
+        refuse("share.seal", f"the share sealed by organization {sender} does not open", sender)
+
+
+# An encapsulation is random, so the secret that it offers cannot be derived from the sender's mask secret alone. It
+# travels once more, wrapped under that mask secret: whoever rebuilds the mask secret of an organization that dropped
+# out gets both secrets of each of its pairs, the offered one by `recall`, the accepted one by `accept`. A commitment
+# beside them tells whose fault it is where the two ways do not lead to the same secret.
+
+
+def _pad(suite: Suite, secret: bytes, ctx1: bytes, sender: int, recipient: int) -> bytes:
+    return _derive(secret, ctx1, _info("offer", sender, recipient))[: suite.kem_bytes]
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def offer(
+    suite: Suite, mask_secret: bytes, mask_public: bytes, ctx1: bytes, sender: int, recipient: int
+) -> tuple[bytes, bytes]:
+    """A secret for the pair and what carries it to the holder of `mask_public`; both empty in suite 1."""
+    secret, ciphertext = suite.encapsulate(mask_public)
+    if not secret:
+        return b"", b""
+    wrapped = _xor(secret, _pad(suite, mask_secret, ctx1, sender, recipient))
+    return secret, ciphertext + wrapped + _offer_commitment(ctx1, sender, recipient, secret)
+
+
+def accept(suite: Suite, mask_secret: bytes, ctx1: bytes, sender: int, recipient: int, offered: bytes) -> bytes:
+    """The recipient's way to an offered secret; Refused("share.offer") naming the sender."""
+    secret = suite.decapsulate(mask_secret, offered[: suite.ciphertext_bytes])
+    return _committed(suite, ctx1, sender, recipient, secret, offered)
+
+
+def recall(suite: Suite, mask_secret: bytes, ctx1: bytes, sender: int, recipient: int, offered: bytes) -> bytes:
+    """The way to an offered secret by the sender's own mask secret; Refused("share.offer") naming the sender."""
+    wrapped = offered[suite.ciphertext_bytes :][: suite.kem_bytes]
+    secret = _xor(wrapped, _pad(suite, mask_secret, ctx1, sender, recipient))
+    return _committed(suite, ctx1, sender, recipient, secret, offered)
+
+
+def _offer_commitment(ctx1: bytes, sender: int, recipient: int, secret: bytes) -> bytes:
+    return digest("offer", ctx1, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"), secret)
+
+
+def _committed(suite: Suite, ctx1: bytes, sender: int, recipient: int, secret: bytes, offered: bytes) -> bytes:
+    same = not secret or offered[-suite.kem_bytes :] == _offer_commitment(ctx1, sender, recipient, secret)
+    require(same, "share.offer", f"organization {sender} offered another pair secret than it committed to", sender)
+    return secret
+
+
+def agreement(one: int, other: int, from_one: bytes, from_other: bytes) -> bytes:
+    """Both offered secrets of a pair, that of the smaller index first."""
+    return from_one + from_other if one < other else from_other + from_one

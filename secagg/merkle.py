@@ -1,34 +1,103 @@
-"""A Merkle root over the chunks of a masked upload, so that later any one chunk can be proved.
+"""Merkle trees (as in RFC 6962: leaves and nodes hash under different labels, an odd node moves up unchanged).
 
-Leaves and nodes hash under different labels; an odd node moves up unchanged (as in RFC 6962).
+Two uses: the root that an organization signs over all its sealed boxes, of which each recipient sees its own and a
+path; and the root over the chunks of a vector, so that later any one chunk can be proved and recomputed.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .masking import CHUNK_WORDS
 
+HASH = 32
+# The index under which the bare sum is hashed: no organization has it.
+SUM = 0xFFFF
 
-def root(words: NDArray[np.uint64], context: bytes, index: int) -> bytes:
-    """The root over chunks of CHUNK_WORDS words.
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def _above(level: Sequence[bytes]) -> list[bytes]:
+    joined = [_node(left, right) for left, right in zip(level[::2], level[1::2], strict=False)]
+    return joined + list(level[len(joined) * 2 :])
+
+
+def top(leaves: Sequence[bytes]) -> bytes:
+    """The root over at least one leaf of 32 bytes."""
+    level = list(leaves)
+    while len(level) > 1:
+        level = _above(level)
+    return level[0]
+
+
+def paths(leaves: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    """For each leaf the siblings from it to the root, at most log2 of the number of leaves, rounded up."""
+    level, siblings = list(leaves), [list[bytes]() for _ in leaves]
+    height = 0
+    while len(level) > 1:
+        for number, found in enumerate(siblings):
+            at = number >> height ^ 1
+            if at < len(level):
+                found.append(level[at])
+        level, height = _above(level), height + 1
+    return [tuple(found) for found in siblings]
+
+
+def path(leaves: Sequence[bytes], number: int) -> tuple[bytes, ...]:
+    """`paths` of one leaf."""
+    return paths(leaves)[number]
+
+
+def climb(leaf: bytes, number: int, count: int, siblings: Sequence[bytes]) -> bytes | None:
+    """The root over `count` leaves that a path leads to, None where the path has a wrong length.
+
+    Args:
+        leaf: leaf `number`, 32 bytes.
+    """
+    rest = list(reversed(siblings))
+    while count > 1:
+        if number ^ 1 < count:
+            if not rest:
+                return None
+            sibling = rest.pop()
+            leaf = _node(sibling, leaf) if number % 2 else _node(leaf, sibling)
+        number, count = number // 2, (count + 1) // 2
+    return None if rest else leaf
+
+
+def chunks(words: int) -> int:
+    """How many chunks of CHUNK_WORDS words a vector has; the last may be shorter."""
+    return -(-words // CHUNK_WORDS)
+
+
+def chunk_leaf(chunk: NDArray[np.uint64], context: bytes, index: int, number: int) -> bytes:
+    """The leaf of one chunk: little-endian uint64, contiguous."""
+    state = hashlib.sha256(b"\x00" + context + index.to_bytes(2, "big") + number.to_bytes(8, "big"))
+    state.update(chunk.data)
+    return state.digest()
+
+
+def chunk_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[bytes]:
+    """The leaves of a whole vector.
 
     Args:
         words: little-endian uint64 [w], contiguous, w >= 1.
         context: 32 bytes that bind the leaves to the round (ctx2).
-        index: whose upload it is.
-
-    Returns:
-        32 bytes.
+        index: whose upload it is, or SUM.
     """
-    prefix = b"\x00" + context + index.to_bytes(2, "big")
-    level = []
-    for number, start in enumerate(range(0, len(words), CHUNK_WORDS)):
-        state = hashlib.sha256(prefix + number.to_bytes(8, "big"))
-        state.update(words[start : start + CHUNK_WORDS].data)
-        level.append(state.digest())
-    while len(level) > 1:
-        joined = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = joined + level[len(joined) * 2 :]
-    return hashlib.sha256(b"\x02" + len(words).to_bytes(8, "big") + level[0]).digest()
+    starts = range(0, len(words), CHUNK_WORDS)
+    return [chunk_leaf(words[start : start + CHUNK_WORDS], context, index, i) for i, start in enumerate(starts)]
+
+
+def bound(words: int, root: bytes) -> bytes:
+    """The signed root: the tree's top and the length of the vector."""
+    return hashlib.sha256(b"\x02" + words.to_bytes(8, "big") + root).digest()
+
+
+def root(words: NDArray[np.uint64], context: bytes, index: int) -> bytes:
+    """The signed root over a vector, 32 bytes. Arguments as for `chunk_leaves`."""
+    return bound(len(words), top(chunk_leaves(words, context, index)))

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from .merkle import HASH
 from .refused import require
 from .roster import Roster
 from .shamir import PRIME, SHARE_BYTES
 from .wire import Reader, Writer, peek, unseal
-
-HASH = 32
-SEALED_BYTES = 12 + 2 * SHARE_BYTES + 16
 
 
 class Indexed(Protocol):
@@ -28,13 +26,13 @@ def open_member(kind: str, envelope: bytes, decode: Callable[[bytes], M], roster
     """A signed body of whichever member of the roster it names; Refused("wire.*") where the signature fails."""
     message = decode(peek(envelope)[0])
     require(message.index < roster.n, "wire.index", "a message of an organization that is not in the roster")
-    unseal(kind, envelope, roster.members[message.index])
+    unseal(kind, envelope, roster.members[message.index], message.index)
     return message
 
 
 @dataclass(frozen=True)
 class Advert:
-    """P0 -> server: fresh X25519 keys and the commitment to b, all under ctx0 (and so under the previous head)."""
+    """P0 -> server: fresh round keys and the commitment to b, all under ctx0 (and so under the previous head)."""
 
     ctx0: bytes
     index: int
@@ -45,13 +43,13 @@ class Advert:
     def encode(self) -> bytes:
         """Canonical body."""
         writer = Writer().fixed(self.ctx0, HASH).uint(self.index, 2)
-        return bytes(writer.fixed(self.mask_key, HASH).fixed(self.channel_key, HASH).fixed(self.commitment, HASH))
+        return bytes(writer.blob(self.mask_key).blob(self.channel_key).fixed(self.commitment, HASH))
 
     @classmethod
     def decode(cls, body: bytes) -> "Advert":
         """Strict parse."""
         reader = Reader(body)
-        advert = cls(reader.fixed(HASH), reader.uint(2), *(reader.fixed(HASH) for _ in range(3)))
+        advert = cls(reader.fixed(HASH), reader.uint(2), reader.blob(), reader.blob(), reader.fixed(HASH))
         reader.end()
         return advert
 
@@ -79,49 +77,44 @@ class Rooted:
 
 @dataclass(frozen=True)
 class Shares:
-    """P1 -> server: the signed root with all leaves and sealed shares, for U1 without the sender, in order."""
+    """P1 -> server: the signed root over all boxes, and the boxes for U1 without the sender, in order."""
 
     root: bytes
-    leaves: tuple[bytes, ...]
-    sealed: tuple[bytes, ...]
+    boxes: tuple[bytes, ...]
 
     def encode(self) -> bytes:
-        """Root envelope, count, leaves, sealed shares."""
-        writer = Writer().blob(self.root).uint(len(self.leaves), 2)
-        for leaf in self.leaves:
-            writer.fixed(leaf, HASH)
-        for box in self.sealed:
-            writer.fixed(box, SEALED_BYTES)
-        return bytes(writer)
+        """Root envelope, boxes."""
+        return bytes(Writer().blob(self.root).blobs(self.boxes))
 
     @classmethod
     def decode(cls, raw: bytes) -> "Shares":
         """Strict parse."""
         reader = Reader(raw)
-        root, count = reader.blob(), reader.count()
-        leaves = tuple(reader.fixed(HASH) for _ in range(count))
-        sealed = tuple(reader.fixed(SEALED_BYTES) for _ in range(count))
+        shares = cls(reader.blob(), reader.blobs())
         reader.end()
-        return cls(root, leaves, sealed)
+        return shares
 
 
 @dataclass(frozen=True)
 class Inbound:
-    """One sender's part of a recipient's bundle in P2: its signed root, all its leaves, the share for the recipient."""
+    """One sender's part of a recipient's bundle in P2: its signed root, its box for the recipient, the path between.
+
+    A box is sealed shares and an offer, see `keys`. The recipient's own part has neither box nor path.
+    """
 
     root: bytes
-    leaves: tuple[bytes, ...]
-    sealed: bytes
+    path: tuple[bytes, ...]
+    box: bytes
 
 
 def encode_inbox(ctx1: bytes, parts: tuple[Inbound, ...]) -> bytes:
-    """Body of the bundle of P2, senders in the order of U2; the recipient's own part has an empty share."""
+    """Body of the bundle of P2, senders in the order of U2."""
     writer = Writer().fixed(ctx1, HASH).uint(len(parts), 2)
     for part in parts:
-        writer.blob(part.root).uint(len(part.leaves), 2)
-        for leaf in part.leaves:
-            writer.fixed(leaf, HASH)
-        writer.blob(part.sealed)
+        writer.blob(part.root).uint(len(part.path), 2)
+        for sibling in part.path:
+            writer.fixed(sibling, HASH)
+        writer.blob(part.box)
     return bytes(writer)
 
 
@@ -132,10 +125,38 @@ def decode_inbox(body: bytes) -> tuple[bytes, tuple[Inbound, ...]]:
     parts = []
     for _ in range(reader.count()):
         root = reader.blob()
-        leaves = tuple(reader.fixed(HASH) for _ in range(reader.count()))
-        parts.append(Inbound(root, leaves, reader.blob()))
+        path = tuple(reader.fixed(HASH) for _ in range(reader.count()))
+        parts.append(Inbound(root, path, reader.blob()))
     reader.end()
     return ctx1, tuple(parts)
+
+
+# Why a box was of no use to its recipient.
+SEAL, NONSENSE, OFFER = 1, 2, 3
+_REASONS = (SEAL, NONSENSE, OFFER)
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """P2 -> server instead of an upload: a box that its sender signed is of no use."""
+
+    ctx1: bytes
+    index: int
+    accused: int
+    reason: int
+
+    def encode(self) -> bytes:
+        """Canonical body."""
+        return bytes(Writer().fixed(self.ctx1, HASH).uint(self.index, 2).uint(self.accused, 2).uint(self.reason, 1))
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Complaint":
+        """Strict parse."""
+        reader = Reader(body)
+        complaint = cls(reader.fixed(HASH), reader.uint(2), reader.uint(2), reader.uint(1))
+        reader.end()
+        require(complaint.reason in _REASONS, "complaint.reason", "a complaint without a known reason")
+        return complaint
 
 
 def encode_list(context: bytes, envelopes: tuple[bytes, ...]) -> bytes:

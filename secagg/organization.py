@@ -5,22 +5,23 @@ journal first, so an old dump cannot be made to sign a second, different message
 """
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from . import keys, masking, merkle, shamir
 from .admission import Expected, admit
 from .control import BLOCK, CONTROL_WORDS
+from .identity import Identity, raw_public
 from .journal import SURVIVE, Journal
-from .messages import Advert, Rooted, Shares
+from .messages import NONSENSE, OFFER, SEAL, Advert, Complaint, Rooted, Shares
 from .plan import Plan
-from .refused import require
+from .refused import Refused, require
 from .roster import Roster
 from .state import Phase, State
+from .suites import suite_of
 from .views import (
     Cohort,
     Inbox,
-    leaf,
+    box_leaves,
     open_adverts,
     open_inbox,
     open_quorum,
@@ -29,7 +30,9 @@ from .views import (
     reveal,
     share_root,
 )
-from .wire import Writer, digest, raw_public, seal
+from .wire import Writer, digest, seal
+
+_REASONS = {"share.seal": SEAL, "share.range": NONSENSE, "share.offer": OFFER}
 
 
 class Organization:
@@ -40,9 +43,9 @@ class Organization:
     organization are never revealed. A call that raises `Refused` signs nothing and leaves the state as it was.
     """
 
-    def __init__(self, roster: Roster, identity: Ed25519PrivateKey, journal: Journal, state: State, plan: Plan) -> None:
+    def __init__(self, roster: Roster, identity: Identity, journal: Journal, state: State, plan: Plan) -> None:
         self._roster, self._identity, self._journal = roster, identity, journal
-        self._state, self._plan = state, plan
+        self._state, self._plan, self._suite = state, plan, suite_of(plan.suite)
         require(state.index < roster.n, "state.index", "this organization is not in the roster")
         own = raw_public(identity) == roster.members[state.index]
         require(own, "state.identity", "the identity key is not the one in the roster")
@@ -52,7 +55,7 @@ class Organization:
         cls,
         roster: Roster,
         index: int,
-        identity: Ed25519PrivateKey,
+        identity: Identity,
         plan_message: bytes,
         expected: Expected,
         journal: Journal,
@@ -62,7 +65,7 @@ class Organization:
         Call it after training: from here on a dropout hurts the others.
 
         Args:
-            roster: pinned by the charter. index: one's own. identity: the Ed25519 key that the roster names.
+            roster: pinned by the charter. index: one's own. identity: the key that the roster names.
             plan_message: the coordinator's PLAN. expected: see `Expected`. journal: see `Journal`.
 
         Raises:
@@ -70,7 +73,8 @@ class Organization:
         """
         plan = admit(plan_message, roster, expected, journal)
         b, mk, ck = (keys.new_secret() for _ in range(3))
-        public = (keys.public_half(mk), keys.public_half(ck))
+        suite = suite_of(plan.suite)
+        public = (suite.public_half(mk), suite.public_half(ck))
         body = Advert(plan.ctx0, index, *public, keys.commitment(plan.ctx0, index, b)).encode()
         organization = cls(
             roster, identity, journal, State(Phase.ADVERTISED, index, plan_message, b"", (b, mk, ck)), plan
@@ -102,7 +106,7 @@ class Organization:
         """P1: check all adverts, then share b and mk among U1.
 
         Returns:
-            The SHARES message: a signed root over the leaves, the leaves, the sealed shares.
+            The SHARES message: a signed root over the boxes, and the boxes.
 
         Raises:
             Refused: "phase", "wire.*", "keys.*", "adverts.*".
@@ -110,16 +114,19 @@ class Organization:
         state = self._at(Phase.ADVERTISED)
         view = open_adverts(adverts_bundle, self._plan, self._roster)
         require(state.advert in view.envelopes, "adverts.own", "the own advert is missing or altered")
-        shares = self._split(view)
-        sealed = tuple(self._seal(view, peer, shares[peer]) for peer in view.others(state.index))
-        boxes = zip(view.others(state.index), sealed, strict=True)
-        leaves = tuple(leaf(view.ctx1, state.index, peer, box) for peer, box in boxes)
-        root = share_root(view.ctx1, state.index, leaves)
+        shares, others = self._split(view), view.others(state.index)
+        offers = [self._offer(view, peer) for peer in others]
+        boxes = tuple(
+            self._seal(view, peer, shares[peer]) + carried for peer, (_, carried) in zip(others, offers, strict=True)
+        )
+        leaves = box_leaves(view.ctx1, state.index, others, boxes)
+        root = share_root(view.ctx1, state.index, merkle.top(leaves))
         envelope = self._sign("shares", Rooted(view.ctx1, state.index, root).encode())
         state.adverts, state.own_root = view.envelopes, envelope
+        state.offered = tuple(secret for secret, _ in offers)
         state.held = {state.index: shares[state.index]}
         state.phase = Phase.SHARED
-        return Shares(envelope, leaves, sealed).encode()
+        return Shares(envelope, boxes).encode()
 
     def mask(self, inbox: bytes, vector: NDArray[np.floating]) -> tuple[bytes, NDArray[np.uint64]]:
         """P2: check and open every share, encode the vector, mask it.
@@ -133,7 +140,8 @@ class Organization:
             lacks a threshold of shares. The own secrets are forgotten.
 
         Raises:
-            Refused: "phase", "wire.*", "shares.*", "share.seal" and "share.range" with the culprit, "vector.*".
+            Refused: "phase", "wire.*", "shares.*", "vector.*"; "share.seal", "share.range" and "share.offer" name the
+                sender of a box that is of no use: answer with `complain`.
         """
         state = self._at(Phase.SHARED)
         view = read_adverts(state.adverts, self._plan, self._roster)
@@ -147,9 +155,25 @@ class Organization:
         header = self._sign("upload", Rooted(box.ctx2, state.index, root).encode())
         state.held |= box.shares
         state.ctx2, state.sharers, state.header, state.saturated = box.ctx2, box.members, header, saturated
-        state.secrets = ()
+        state.secrets, state.offered = (), ()
         state.phase = Phase.MASKED
         return header, words
+
+    def complain(self, refusal: Refused) -> bytes:
+        """P2, where `mask` found a box that its sender signed and that holds no shares: say so instead of uploading.
+
+        Returns:
+            The COMPLAINT message. This attempt is over here; every secret of it is forgotten.
+        """
+        state = self._at(Phase.SHARED)
+        if refusal.code not in _REASONS or refusal.member is None:
+            raise ValueError(f"{refusal.code} is no ground for a complaint")
+        view = read_adverts(state.adverts, self._plan, self._roster)
+        body = Complaint(view.ctx1, state.index, refusal.member, _REASONS[refusal.code]).encode()
+        message = self._sign("complaint", body)
+        state.secrets, state.offered, state.held = (), (), {}
+        state.phase = Phase.DONE
+        return message
 
     def survive(self, survivors_bundle: bytes) -> bytes:
         """P3: check U3 and sign it, once in this round.
@@ -190,7 +214,7 @@ class Organization:
         return self._state.encode()
 
     @classmethod
-    def load(cls, dump: bytes, roster: Roster, identity: Ed25519PrivateKey, journal: Journal) -> "Organization":
+    def load(cls, dump: bytes, roster: Roster, identity: Identity, journal: Journal) -> "Organization":
         """Continue from `dump`; Refused where the bytes are no dump, or of another roster or identity."""
         state = State.decode(dump)
         return cls(roster, identity, journal, state, Plan.open(state.plan, roster))
@@ -205,17 +229,24 @@ class Organization:
     def _seal(self, view: Cohort, peer: int, shares: tuple[int, int]) -> bytes:
         plain = bytes(Writer().uint(shares[0], shamir.SHARE_BYTES).uint(shares[1], shamir.SHARE_BYTES))
         public, own = view.adverts[peer].channel_key, self._state.index
-        return keys.seal_share(self._state.secrets[2], public, view.ctx1, own, peer, plain)
+        return keys.seal_share(self._suite, self._state.secrets[2], public, view.ctx1, own, peer, plain)
+
+    def _offer(self, view: Cohort, peer: int) -> tuple[bytes, bytes]:
+        """A secret for the pair with `peer`, and what carries it."""
+        public, own = view.adverts[peer].mask_key, self._state.index
+        return keys.offer(self._suite, self._state.secrets[1], public, view.ctx1, own, peer)
 
     def _streams(self, view: Cohort, box: Inbox) -> list[tuple[bytes, int]]:
         """The own mask and one for each peer in U2: (seed, sign)."""
         b, mk, _ = self._state.secrets
         own = self._state.index
         streams = [(keys.self_seed(b, box.ctx2, own), 1)]
-        for peer in box.members:
-            if peer != own:
-                seed = keys.pair_seed(mk, view.adverts[peer].mask_key, box.ctx2, own, peer)
-                streams.append((seed, masking.pair_sign(own, peer)))
+        offered = dict(zip(view.others(own), self._state.offered, strict=True))
+        for peer, carried in box.offers.items():
+            accepted = keys.accept(self._suite, mk, view.ctx1, peer, own, carried)
+            agreed = keys.agreement(own, peer, offered[peer], accepted)
+            seed = keys.pair_seed(self._suite, mk, view.adverts[peer].mask_key, box.ctx2, own, peer, agreed)
+            streams.append((seed, masking.pair_sign(own, peer)))
         return streams
 
     def _at(self, phase: Phase) -> State:

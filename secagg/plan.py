@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from .encoding import MAX_SEGMENTS, Encoding
+from .identity import Identity
 from .keys import context0
 from .refused import refuse, require
 from .roster import MIN_MEMBERS, TOO_FEW, Roster
+from .suites import CLASSIC, suite_of
 from .wire import Reader, Writer, seal, unseal
 
-SUITE = 1  # double masking on the complete graph, X25519, AES-256-CTR, Shamir over GF(2^521 - 1)
 RUN_BYTES = 16
 HASH_BYTES = 32
 
@@ -35,7 +34,7 @@ class Plan:
         threshold: t, shares that rebuild a secret. min_survivors: fewest contributions in a sum that is opened.
         model_hash, schema_hash, dp_hash: 32 bytes each: model bytes, adapter schema, privacy terms.
         encoding: segments, n, lanes. deadline: Unix seconds (UTC) after which nobody begins.
-        prev_head: head of the transcript that this round extends, 32 bytes.
+        prev_head: head of the transcript that this round extends, 32 bytes. suite: id in `suites`.
     """
 
     run: bytes
@@ -51,7 +50,7 @@ class Plan:
     encoding: Encoding
     deadline: int
     prev_head: bytes
-    suite: int = SUITE
+    suite: int = CLASSIC.id
 
     def encode(self) -> bytes:
         """The canonical body of the PLAN message."""
@@ -73,7 +72,7 @@ class Plan:
         """Parse a body; Refused("wire.*", "encoding.*", "plan.suite" or "plan.overflow")."""
         reader = Reader(body)
         suite = reader.uint(2)
-        require(suite == SUITE, "plan.suite", f"suite {suite} is not known here")
+        suite_of(suite)
         run, round_, attempt = reader.fixed(RUN_BYTES), reader.uint(4), reader.uint(4)
         roster_hash, cohort = reader.fixed(HASH_BYTES), reader.indices()
         threshold, min_survivors = reader.uint(2), reader.uint(2)
@@ -81,7 +80,7 @@ class Plan:
         encoding = _read_encoding(reader)
         deadline, prev_head = reader.uint(8), reader.fixed(HASH_BYTES)
         reader.end()
-        terms = (threshold, min_survivors, model_hash, schema_hash, dp_hash, encoding, deadline, prev_head)
+        terms = (threshold, min_survivors, model_hash, schema_hash, dp_hash, encoding, deadline, prev_head, suite)
         return cls(run, round_, attempt, roster_hash, cohort, *terms)
 
     @property
@@ -89,7 +88,7 @@ class Plan:
         """H(plan)."""
         return context0(self.encode())
 
-    def sign(self, coordinator_key: Ed25519PrivateKey) -> bytes:
+    def sign(self, coordinator_key: Identity) -> bytes:
         """The PLAN message."""
         return seal("plan", self.encode(), coordinator_key)
 
@@ -103,6 +102,7 @@ class Plan:
     def check(self, roster: Roster) -> None:
         """The rules between a plan and the pinned roster; Refused("plan.*")."""
         n = roster.n
+        require(self.suite == roster.suite, "plan.suite", "the plan is for another suite than the roster's")
         require(self.roster_hash == roster.hash, "plan.roster", "the plan is for another roster than the pinned one")
         require(self.cohort == roster.indices, "plan.cohort", "the plan leaves out members of the roster")
         require(len(self.cohort) >= MIN_MEMBERS, "plan.too_few", TOO_FEW)

@@ -5,8 +5,13 @@ from functools import lru_cache
 
 from . import keys, masking, shamir
 from .messages import Reveal
+from .plan import Plan
 from .refused import refuse
+from .suites import Suite, suite_of
 from .views import Cohort
+
+# (sender, recipient) -> what carries the pair secret that the sender offered.
+Offers = Mapping[tuple[int, int], bytes]
 
 
 @lru_cache(maxsize=256)
@@ -42,21 +47,22 @@ def rebuild(shares: Mapping[int, int], threshold: int, holds: Callable[[bytes], 
 
 
 def rebuild_secrets(
-    reveals: Mapping[int, Reveal], cohort: Cohort, ctx0: bytes, threshold: int
+    reveals: Mapping[int, Reveal], cohort: Cohort, plan: Plan
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """b of every survivor and mk of every dropped organization, each checked against its advert.
 
     Raises:
         Refused: "unmask.secret" naming the first owner whose shares do not rebuild what it committed to.
     """
+    ctx0, suite = plan.ctx0, suite_of(plan.suite)
     first = next(iter(reveals.values()))
     self_secrets, mask_secrets = {}, {}
     for owner, _ in first.self_shares:
         shares = {index: dict(reveal.self_shares)[owner] for index, reveal in reveals.items()}
-        self_secrets[owner] = _checked(owner, rebuild(shares, threshold, _opens(cohort, ctx0, owner)))
+        self_secrets[owner] = _checked(owner, rebuild(shares, plan.threshold, _opens(cohort, ctx0, owner)))
     for owner, _ in first.mask_shares:
         shares = {index: dict(reveal.mask_shares)[owner] for index, reveal in reveals.items()}
-        mask_secrets[owner] = _checked(owner, rebuild(shares, threshold, _matches(cohort, owner)))
+        mask_secrets[owner] = _checked(owner, rebuild(shares, plan.threshold, _matches(cohort, owner, suite)))
     return self_secrets, mask_secrets
 
 
@@ -64,23 +70,49 @@ def _opens(cohort: Cohort, ctx0: bytes, owner: int) -> Callable[[bytes], bool]:
     return lambda secret: keys.commitment(ctx0, owner, secret) == cohort.adverts[owner].commitment
 
 
-def _matches(cohort: Cohort, owner: int) -> Callable[[bytes], bool]:
-    return lambda secret: keys.public_half(secret) == cohort.adverts[owner].mask_key
+def _matches(cohort: Cohort, owner: int, suite: Suite) -> Callable[[bytes], bool]:
+    return lambda secret: suite.public_half(secret) == cohort.adverts[owner].mask_key
 
 
 def _checked(owner: int, secret: bytes | None) -> bytes:
     if secret is None:
-        refuse("unmask.secret", f"the shares do not rebuild what organization {owner} committed to")
+        refuse("unmask.secret", f"the shares do not rebuild what organization {owner} committed to", owner)
     return secret
 
 
+def agreements(
+    mask_secrets: Mapping[int, bytes], survivors: tuple[int, ...], cohort: Cohort, offers: Offers, suite: Suite
+) -> dict[int, bytes]:
+    """What each dropped organization had agreed upon with the survivors beyond X25519, in order; empty in suite 1.
+
+    Raises:
+        Refused: "share.offer" naming the organization that offered another secret than it committed to.
+    """
+    found = {}
+    for dropped, secret in mask_secrets.items():
+        pairs = []
+        for survivor in survivors:
+            offered, accepted = offers[dropped, survivor], offers[survivor, dropped]
+            own = keys.recall(suite, secret, cohort.ctx1, dropped, survivor, offered)
+            given = keys.accept(suite, secret, cohort.ctx1, survivor, dropped, accepted)
+            pairs.append(keys.agreement(dropped, survivor, own, given))
+        found[dropped] = b"".join(pairs)
+    return found
+
+
 def remaining_streams(
-    self_secrets: Mapping[int, bytes], mask_secrets: Mapping[int, bytes], cohort: Cohort, ctx2: bytes
+    self_secrets: Mapping[int, bytes],
+    mask_secrets: Mapping[int, bytes],
+    agreed: Mapping[int, bytes],
+    cohort: Cohort,
+    ctx2: bytes,
+    suite: Suite,
 ) -> list[tuple[bytes, int]]:
     """The streams to apply so that the sum over the survivors is bare: (seed, sign) for `masking.apply`."""
     streams = [(keys.self_seed(secret, ctx2, owner), -1) for owner, secret in self_secrets.items()]
     for dropped, secret in mask_secrets.items():
-        for survivor in self_secrets:
-            seed = keys.pair_seed(secret, cohort.adverts[survivor].mask_key, ctx2, dropped, survivor)
+        for number, survivor in enumerate(self_secrets):
+            pair = agreed[dropped][2 * suite.kem_bytes * number :][: 2 * suite.kem_bytes]
+            seed = keys.pair_seed(suite, secret, cohort.adverts[survivor].mask_key, ctx2, dropped, survivor, pair)
             streams.append((seed, -masking.pair_sign(survivor, dropped)))
     return streams

@@ -9,26 +9,28 @@ class Refused(Exception):  # noqa: N818 - a refusal is an answer of the protocol
     Args:
         code: short and stable, e.g. "plan.threshold". The only part that may travel to the other side.
         text: one line for the people at this side.
-        culprit: index of the organization whose own signed message proves the fault, where there is one.
+        member: index of the organization whose message it is about, where there is one.
+        part: the part of a round record in which it was found, where it was found in one.
     """
 
-    def __init__(self, code: str, text: str, culprit: int | None = None) -> None:
+    def __init__(self, code: str, text: str, member: int | None = None, part: str = "") -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
-        self.culprit = culprit
+        self.member = member
+        self.part = part
 
-    def __reduce__(self) -> tuple[type["Refused"], tuple[str, str, int | None]]:
-        """Keep the three parts across processes (the default would pass the joined line as `code`)."""
-        return Refused, (self.code, self.text, self.culprit)
+    def __reduce__(self) -> tuple[type["Refused"], tuple[str, str, int | None, str]]:
+        """Keep the parts across processes (the default would pass the joined line as `code`)."""
+        return Refused, (self.code, self.text, self.member, self.part)
 
 
-def refuse(code: str, text: str, culprit: int | None = None) -> NoReturn:
+def refuse(code: str, text: str, member: int | None = None) -> NoReturn:
     """Raise `Refused`."""
-    raise Refused(code, text, culprit)
+    raise Refused(code, text, member)
 
 
-def require(held: bool, code: str, text: str, culprit: int | None = None) -> None:
+def require(held: bool, code: str, text: str, member: int | None = None) -> None:
     """Raise `Refused` unless `held`."""
     if not held:
-        refuse(code, text, culprit)
+        refuse(code, text, member)

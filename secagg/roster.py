@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from .refused import require
+from .suites import CLASSIC, suite_of
 from .wire import MAX_INDEX, Writer, digest
 
-KEY_BYTES = 32
 MIN_MEMBERS = 3
 MAX_MEMBERS = MAX_INDEX
 TOO_FEW = (
@@ -21,23 +21,26 @@ class Roster:
     Args:
         federation: the name of the federation, at most 200 bytes of UTF-8.
         epoch: increases with each change of the membership.
-        members: raw Ed25519 public keys, 32 bytes each; the position is the index used everywhere else.
-        coordinator: raw Ed25519 public key of the server's coordinator.
+        members: raw public identity keys of the suite; the position is the index used everywhere else.
+        coordinator: raw public identity key of the server's coordinator.
+        suite: id in `suites`: which primitives every plan must use.
 
     Raises:
-        Refused: "roster.too_few", "roster.too_many", "roster.key", "roster.duplicate" or "roster.name".
+        Refused: "roster.too_few", "roster.too_many", "roster.key", "roster.duplicate", "roster.name" or "plan.suite".
     """
 
     federation: str
     epoch: int
     members: tuple[bytes, ...]
     coordinator: bytes
+    suite: int = CLASSIC.id
 
     def __post_init__(self) -> None:
         keys = (*self.members, self.coordinator)
         require(len(self.members) >= MIN_MEMBERS, "roster.too_few", TOO_FEW)
         require(len(self.members) <= MAX_MEMBERS, "roster.too_many", f"at most {MAX_MEMBERS} organizations")
-        require(all(len(key) == KEY_BYTES for key in keys), "roster.key", "an identity key is not 32 bytes")
+        size = suite_of(self.suite).identity_bytes
+        require(all(len(key) == size for key in keys), "roster.key", f"an identity key is not {size} bytes")
         require(len(set(keys)) == len(keys), "roster.duplicate", "two members of the roster have the same key")
         named = 0 < len(self.federation.encode()) <= 200
         require(named and 0 <= self.epoch < 2**32, "roster.name", "a federation name or epoch out of bounds")
@@ -55,5 +58,5 @@ class Roster:
     @property
     def hash(self) -> bytes:
         """32 bytes that stand for the whole roster in every plan."""
-        name = Writer().blob(self.federation.encode()).uint(self.epoch, 4)
+        name = Writer().blob(self.federation.encode()).uint(self.epoch, 4).uint(self.suite, 2)
         return digest("roster", bytes(name), self.coordinator, *self.members)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .keys import SECRET_BYTES
-from .messages import HASH, read_share
+from .merkle import HASH
+from .messages import read_share
 from .refused import refuse
 from .shamir import SHARE_BYTES
 from .wire import Reader, Writer
@@ -13,7 +14,7 @@ _MAGIC = b"cotune-secagg-state-1"
 
 
 class Phase(IntEnum):
-    """The last message that was signed."""
+    """The last message that was signed; a complaint or a reveal ends an attempt."""
 
     ADVERTISED = 1
     SHARED = 2
@@ -27,7 +28,8 @@ class State:
     """Secrets and view of one organization in one attempt.
 
     The own secrets (b, mk, ck) live until the vector is masked, the peers' shares until they are revealed; then the
-    fields are emptied. `held` maps an owner in U2 to (share of its b, share of its mk).
+    fields are emptied. `held` maps an owner in U2 to (share of its b, share of its mk); `offered` are the secrets that
+    this organization offered to U1 without itself, in order (empty ones in suite 1).
     """
 
     phase: Phase
@@ -37,6 +39,7 @@ class State:
     secrets: tuple[bytes, ...]
     adverts: tuple[bytes, ...] = ()
     own_root: bytes = b""
+    offered: tuple[bytes, ...] = ()
     held: dict[int, tuple[int, int]] = field(default_factory=dict)
     ctx2: bytes = bytes(HASH)
     sharers: tuple[int, ...] = ()
@@ -48,7 +51,9 @@ class State:
     def encode(self) -> bytes:
         """All of it, secrets included: for a file with mode 0600 only."""
         writer = Writer().fixed(_MAGIC, len(_MAGIC)).uint(self.phase, 1).uint(self.index, 2)
-        writer.blob(self.plan).blob(self.advert).blobs(self.secrets).blobs(self.adverts).blob(self.own_root)
+        writer.blob(self.plan).blob(self.advert).blobs(self.secrets).blobs(self.adverts).blob(self.own_root).blobs(
+            self.offered
+        )
         owners = tuple(sorted(self.held))
         writer.indices(owners)
         for owner in owners:
@@ -68,10 +73,10 @@ class State:
         plan, advert, secrets = reader.blob(), reader.blob(), reader.blobs()
         if any(len(secret) != SECRET_BYTES for secret in secrets) or len(secrets) not in (0, 3):
             refuse("state.format", "secrets of the wrong length")
-        adverts, own_root = reader.blobs(), reader.blob()
+        adverts, own_root, offered = reader.blobs(), reader.blob(), reader.blobs()
         held = {owner: (read_share(reader), read_share(reader)) for owner in reader.indices()}
         ctx2, cohort, header, saturated = reader.fixed(HASH), reader.indices(), reader.blob(), reader.uint(8)
         survivors, statement = reader.indices(), reader.fixed(HASH)
         reader.end()
         tail = (ctx2, cohort, header, saturated, survivors, statement)
-        return cls(Phase(phase), index, plan, advert, secrets, adverts, own_root, held, *tail)
+        return cls(Phase(phase), index, plan, advert, secrets, adverts, own_root, offered, held, *tail)

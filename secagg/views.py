@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from . import keys
+from . import keys, merkle
 from .messages import Advert, Reveal, Rooted, decode_inbox, decode_list, open_member, read_share
 from .plan import Plan
 from .refused import Refused, refuse, require
 from .roster import Roster
 from .state import State
+from .suites import Suite, suite_of
 from .wire import Reader, digest, unseal
 
 
@@ -32,11 +33,12 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Inbox:
-    """U2 as one recipient sees it: ctx2 and the opened shares (of b, of mk) by owner, its own not among them."""
+    """U2 as one recipient sees it: ctx2, and by sender the opened shares (of b, of mk) and the offers, not its own."""
 
     members: tuple[int, ...]
     ctx2: bytes
     shares: dict[int, tuple[int, int]]
+    offers: dict[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,19 @@ class Survivors:
     statement: bytes
 
 
-def leaf(ctx1: bytes, sender: int, recipient: int, sealed: bytes) -> bytes:
-    """The leaf of one sealed share."""
-    return digest("leaf", ctx1, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"), sealed)
+def leaf(ctx1: bytes, sender: int, recipient: int, box: bytes) -> bytes:
+    """The leaf of one box."""
+    return digest("leaf", ctx1, sender.to_bytes(2, "big"), recipient.to_bytes(2, "big"), box)
 
 
-def share_root(ctx1: bytes, sender: int, leaves: Sequence[bytes]) -> bytes:
-    """The root that the sender signs over all its leaves, in the order of U1 without the sender."""
-    return digest("share-root", ctx1, sender.to_bytes(2, "big"), *leaves)
+def box_leaves(ctx1: bytes, sender: int, recipients: Sequence[int], boxes: Sequence[bytes]) -> list[bytes]:
+    """The leaves of all boxes of one sender, in the order of U1 without the sender."""
+    return [leaf(ctx1, sender, to, box) for to, box in zip(recipients, boxes, strict=True)]
+
+
+def share_root(ctx1: bytes, sender: int, top: bytes) -> bytes:
+    """The root that the sender signs: the top of the tree over `box_leaves`."""
+    return digest("share-root", ctx1, sender.to_bytes(2, "big"), top)
 
 
 def _ordered(indices: Sequence[int], code: str) -> tuple[int, ...]:
@@ -66,9 +73,12 @@ def _ordered(indices: Sequence[int], code: str) -> tuple[int, ...]:
 
 def read_adverts(envelopes: tuple[bytes, ...], plan: Plan, roster: Roster) -> Cohort:
     """U1 from signed adverts; Refused("wire.*", "adverts.*")."""
-    ctx0 = plan.ctx0
+    ctx0, suite = plan.ctx0, suite_of(plan.suite)
     adverts = [open_member("advert", envelope, Advert.decode, roster) for envelope in envelopes]
-    require(all(advert.ctx0 == ctx0 for advert in adverts), "adverts.context", "an advert of another round")
+    for advert in adverts:
+        require(advert.ctx0 == ctx0, "adverts.context", "an advert of another round", advert.index)
+        sized = len(advert.mask_key) == len(advert.channel_key) == suite.public_bytes
+        require(sized, "adverts.key", "an advert with keys of another suite", advert.index)
     members = _ordered([advert.index for advert in adverts], "adverts.order")
     public = [key for advert in adverts for key in (advert.mask_key, advert.channel_key)]
     require(len(set(public)) == len(public), "adverts.duplicate", "two adverts with the same key")
@@ -87,7 +97,8 @@ def open_adverts(bundle: bytes, plan: Plan, roster: Roster) -> Cohort:
 def read_share_roots(envelopes: Sequence[bytes], cohort: Cohort, plan: Plan, roster: Roster) -> tuple[Rooted, ...]:
     """U2 from signed share roots; Refused("wire.*", "shares.*")."""
     roots = tuple(open_member("shares", envelope, Rooted.decode, roster) for envelope in envelopes)
-    require(all(root.context == cohort.ctx1 for root in roots), "shares.context", "shares of another round or view")
+    for root in roots:
+        require(root.context == cohort.ctx1, "shares.context", "shares of another round or view", root.index)
     members = _ordered([root.index for root in roots], "shares.order")
     require(set(members) <= set(cohort.members), "shares.stranger", "shares of an organization without an advert")
     enough = len(members) >= plan.threshold
@@ -98,26 +109,33 @@ def read_share_roots(envelopes: Sequence[bytes], cohort: Cohort, plan: Plan, ros
 def open_inbox(
     bundle: bytes, cohort: Cohort, plan: Plan, roster: Roster, index: int, channel_secret: bytes, own_root: bytes
 ) -> Inbox:
-    """The bundle of P2 for `index`; a sender whose share does not match or open is named as the culprit."""
+    """The bundle of P2 for `index`; a sender whose box does not match or open is named."""
     context, parts = decode_inbox(unseal("inbox", bundle, roster.coordinator))
     require(context == cohort.ctx1, "shares.context", "the shares of another round or view")
     roots = read_share_roots([part.root for part in parts], cohort, plan, roster)
     require(own_root in [part.root for part in parts], "shares.own", "the own shares are missing or altered")
-    shares = {}
+    suite, shares, offers = suite_of(plan.suite), {}, {}
     for root, part in zip(roots, parts, strict=True):
-        sender, others = root.index, cohort.others(root.index)
-        right = len(part.leaves) == len(others) and share_root(cohort.ctx1, sender, part.leaves) == root.root
-        require(right, "shares.root", f"the leaves of organization {sender} are not those that it signed")
-        if sender == index:
-            continue
-        same = part.leaves[others.index(index)] == leaf(cohort.ctx1, sender, index, part.sealed)
-        require(same, "shares.leaf", f"the sealed share of organization {sender} is not the one that it signed")
-        public = cohort.adverts[sender].channel_key
-        plain = keys.open_share(channel_secret, public, cohort.ctx1, sender, index, part.sealed)
-        shares[sender] = _two_shares(plain, sender)
+        if root.index == index:
+            require(not part.path and not part.box, "shares.own", "a box to oneself")
+        else:
+            check_box(cohort, root, index, part.path, part.box, suite)
+            sealed, offers[root.index] = part.box[: suite.sealed_bytes], part.box[suite.sealed_bytes :]
+            public = cohort.adverts[root.index].channel_key
+            plain = keys.open_share(suite, channel_secret, public, cohort.ctx1, root.index, index, sealed)
+            shares[root.index] = _two_shares(plain, root.index)
     members = tuple(root.index for root in roots)
     ctx2 = keys.context2(cohort.ctx1, members, [root.root for root in roots])
-    return Inbox(members, ctx2, shares)
+    return Inbox(members, ctx2, shares, offers)
+
+
+def check_box(cohort: Cohort, root: Rooted, recipient: int, path: Sequence[bytes], box: bytes, suite: Suite) -> None:
+    """Refuse a box that is not the one that its sender signed."""
+    sender, others = root.index, cohort.others(root.index)
+    require(len(box) == suite.box_bytes, "shares.size", f"a box of organization {sender} of a wrong size", sender)
+    top = merkle.climb(leaf(cohort.ctx1, sender, recipient, box), others.index(recipient), len(others), path)
+    same = top is not None and share_root(cohort.ctx1, sender, top) == root.root
+    require(same, "shares.leaf", f"the box of organization {sender} is not the one that it signed", sender)
 
 
 def _two_shares(plain: bytes, sender: int) -> tuple[int, int]:
@@ -126,7 +144,7 @@ def _two_shares(plain: bytes, sender: int) -> tuple[int, int]:
         pair = (read_share(reader), read_share(reader))
         reader.end()
     except Refused:
-        refuse("share.range", f"organization {sender} sealed something that is not two shares", culprit=sender)
+        refuse("share.range", f"organization {sender} sealed something that is not two shares", sender)
     return pair
 
 
@@ -135,7 +153,8 @@ def read_survivors(
 ) -> Survivors:
     """U3 from signed upload headers; Refused("wire.*", "survivors.*")."""
     headers = [open_member("upload", envelope, Rooted.decode, roster) for envelope in envelopes]
-    require(all(header.context == ctx2 for header in headers), "survivors.context", "an upload of another view")
+    for header in headers:
+        require(header.context == ctx2, "survivors.context", "an upload of another round or view", header.index)
     members = _ordered([header.index for header in headers], "survivors.order")
     require(set(members) <= set(sharers), "survivors.stranger", "an upload of an organization without shares")
     enough = len(members) >= plan.min_survivors
@@ -156,8 +175,9 @@ def check_quorum(
 ) -> None:
     """At least t distinct survivors signed this statement; Refused("wire.*", "quorum.*")."""
     signed = [open_member("survive", envelope, Rooted.decode, roster) for envelope in envelopes]
-    same = all(message.context == ctx2 and message.root == statement for message in signed)
-    require(same, "quorum.statement", "a signature on other survivors")
+    for message in signed:
+        same = message.context == ctx2 and message.root == statement
+        require(same, "quorum.statement", "a signature on other survivors", message.index)
     members = _ordered([message.index for message in signed], "quorum.order")
     require(set(members) <= set(survivors), "quorum.stranger", "a signature of an organization outside the survivors")
     enough = len(members) >= plan.threshold

@@ -10,15 +10,12 @@ import struct
 from itertools import pairwise
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-from .refused import refuse, require
+from .identity import Identity, verify
+from .refused import require
 
 PROTOCOL = "cotune/secagg/v1"
 MAX_MESSAGE = 4 * 1024 * 1024
 MAX_INDEX = 200
-SIGNATURE_BYTES = 64
 
 
 def digest(label: str, *parts: bytes | memoryview) -> bytes:
@@ -33,11 +30,6 @@ def digest(label: str, *parts: bytes | memoryview) -> bytes:
         state.update(size.to_bytes(8, "big"))
         state.update(part)
     return state.digest()
-
-
-def raw_public(key: Ed25519PrivateKey) -> bytes:
-    """The 32 raw bytes of the public half."""
-    return key.public_key().public_bytes_raw()
 
 
 class Writer:
@@ -140,24 +132,26 @@ class Reader:
         require(self._at == len(self._raw), "wire.trailing", "bytes after the end of a message")
 
 
-def seal(kind: str, body: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The signed envelope: body and the Ed25519 signature over H(kind, body)."""
-    return bytes(Writer().blob(body).fixed(key.sign(digest(kind, body)), SIGNATURE_BYTES))
+def seal(kind: str, body: bytes, key: Identity) -> bytes:
+    """The signed envelope: body and the identity's signature over H(kind, body)."""
+    return bytes(Writer().blob(body).blob(key.sign(digest(kind, body))))
 
 
 def peek(envelope: bytes) -> tuple[bytes, bytes]:
     """Body and signature of an envelope, nothing verified."""
     reader = Reader(envelope)
-    body, signature = reader.blob(), reader.fixed(SIGNATURE_BYTES)
+    body, signature = reader.blob(), reader.blob()
     reader.end()
     return body, signature
 
 
-def unseal(kind: str, envelope: bytes, public_key: bytes) -> bytes:
-    """The body of an envelope whose signature of this kind holds, else `Refused("wire.signature")`."""
+def unseal(kind: str, envelope: bytes, public_key: bytes, member: int | None = None) -> bytes:
+    """The body of an envelope whose signature of this kind holds, else `Refused("wire.signature")`.
+
+    Args:
+        member: whose key it is, for the refusal.
+    """
     body, signature = peek(envelope)
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, digest(kind, body))
-    except (InvalidSignature, ValueError):
-        refuse("wire.signature", f"the signature of a message of kind {kind!r} does not hold")
+    held = verify(public_key, signature, digest(kind, body))
+    require(held, "wire.signature", f"the signature of a message of kind {kind!r} does not hold", member)
     return body

@@ -13,26 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..charter.charter import Charter
 from ..charter.messages import RECORD
 from ..errors import UserError
-from ..privacy.accounting import epsilon
 from ..privacy.terms import METRICS, decode_metrics
 from ..secagg.coordinator import RoundSum
+from ..secagg.identity import Identity
 from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..strategies.agreed import nominal_batch, schema_of, strategy_of
 from ..training.schema import initial
-from . import roll_call
+from . import disputes, roll_call
+from .audit_window import AuditWindow
 from .events import RoundEvent
 from .exchange import Exchange, Outgoing, Reply
 from .rounds import Attempt, Attempted
 from .run_directory import Attempt as Noted
 from .run_directory import Committed, RunDirectory
+from .spent import charged, epsilons
 
 log = logging.getLogger("cotune.server")
 # Failed attempts at one round before a person has to look.
@@ -52,7 +53,7 @@ _NOTHING_SHOWN: dict[str, Any] = {
 
 def build(
     charter: Charter,
-    key: Ed25519PrivateKey,
+    key: Identity,
     folder: Path,
     watch: Watch,
     stop: threading.Event,
@@ -78,15 +79,15 @@ def build(
 class Run:
     """All rounds of a charter."""
 
-    def __init__(
-        self, charter: Charter, key: Ed25519PrivateKey, folder: RunDirectory, exchange: Exchange, watch: Watch
-    ) -> None:
+    def __init__(self, charter: Charter, key: Identity, folder: RunDirectory, exchange: Exchange, watch: Watch) -> None:
         self._charter, self._key, self._folder = charter, key, folder
         self._exchange, self._watch = exchange, watch
         self._names = [member.name for member in charter.members]
         self._strategy = strategy_of(charter)
         self._schema = schema_of(charter)
+        self._window = AuditWindow(folder.path, charter.secagg.audit_rounds)
         self._nodes: dict[int, int] = {}
+        self._left_out: tuple[int, ...] = ()
         self._acknowledged = dict.fromkeys(range(len(self._names)), -1)
         self._started = time.monotonic()
 
@@ -96,6 +97,7 @@ class Run:
         Raises:
             UserError: a round could not be completed, with every member's answer.
         """
+        self._window.forget(self._folder.recorded())
         while (number := len(self._folder.committed())) < self._charter.rounds:
             self._started = time.monotonic()
             before = self._folder.last() or self._genesis()
@@ -106,8 +108,9 @@ class Run:
                     break
                 failures += 1
                 if failures == ATTEMPTS:
+                    said = disputes.describe(self._charter, self._folder.complaints(number))
                     raise UserError(
-                        f"round {number + 1}: {ATTEMPTS} attempts failed",
+                        f"round {number + 1}: {ATTEMPTS} attempts failed{f' ({said})' if said else ''}",
                         "read the log for each member's answer, then start again to continue",
                     )
         self._publish_last()
@@ -122,13 +125,15 @@ class Run:
     def _try(self, number: int, before: Committed) -> bool:
         """One attempt; True where the round was committed."""
         self._gather()
+        complaints = self._folder.complaints(number)
+        self._leave_out(number, complaints)
         attempt_number = 1 + max((noted.attempt for noted in self._folder.attempts(number)), default=-1)
         self._folder.note(Noted(number, attempt_number, signing=False))
         attempt = Attempt(
             self._charter,
             self._key,
             self._exchange,
-            self._nodes,
+            {node: index for node, index in self._nodes.items() if index not in self._left_out},
             lambda phase, members: self._tell(number, phase, before, members),
         )
         plan = attempt.plan(
@@ -139,20 +144,38 @@ class Run:
                 plan,
                 before.adapter,
                 lambda index: self._folder.records(self._acknowledged[index]),
+                self._window,
+                complaints,
                 lambda: self._folder.note(Noted(number, attempt_number, signing=True)),
             )
+        except UserError:
+            self._note_end(number, attempt_number, attempt.seen)
+            raise
         except Refused as refusal:
             answers = ", ".join(f"{self._names[index]} {code}" for index, code in sorted(attempt.seen.refused.items()))
             log.error(
                 "round %d attempt %d failed: %s; refusals: %s", number, attempt_number, refusal, answers or "none"
             )
-            self._folder.note(Noted(number, attempt_number, signing=False, trained=attempt.seen.trained))
+            self._note_end(number, attempt_number, attempt.seen)
             self._raise_if_final(number, attempt.seen)
             return False
         for index in attempt.seen.trained:
             self._acknowledged[index] = number - 1
         self._commit(number, before, total, attempt.seen)
         return True
+
+    def _note_end(self, number: int, attempt: int, seen: Attempted) -> None:
+        """Write down that an attempt failed, who trained in it and who complained."""
+        complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
+        self._folder.note(Noted(number, attempt, signing=False, trained=seen.trained, complaints=complaints))
+
+    def _leave_out(self, number: int, complaints: tuple[bytes, ...]) -> None:
+        """Decide whom the next attempt leaves out."""
+        self._left_out = disputes.left_out(self._charter, complaints, set(self._nodes.values()))
+        if complaints:
+            names = ", ".join(self._names[index] for index in self._left_out)
+            said = disputes.describe(self._charter, complaints)
+            log.warning("round %d: %s; left out: %s", number, said, names or "nobody, too few would remain")
 
     def _raise_if_final(self, number: int, seen: Attempted) -> None:
         """Members that refuse will refuse again: say so at once where too few others are left."""
@@ -195,26 +218,17 @@ class Run:
             )
         values = self._values(number, before, total, seen, length)
         done = Committed(number, adapter, state, total.head.hex(), names, values, total.record)
+        self._window.keep(number, total.words)
         self._folder.commit(done)
+        self._window.forget(self._folder.recorded())
         self._tell(number, "done", done, total.survivors)
-
-    def _charged(self, number: int, seen: Attempted) -> set[int]:
-        """Who spent this round's budget: whoever trained in the attempt that succeeded or in one that failed.
-
-        An attempt that a killed server left without a note of its end counts for everybody.
-        """
-        noted = self._folder.attempts(number)
-        ended = {attempt.attempt: attempt.trained for attempt in noted if attempt.trained is not None}
-        earlier = {attempt.attempt for attempt in noted} - {max(attempt.attempt for attempt in noted)}
-        everybody = tuple(range(len(self._names)))
-        return set(seen.trained).union(*(ended.get(attempt, everybody) for attempt in earlier))
 
     def _values(self, number: int, before: Committed, total: RoundSum, seen: Attempted, length: int) -> dict[str, Any]:
         """What the round showed: sums and public facts."""
         terms = self._charter.privacy
         metrics = decode_metrics(total.values[length : length + len(METRICS)], terms)
         trained: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
-        for index in self._charged(number, seen):
+        for index in charged(self._folder.attempts(number), seen.trained, len(self._names)):
             trained[self._names[index]] = trained.get(self._names[index], 0) + 1
         return {
             "loss": _finite(metrics["loss"]),
@@ -224,20 +238,9 @@ class Run:
             "bytes_up": int(before.values.get("bytes_up", 0)) + seen.bytes_up,  # type: ignore[call-overload]
             "contributions": int(before.values.get("contributions", 0)) + len(total.survivors),  # type: ignore[call-overload]
             "trained": trained,
-            "epsilon": self._epsilons(trained),
+            "epsilon": epsilons(terms, self._strategy.steps_per_round, trained),
             "seconds": time.monotonic() - self._started,
         }
-
-    def _epsilons(self, trained: dict[str, int]) -> dict[str, float]:
-        """What each member has spent after training in so many rounds; empty where privacy is disabled."""
-        terms, steps = self._charter.privacy, self._strategy.steps_per_round
-        if not terms.enabled:
-            return {}
-        by_rounds = {
-            rounds: epsilon([(terms.noise_multiplier, terms.sample_rate, rounds * steps)], terms.delta)
-            for rounds in set(trained.values())
-        }
-        return {name: by_rounds[rounds] for name, rounds in trained.items()}
 
     def _burn(self, number: int, before: Committed) -> None:
         """Survivors may have signed and nothing was committed: go on without this round."""
@@ -245,8 +248,13 @@ class Run:
         earlier: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
         # Who trained is not known any more: everybody counts.
         trained = {name: earlier.get(name, 0) + 1 for name in self._names}
-        values = _NOTHING_SHOWN | before.values | {"trained": trained, "epsilon": self._epsilons(trained)}
+        values = (
+            _NOTHING_SHOWN
+            | before.values
+            | {"trained": trained, "epsilon": epsilons(self._charter.privacy, self._strategy.steps_per_round, trained)}
+        )
         self._folder.commit(Committed(number, before.adapter, before.state, before.head, (), values, b""))
+        self._window.forget(self._folder.recorded())
 
     def _publish_last(self) -> None:
         """Give the last records to whoever is online, so that its transcript ends where the server's does.
@@ -275,6 +283,7 @@ class Run:
                 bytes_up=known.get("bytes_up", 0),
                 survivors=tuple(self._names[index] for index in members),
                 seconds=time.monotonic() - self._started,
+                left_out=tuple(self._names[index] for index in self._left_out),
             )
         )
 

@@ -26,6 +26,7 @@ class RoundEvent:
         bytes_up: bytes that all organizations together have uploaded since the run began.
         survivors: names of the organizations that still take part in this round.
         seconds: wall time since this round began; in the `done` event how long the round took.
+        left_out: names of the organizations that this attempt leaves out, after complaints in an earlier one.
     """
 
     round: int
@@ -38,3 +39,4 @@ class RoundEvent:
     bytes_up: int
     survivors: tuple[str, ...]
     seconds: float
+    left_out: tuple[str, ...] = ()

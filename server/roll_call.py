@@ -9,11 +9,9 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from ..charter.charter import Charter
 from ..charter.messages import HELLO, NONCE_BYTES, hello_statement
+from ..secagg.identity import verify
 from .exchange import Exchange, Outgoing, Reply
 
 log = logging.getLogger("cotune.server")
@@ -81,10 +79,4 @@ def _member(charter: Charter, reply: Reply, statement: bytes) -> int | None:
     if reply.refused or reply.name not in names:
         return None
     index = names.index(reply.name)
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(charter.members[index].public_key)).verify(
-            reply.body, statement
-        )
-    except InvalidSignature:
-        return None
-    return index
+    return index if verify(bytes.fromhex(charter.members[index].public_key), reply.body, statement) else None

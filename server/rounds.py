@@ -1,7 +1,7 @@
 """One attempt at one round, from the plan to the opened sum: five exchanges around the protocol's state machine.
 
-The coordinator hands every reply to `secagg.Coordinator` and keeps nothing else of it. Whoever does not answer, or
-whose message does not hold, is left out; too few end the attempt.
+Every reply is handed to `secagg.Coordinator`; the masked uploads and the complaints among them are kept, and nothing
+else. Whoever does not answer, or whose message does not hold, is left out; too few end the attempt.
 """
 
 import logging
@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from ..charter.charter import Charter
 from ..charter.messages import REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
 from ..secagg.coordinator import Coordinator, RoundSum, Step
+from ..secagg.identity import Identity
 from ..secagg.plan import Plan
 from ..strategies.agreed import encoding_of, model_hash, schema_of
 from ..strategies.base import Adapter, Strategy
+from . import disputes
+from .audit_window import AuditWindow
 from .exchange import Exchange, Outgoing, Reply
 
 log = logging.getLogger("cotune.server")
@@ -29,11 +30,13 @@ class Attempted:
     Attributes:
         trained: indices whose advert counted: they have spent this round's budget.
         refused: index -> code of a member that said no.
+        complaints: index -> COMPLAINT message of a member that could not use a box of another.
         bytes_up: bytes of all replies.
     """
 
     trained: tuple[int, ...] = ()
     refused: dict[int, str] = field(default_factory=dict)
+    complaints: dict[int, bytes] = field(default_factory=dict)
     bytes_up: int = 0
 
 
@@ -49,7 +52,7 @@ class Attempt:
     def __init__(
         self,
         charter: Charter,
-        key: Ed25519PrivateKey,
+        key: Identity,
         exchange: Exchange,
         nodes: Mapping[int, int],
         phase: Callable[[str, tuple[int, ...]], None],
@@ -78,26 +81,37 @@ class Attempt:
             encoding=encoding_of(charter, strategy, schema_of(charter), number),
             deadline=int(time.time() + charter.secagg.deadline_seconds),
             prev_head=head,
+            suite=roster.suite,
         )
 
     def run(
-        self, plan: Plan, adapter: Adapter, records_for: Callable[[int], tuple[bytes, ...]], signing: Callable[[], None]
+        self,
+        plan: Plan,
+        adapter: Adapter,
+        records_for: Callable[[int], tuple[bytes, ...]],
+        window: AuditWindow,
+        earlier: tuple[bytes, ...],
+        signing: Callable[[], None],
     ) -> RoundSum:
         """The whole attempt.
 
         Args:
             plan: of this attempt. adapter: float32 [d].
             records_for: the round records that a member has not acknowledged yet.
+            window: gets every upload that counts.
+            earlier: COMPLAINT messages of the round's earlier attempts.
             signing: called before the survivors are asked to sign; from then on the round cannot be tried again.
 
         Returns:
             The sum over the survivors and its record.
 
         Raises:
-            Refused: too few members took part, or the sum does not hold.
+            Refused: too few members took part, a complaint asks for another attempt, or the sum does not hold.
+            UserError: no room for the uploads.
             Interrupted: the operator stopped the run.
         """
         coordinator = Coordinator(self._charter.roster(), plan, self._key)
+        window.begin(plan)
         everybody = tuple(sorted(self._node_of))
         self._phase("train", everybody)
         offers = {index: Outgoing(coordinator.plan_message, adapter, records_for(index)) for index in everybody}
@@ -117,8 +131,10 @@ class Attempt:
             UPLOAD,
             plan,
             {index: Outgoing(inbox) for index, inbox in inboxes.items()},
-            lambda index, reply: _add_upload(coordinator, index, reply),
+            lambda index, reply: self._add_upload(coordinator, plan, window, index, reply),
         )
+        complaints = (*earlier, *self.seen.complaints.values())
+        disputes.require_settled(self._charter, complaints, everybody, coordinator.present(Step.UPLOADS))
         survivors = coordinator.close_uploads()
         signing()
         members = coordinator.present(Step.UPLOADS)
@@ -162,6 +178,11 @@ class Attempt:
             kind, messages, str(plan.round), self._charter.secagg.deadline_seconds, receive, interruptible=kind == ROUND
         )
 
-
-def _add_upload(coordinator: Coordinator, index: int, reply: Reply) -> bool:
-    return reply.vector is not None and coordinator.add_upload(index, reply.body, reply.vector)
+    def _add_upload(self, coordinator: Coordinator, plan: Plan, window: AuditWindow, index: int, reply: Reply) -> None:
+        """What came back in P2: an upload, or a complaint where there is no vector."""
+        if reply.vector is None:
+            if coordinator.add_complaint(index, reply.body):
+                self.seen.complaints[index] = reply.body
+                log.warning("round %d: %s", plan.round, disputes.describe(self._charter, [reply.body]))
+        elif index not in coordinator.present(Step.UPLOADS) and coordinator.add_upload(index, reply.body, reply.vector):
+            window.add(plan.round, index, reply.vector)

@@ -1,6 +1,7 @@
 """The coordinator's run on disk: what was committed, so that a killed server continues with the round after it.
 
     run.json          run id, charter digest
+    uploads/          masked uploads of the last rounds, see `audit_window`
     rounds/0007/      one folder a committed round, written beside and renamed:
         adapter.npy   the adapter after the round, float32 [d]
         state.npz     the server optimizer's state
@@ -25,6 +26,8 @@ import numpy as np
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
+
+_RECORD = "record.bin"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class RunDirectory:
         """The numbers of the committed rounds, ascending."""
         return sorted(int(folder.name) for folder in self._rounds.iterdir() if folder.name.isdigit())
 
+    def recorded(self) -> list[int]:
+        """The numbers of the committed rounds that have a record: all but the burned ones."""
+        return [number for number in self.committed() if (self._rounds / f"{number:04d}" / _RECORD).exists()]
+
     def last(self) -> Committed | None:
         """The last committed round, or None before the first."""
         numbers = self.committed()
@@ -88,7 +95,7 @@ class RunDirectory:
         about = json.loads((folder / "round.json").read_text())
         with np.load(folder / "state.npz", allow_pickle=False) as arrays:
             moments = {name: arrays[name] for name in arrays.files}
-        record = folder / "record.bin"
+        record = folder / _RECORD
         return Committed(
             number=number,
             adapter=np.load(folder / "adapter.npy", allow_pickle=False),
@@ -119,14 +126,15 @@ class RunDirectory:
         write_bytes(beside / "adapter.npy", adapter.getvalue())
         write_bytes(beside / "round.json", json.dumps(about).encode())
         if done.record:
-            write_bytes(beside / "record.bin", done.record)
+            write_bytes(beside / _RECORD, done.record)
         os.replace(beside, self._rounds / f"{done.number:04d}")
         sync_folder(self._rounds)
 
     def records(self, after: int) -> tuple[bytes, ...]:
         """The round records after round `after` (-1: all), oldest first; burned rounds have none."""
-        files = (self._rounds / f"{number:04d}" / "record.bin" for number in self.committed() if number > after)
-        return tuple(file.read_bytes() for file in files if file.exists())
+        return tuple(
+            (self._rounds / f"{number:04d}" / _RECORD).read_bytes() for number in self.recorded() if number > after
+        )
 
     def note(self, attempt: "Attempt") -> None:
         """Write down an attempt, or that its survivors' phase begins, before it does."""
@@ -146,10 +154,20 @@ class RunDirectory:
             except (ValueError, TypeError):
                 continue
         return [
-            replace(attempt, trained=None if attempt.trained is None else tuple(attempt.trained))
+            replace(
+                attempt,
+                trained=None if attempt.trained is None else tuple(attempt.trained),
+                complaints=tuple(attempt.complaints),
+            )
             for attempt in noted
             if attempt.round == round_number
         ]
+
+    def complaints(self, round_number: int) -> tuple[bytes, ...]:
+        """The COMPLAINT messages of a round's failed attempts."""
+        return tuple(
+            bytes.fromhex(message) for attempt in self.attempts(round_number) for message in attempt.complaints
+        )
 
 
 @dataclass(frozen=True)
@@ -159,9 +177,31 @@ class Attempt:
     Attributes:
         signing: its survivors are about to be asked to sign.
         trained: of an attempt that failed: indices of the members that trained; None in the other notes.
+        complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
     """
 
     round: int
     attempt: int
     signing: bool
     trained: tuple[int, ...] | None = None
+    complaints: tuple[str, ...] = ()
+
+
+def read_records(path: Path, charter_digest: str) -> list[bytes]:
+    """The records of a run directory, oldest first. Nothing is created or changed.
+
+    Raises:
+        UserError: it is no run directory, one of another charter, or cannot be read.
+    """
+    mend = "give the folder that holds run.json and rounds/"
+    try:
+        known = json.loads((path / "run.json").read_bytes())["charter"]
+        folders = sorted(folder for folder in (path / "rounds").iterdir() if folder.name.isdigit())
+        records = [(folder / _RECORD).read_bytes() for folder in folders if (folder / _RECORD).exists()]
+    except OSError as problem:
+        raise UserError(f"{path}: not a run directory, {problem.filename}: {problem.strerror}", mend) from None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: not a run directory, its run.json cannot be read", mend) from None
+    if known != charter_digest:
+        raise UserError(f"{path}: holds a run of another charter", "give the charter that this run was made under")
+    return records

@@ -10,6 +10,7 @@ from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
+from ..secagg.transcript import encode
 from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
 from ..server.release_facts import ReleaseFacts
@@ -142,9 +143,7 @@ def _facts(
     private = charter.privacy.enabled
     example = corpus.test[0].prompt
     transcript = space.server / _TRANSCRIPT
-    write_bytes(
-        transcript, b"".join(len(done.record).to_bytes(4, "big") + done.record for done in rounds if done.record)
-    )
+    write_bytes(transcript, encode(done.record for done in rounds if done.record))
     return ReleaseFacts(
         federation=charter.federation,
         members=tuple(member.name for member in charter.members),

@@ -28,6 +28,7 @@ from ..data.units import group
 from ..errors import UserError
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
+from ..secagg.suites import CLASSIC, HYBRID
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, load_base
 from ..training.schema import AdapterSchema
@@ -115,9 +116,10 @@ def _require_fit(settings: Settings, corpus: Corpus, base: BaseModel) -> None:
 
 def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, schema: AdapterSchema) -> None:
     space.server.mkdir(mode=0o700)
-    coordinator = signing.new_key(space.server / "coordinator.key")
+    suite = HYBRID if settings.secagg.suite == HYBRID.name else CLASSIC
+    coordinator = signing.new_key(space.server / "coordinator.key", suite)
     created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
-    keys = {name: signing.new_key(home.identity) for name, home in created.items()}
+    keys = {name: signing.new_key(home.identity, suite) for name, home in created.items()}
     held = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
     # What an organization declares is public: a round number in place of the exact one where the user gives it.
     declared = settings.data.units_per_organization if settings.data.corpus == "files" else None
@@ -234,10 +236,12 @@ def draft(
         privacy=terms(settings, max(member.nominal_units for member in members)),
         secagg=SecAggTerms(
             lane_bits=settings.secagg.lane_bits,
+            suite=settings.secagg.suite,
             range_sigmas=settings.secagg.range_sigmas,
             threshold=settings.secagg.threshold_for(n),
             min_survivors=settings.secagg.min_survivors_for(n),
             deadline_seconds=settings.secagg.deadline_seconds,
+            audit_rounds=settings.secagg.audit_rounds,
         ),
         not_before=(now - timedelta(minutes=5)).strftime(_FORMAT),
         not_after=(now + _LIFETIME).strftime(_FORMAT),

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context
 
 from ..charter import signing
 from ..charter.charter import Charter
 from ..client import app as client_app
 from ..conf.schema import Settings
+from ..secagg.identity import Identity
 from ..server import app as server_app
 from ..server.events import RoundEvent
 from ..server.exchange import Interrupted, Reply
@@ -46,7 +46,7 @@ def federate(
     """
     from flwr.simulation import run_simulation
 
-    key: Ed25519PrivateKey = signing.load_key(space.server / "coordinator.key")
+    key: Identity = signing.load_key(space.server / "coordinator.key")
     paths = tuple(str(home) for home in homes)
 
     def home_of(context: Context) -> Path:

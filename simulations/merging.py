@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from statistics import fmean
-from typing import Any
 
 from ..errors import UserError
+from .differences import first_difference
 from .report import NOT_RUN, Arm, Arms, Privacy, Report, Wire, wire
 
 
@@ -104,33 +104,13 @@ def _check_alike(reports: Sequence[Report], varying: Collection[str]) -> None:
             raise UserError(
                 f"reports of different experiments ({first.experiment}, {other.experiment})", "merge seeds of one"
             )
-        key = _first_difference(_without(first.config, varying), _without(other.config, varying))
-        if key is not None:
+        key = first_difference(first.config, other.config, lambda place: place[-1] in varying)
+        if key:
             raise UserError(f"reports whose configurations differ in {key}", "merge runs that differ in the seed only")
 
 
 def _kind(report: Report) -> tuple[object, ...]:
     return report.experiment, report.test_rows, report.generation_rows, report.privacy.enabled, report.privacy.unit
-
-
-def _without(config: Any, varying: Collection[str]) -> Any:
-    if isinstance(config, Mapping):
-        return {key: _without(value, varying) for key, value in config.items() if key not in varying}
-    return config
-
-
-def _first_difference(one: Any, other: Any, place: str = "") -> str | None:
-    """Dotted name of the first key at which two configurations differ; None where they are equal."""
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return None if one == other else (place or "everything")
-    for key in sorted({*one, *other}, key=str):
-        inner = f"{place}.{key}" if place else str(key)
-        if (key in one) != (key in other):
-            return inner
-        found = _first_difference(one.get(key), other.get(key), inner)
-        if found is not None:
-            return found
-    return None
 
 
 def _merge_privacy(parts: Sequence[Privacy]) -> Privacy:

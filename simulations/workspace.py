@@ -16,6 +16,7 @@ from typing import Any
 from ..atomic import write_text
 from ..conf.schema import Settings
 from ..errors import UserError
+from .differences import first_difference
 
 # Beside the checkpoints a run holds cached hidden states; the features of a row of 32 tokens take about 75 kB.
 SMALLEST_DISK = 2 * 10**9
@@ -153,21 +154,13 @@ def _require_ours(space: Workspace) -> None:
 def _require_same(settings: Settings, marker: Path) -> None:
     """Continue only what was started: another configuration would mix two runs."""
     known = json.loads(marker.read_text())
-    different = _first_difference(known, json.loads(settings.model_dump_json(by_alias=True)), ())
+    different = first_difference(
+        known,
+        json.loads(settings.model_dump_json(by_alias=True)),
+        lambda place: place[0] == "simulation" and place[-1] in _MEANS,
+    )
     if different:
         raise UserError(
             f"{settings.run_dir}: holds a run with another {different}",
             "set it as it was, or simulation.existing=fresh to start over, or another run_dir",
         )
-
-
-def _first_difference(one: Any, other: Any, path: tuple[str, ...]) -> str:
-    if path[:1] == ("simulation",) and path[-1] in _MEANS:
-        return ""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted(set(one) | set(other)):
-            found = _first_difference(one.get(key), other.get(key), (*path, key))
-            if found:
-                return found
-        return ""
-    return "" if one == other else ".".join(path)

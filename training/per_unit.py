@@ -1,86 +1,68 @@
-"""Gradients of single rows and of privacy units, by Opacus' hooks on the LoRA matrices.
+"""Mean gradients of privacy units: what every way to compute them promises, and the check that one keeps the promise.
 
-The hooks are silent about some models that they get wrong, so `check_against_loop` compares them with one backward
-pass for each row before any budget is spent, and `refuse` names what is known not to work.
+Two ways exist: `flat_buffer` (the default) and `hooks`. Both can be wrong for a model without an error, so
+`check_against_loop` compares them with one backward pass for each unit before any budget is spent.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Protocol
 
 import torch
-from opacus.grad_sample import GradSampleModule
-from peft import PeftModel
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError
-from .adapter import parameters_of
-from .schema import AdapterSchema
-
-_HOOKS = "_cotune_hooks"
-# True of the first trained layer, whose inputs are frozen, and harmless there: the hooks want its outputs' gradients.
-warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed with respect to")
 
 
-class RowGradients:
-    """Per-row gradients of a PEFT model's LoRA matrices as one buffer."""
+class GradientsMissingError(RuntimeError):
+    """A trained matrix had no part in the loss, or not one input for each row."""
 
-    def __init__(self, model: PeftModel, schema: AdapterSchema) -> None:
-        refuse(model)
-        # Hooks cannot be put on a model twice: several trainers of one process share them.
-        hooks = getattr(model, _HOOKS, None)
-        if hooks is None:
-            hooks = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
-            object.__setattr__(model, _HOOKS, hooks)
-        self._hooks: Any = hooks
-        self._hooks.disable_hooks()
-        self._parameters = parameters_of(model)
-        self._slices = schema.slices
-        self._dimension = schema.dimension
-        self._buffer = torch.empty(0, schema.dimension, device=model.device)
 
-    def of(self, losses: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of each row's loss.
+class UnitGradients(Protocol):
+    """A way to compute gradients of units over d trained coordinates.
+
+    Attributes:
+        name: what it is called in reports.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def of(
+        self, losses: Callable[[], torch.Tensor], sizes: Sequence[int], whole: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean gradients of the units of one physical batch.
 
         Args:
-            losses: one forward pass, to the losses [B] of its rows.
+            losses: one forward pass, to the losses [B] of its rows. The rows of a unit stand next to each other.
+            sizes: how many rows each of the U units has here, 1 or more each, B in all.
+            whole: how many rows each unit has in all, where this batch does not hold all of them. The results of the
+                batches of a unit then add up to its mean gradient.
 
         Returns:
-            float32 [B, d] in schema order, a view of a buffer that the next call overwrites; and the losses [B],
-            detached.
+            float32 [U, d] in schema order, which the next call may overwrite; and the losses [B], detached.
 
         Raises:
-            RuntimeError: a LoRA matrix had no part in the loss.
+            GradientsMissingError: a LoRA matrix had no part in the loss.
         """
-        # Hooks are live only here: another forward pass with gradients would leave its activations in them.
-        self._hooks.enable_hooks()
-        try:
-            values = losses()
-            torch.autograd.backward(values.sum())
-        finally:
-            self._hooks.disable_hooks()
-        rows = len(values)
-        if len(self._buffer) < rows:
-            self._buffer = torch.empty(rows, self._dimension, device=values.device)
-        gradients = self._buffer[:rows]
-        for where, (name, parameter) in zip(self._slices, self._parameters.items(), strict=True):
-            samples = getattr(parameter, "grad_sample", None)
-            if not isinstance(samples, torch.Tensor) or len(samples) != rows:
-                raise RuntimeError(f"no gradient of each row for {name}")
-            gradients[:, where] = samples.reshape(rows, -1)
-            parameter.grad_sample = None  # type: ignore[attr-defined]
-            parameter.grad = None
-        return gradients, values.detach()
+        ...
 
     def plain(self, loss: torch.Tensor) -> torch.Tensor:
-        """The gradient of one loss, float32 [d], by autograd alone: what the hooks are checked against."""
-        gradients = torch.autograd.grad(loss, list(self._parameters.values()))
-        return torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+        """The gradient of one loss, float32 [d], by autograd alone: the slow reference."""
+        ...
 
 
-def unit_means(rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Mean over the rows of each unit.
+def weighted_sum(values: torch.Tensor, sizes: Sequence[int], whole: Sequence[int] | None) -> torch.Tensor:
+    """The sum [] of row losses [B], each over the number of its unit's rows, so that gradients come out as means."""
+    counts = sizes if whole is None else whole
+    if all(count == 1 for count in counts):
+        return values.sum()
+    shares = [1.0 / count for size, count in zip(sizes, counts, strict=True) for _ in range(size)]
+    return (values * torch.tensor(shares, device=values.device, dtype=values.dtype)).sum()
+
+
+def unit_sums(rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Sum over the rows of each unit.
 
     Args:
         rows: [B, ...], the rows of a unit next to each other.
@@ -89,61 +71,51 @@ def unit_means(rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     Returns:
         [U, ...]; `rows` itself where every unit has one row.
     """
+    if sum(sizes) != len(rows):
+        raise ValueError(f"units of {sum(sizes)} rows, but {len(rows)} rows")
     if all(size == 1 for size in sizes):
         return rows
     counts = torch.tensor(sizes, device=rows.device)
     owners = torch.repeat_interleave(torch.arange(len(sizes), device=rows.device), counts)
-    sums = torch.zeros(len(sizes), *rows.shape[1:], dtype=rows.dtype, device=rows.device).index_add(0, owners, rows)
-    return sums / counts.reshape(-1, *[1] * (rows.dim() - 1))
+    return rows.new_zeros(len(sizes), *rows.shape[1:]).index_add(0, owners, rows)
+
+
+def plain_gradient(loss: torch.Tensor, parameters: Mapping[str, nn.Parameter]) -> torch.Tensor:
+    """The gradient of one loss, float32 [d], by autograd alone."""
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    return torch.cat([gradient.reshape(-1).float() for gradient in gradients])
 
 
 def check_against_loop(
-    gradients: RowGradients, losses: Callable[[Sequence[int]], torch.Tensor], rows: int, family: str, tolerance: float
+    gradients: UnitGradients, losses: Callable[[Sequence[int]], torch.Tensor], rows: int, family: str, tolerance: float
 ) -> None:
     """Compare the gradients of one batch with one autograd pass for each of its rows alone.
 
     Args:
-        gradients: what is checked.
+        gradients: what is checked, with each row as a unit and with units of several rows.
         losses: from row numbers to their losses, by one forward pass.
-        rows: how many rows there are.
+        rows: how many rows there are, 2 or more.
         family: the model family, for the refusal.
         tolerance: on the norm of the difference relative to the norm of the reference.
 
     Raises:
-        UserError: they differ.
+        UserError: they differ, or a trained matrix has no part in the loss.
     """
-    batch = gradients.of(lambda: losses(range(rows)))[0].clone()
-    for row in range(rows):
-        alone = gradients.plain(losses([row]).sum())
-        reference = torch.linalg.vector_norm(alone)
-        if not (reference > 0 and torch.linalg.vector_norm(batch[row] - alone) <= tolerance * reference):
-            raise UserError(
-                f"per-unit gradients of model family {family!r} do not equal a loop over its rows",
-                "choose a model of another family or other LoRA targets",
-            )
+    alone = torch.stack([gradients.plain(losses([row]).sum()) for row in range(rows)])
+    for sizes in ([1] * rows, [1, rows - 1], [rows]):
+        try:
+            found = gradients.of(lambda: losses(range(rows)), sizes)[0]
+        except GradientsMissingError as error:
+            raise _unequal(family, str(error)) from None
+        for unit, end in enumerate(accumulate(sizes)):
+            reference = alone[end - sizes[unit] : end].mean(0)
+            length = torch.linalg.vector_norm(reference)
+            if not (length > 0 and torch.linalg.vector_norm(found[unit] - reference) <= tolerance * length):
+                raise _unequal(family, gradients.name)
 
 
-def refuse(model: PeftModel) -> None:
-    """Refuse, by name, what makes per-row gradients wrong or meaningless.
-
-    Raises:
-        UserError: DoRA, LoRA on embeddings, batch normalization, active dropout, or trained parameters that are not
-            LoRA matrices.
-    """
-    for config in model.peft_config.values():
-        if getattr(config, "use_dora", False):
-            raise _refused("DoRA", "its magnitudes mix the rows of a batch", "switch DoRA off")
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
-            raise _refused(f"batch normalization ({name})", "it mixes the rows of a batch", "choose another model")
-        if isinstance(module, nn.Dropout) and module.p > 0 and module.training:
-            raise _refused(f"active dropout ({name})", "gradients cannot be repeated", "put the model in eval mode")
-    for name in parameters_of(model):
-        if ".lora_embedding_" in name:
-            raise _refused(f"LoRA on embeddings ({name})", "the hooks fail on it", "choose linear targets")
-        if ".lora_A." not in name and ".lora_B." not in name:
-            raise _refused(f"training of {name}", "only LoRA matrices are", "train LoRA matrices only")
-
-
-def _refused(what: str, why: str, mend: str) -> UserError:
-    return UserError(f"{what} cannot be trained with per-unit gradients, because {why}", mend)
+def _unequal(family: str, why: str) -> UserError:
+    return UserError(
+        f"per-unit gradients of model family {family!r} do not equal a loop over its rows ({why})",
+        "choose a model of another family or other LoRA targets",
+    )

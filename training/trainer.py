@@ -11,25 +11,25 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..privacy.clipping import clip
 from ..privacy.noise import gaussian
 from ..privacy.sampling import Randomness, poisson_sample
-from ..privacy.terms import METRICS, PrivacyTerms, encode_metrics
+from ..privacy.terms import METRICS, PrivacyTerms
 from .adapter import LoraSettings, attach, schema_of, set_flat
 from .base import BaseModel
 from .batches import Batch, collate, pack, row_losses
+from .clipped import add_clipped
 from .features import Features, cache_features
+from .flat_buffer import FlatBuffer
 from .forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_head, check_top, last_mlp_only
 from .guards import NotMovedError
-from .per_unit import RowGradients, check_against_loop, unit_means
+from .hooks import HookGradients
+from .per_unit import UnitGradients, check_against_loop, unit_sums
 
 if TYPE_CHECKING:
     from ..data.template import Example
     from ..data.units import Units
 
-# Rounding may make a float32 norm over millions of coordinates this much too small (pairwise summation is far better).
-_NORM_SLACK = 1e-5
-# Memory for one physical batch of row gradients, in bytes.
+# Memory for the gradients of one physical batch, in bytes. A single row may take more.
 _GRADIENT_BYTES = 2**29
 
 
@@ -51,6 +51,7 @@ class Trainer:
         model: the PEFT model, for evaluation at the same adapter.
         schema: names and shapes of what is trained.
         examples, units: the data set.
+        dropped: units whose gradient was not finite in the last sum. Not private: it stays on this machine.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Trainer:
         physical_batch_tokens: int,
         features_folder: Path | None,
         progress: Callable[[str, int, int], None] | None = None,
+        hooks: bool = False,
     ) -> None:
         """
         Args:
@@ -74,6 +76,7 @@ class Trainer:
             features_folder: where hidden states below the first trained layer are cached; None computes all layers in
                 each step.
             progress: called with (what is going on, rows or units done, in all). Stays on this machine.
+            hooks: compute gradients by Opacus' hooks: the reference, slower and with twice the memory.
 
         Raises:
             UserError: there is no data, or the model is one that cannot be trained privately, by name.
@@ -90,7 +93,8 @@ class Trainer:
         self._most_rows = max(1, _GRADIENT_BYTES // (4 * self.schema.dimension))
         self._progress = progress or _silent
         self._device: torch.device = base.model.device
-        self._gradients = RowGradients(self.model, self.schema)
+        self._gradients: UnitGradients = (HookGradients if hooks else FlatBuffer)(self.model, self.schema)
+        self.dropped = 0
         self._full = FullForward(base.model)
         self._layer = min(self.schema.layers, default=0) if features_folder is not None else 0
         self._narrow = False
@@ -134,10 +138,10 @@ class Trainer:
         self._set(adapter)
         rows = [self._rows_of(unit, terms.records_per_unit, choose) for unit in unit_indices]
         total = np.zeros(self.schema.dimension + len(METRICS))
-        done = 0
+        done = self.dropped = 0
         for batch in pack(rows, self._lengths, self._most_tokens, self._most_rows):
             gradients, losses = self._unit_gradients([rows[unit] for unit in batch])
-            total += _contribution(gradients, losses, terms)
+            self.dropped += add_clipped(total, gradients, losses, terms)
             done += len(batch)
             self._progress("units", done, len(rows))
         return total
@@ -165,7 +169,14 @@ class Trainer:
         total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
         if len(sample) and not total[: self.schema.dimension].any():
             raise NotMovedError("the gradient of every sampled unit is zero", "check the model and its LoRA targets")
-        return total + gaussian(len(total), terms.noise_std) if terms.enabled else total
+        if terms.enabled:
+            total += gaussian(len(total), terms.noise_std)
+        return total
+
+    @property
+    def way(self) -> str:
+        """How gradients are made."""
+        return self._gradients.name
 
     @torch.no_grad()
     def loss(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
@@ -188,21 +199,21 @@ class Trainer:
         return [[rows[place] for place in batch] for batch in batches]
 
     def _unit_gradients(self, units: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean gradients [U, d] and mean losses [U] of the units of one physical batch."""
+        """Mean gradients [U, d], until the next call, and mean losses [U] of the units of one physical batch."""
         rows = [row for unit in units for row in unit]
         sizes = [len(unit) for unit in units]
         chunks = self._chunks(rows) if len(units) == 1 else [rows]
         if len(chunks) == 1:
-            gradients, losses = self._gradients.of(lambda: self._row_losses(rows))
-            return unit_means(gradients, sizes), unit_means(losses, sizes)
+            gradients, losses = self._gradients.of(lambda: self._row_losses(rows), sizes)
+            return gradients, unit_sums(losses, sizes) / torch.tensor(sizes, device=losses.device)
         # One unit that is larger than a physical batch.
         gradient = torch.zeros(1, self.schema.dimension, device=self._device)
         loss = torch.zeros(1, device=self._device)
         for chunk in chunks:
-            gradients, losses = self._gradients.of(partial(self._row_losses, chunk))
-            gradient += gradients.sum(0, keepdim=True)
+            gradients, losses = self._gradients.of(partial(self._row_losses, chunk), [len(chunk)], [len(rows)])
+            gradient += gradients
             loss += losses.sum()
-        return gradient / len(rows), loss / len(rows)
+        return gradient, loss / len(rows)
 
     def _row_losses(self, rows: Sequence[int]) -> torch.Tensor:
         batch = collate([self.examples[row] for row in rows], self._device)
@@ -252,19 +263,15 @@ class Trainer:
 
         everything = collate(synthetic, self._device)
         self._narrow = self._can_narrow(lambda: states(everything.inputs), everything, tolerance)
-        check_against_loop(self._gradients, losses, len(synthetic), str(model.config.model_type), tolerance)
-
-
-def _contribution(gradients: torch.Tensor, losses: torch.Tensor, terms: PrivacyTerms) -> NDArray[np.float64]:
-    """Clip units' gradients [U, d] and sum them, with their metrics: float64 [d + 3]."""
-    norms = torch.linalg.vector_norm(gradients, dim=1).double().cpu().numpy() * (1.0 + _NORM_SLACK)
-    clipping = clip(norms, terms.max_grad_norm)
-    if clipping.non_finite:
-        gradients = torch.where(torch.from_numpy(np.isfinite(norms))[:, None].to(gradients.device), gradients, 0.0)
-    coefficients = torch.from_numpy(clipping.coefficients).to(gradients.device, gradients.dtype)
-    summed = (coefficients @ gradients).double().cpu().numpy()
-    metrics = encode_metrics(losses.double().cpu().numpy(), clipping.clipped, terms)
-    return np.concatenate([summed, metrics.sum(axis=0)])
+        family = str(model.config.model_type)
+        try:
+            check_against_loop(self._gradients, losses, len(synthetic), family, tolerance)
+        except UserError:
+            if self.way == HookGradients.name:
+                raise
+            # What the buffer cannot do, the hooks may.
+            self._gradients = HookGradients(self.model, self.schema)
+            check_against_loop(self._gradients, losses, len(synthetic), family, tolerance)
 
 
 def _silent(_what: str, _done: int, _of: int) -> None:

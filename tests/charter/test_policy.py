@@ -64,6 +64,8 @@ def charter_with(**privacy: Any) -> Charter:
                 "threshold": 3,
                 "min_survivors": 3,
                 "deadline_seconds": 60.0,
+                "audit_rounds": 2,
+                "suite": "classic",
             },
             "not_before": "2026-01-01T00:00:00Z",
             "not_after": "2027-01-01T00:00:00Z",

@@ -19,6 +19,8 @@ from cotune.charter.signing import (
     verify_signatures,
 )
 from cotune.errors import UserError
+from cotune.secagg.identity import new_identity
+from cotune.secagg.suites import HYBRID
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -68,6 +70,8 @@ def fields() -> dict[str, Any]:
             "threshold": 3,
             "min_survivors": 3,
             "deadline_seconds": 60.0,
+            "audit_rounds": 2,
+            "suite": "classic",
         },
         "not_before": "2026-01-01T00:00:00Z",
         "not_after": "2027-01-01T00:00:00Z",
@@ -123,6 +127,7 @@ ALTERATIONS: dict[tuple[Any, ...], Any] = {
     ("secagg", "lane_bits"): 17,
     ("secagg", "range_sigmas"): 7.0,
     ("secagg", "deadline_seconds"): 61.0,
+    ("secagg", "audit_rounds"): 3,
     ("not_before",): "2026-01-01T00:00:01Z",
     ("not_after",): "2027-01-01T00:00:01Z",
 }
@@ -157,7 +162,8 @@ def test_alterations_cover_every_field() -> None:
     for section, fixed in (
         ("model", {"schema_digest"}),
         ("privacy", set()),
-        ("secagg", {"threshold", "min_survivors"}),
+        # Another suite asks for other keys: that charter cannot even be built.
+        ("secagg", {"threshold", "min_survivors", "suite"}),
     ):
         names = set(charter.model_dump(mode="json", by_alias=True)[section])
         assert names - fixed == {path[1] for path in ALTERATIONS if path[0] == section}
@@ -248,3 +254,37 @@ def test_fingerprints_are_short_and_differ() -> None:
 def test_a_refusal_keeps_its_code_across_processes() -> None:
     refusal = pickle.loads(pickle.dumps(Refusal("policy.epsilon", "what", "mend")))
     assert (refusal.code, refusal.what, refusal.mend, str(refusal)) == ("policy.epsilon", "what", "mend", "what: mend")
+
+
+def test_a_hybrid_identity_is_two_keys_in_one_private_file(tmp_path: Path) -> None:
+    path = tmp_path / "identity.pem"
+    key = new_key(path, HYBRID)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = load_key(path)
+    assert public_hex(again) == public_hex(key)
+    assert len(public_hex(key)) == 2 * HYBRID.identity_bytes
+    blocks = path.read_bytes().split(b"-----END PRIVATE KEY-----\n")
+    path.write_bytes(blocks[1] + b"-----END PRIVATE KEY-----\n" + blocks[0] + b"-----END PRIVATE KEY-----\n")
+    with pytest.raises(UserError, match="neither an Ed25519 key nor"):
+        load_key(path)
+
+
+def test_a_hybrid_charter_is_signed_by_both_halves() -> None:
+    keys = {name: new_identity(HYBRID) for name in ("a", "b", "c")}
+    coordinator = new_identity(HYBRID)
+    changed = fields() | {"coordinator": public_hex(coordinator)}
+    changed["members"] = [{"name": n, "public_key": public_hex(k), "nominal_units": 100} for n, k in keys.items()]
+    with pytest.raises(UserError, match="the key of a is not one of suite classic"):
+        build(changed)
+    changed["secagg"]["suite"] = "hybrid"
+    charter = build(changed)
+    assert charter.roster().suite == HYBRID.id
+    complete = {name: sign_charter(charter, key) for name, key in keys.items()}
+    complete["coordinator"] = sign_charter(charter, coordinator)
+    verify_signatures(charter, complete)
+    for at in (0, 64):  # a byte of the Ed25519 half, a byte of the ML-DSA half
+        bent = bytearray(complete["b"])
+        bent[at] ^= 1
+        with pytest.raises(Refusal) as caught:
+            verify_signatures(charter, complete | {"b": bytes(bent)})
+        assert caught.value.code == "charter.signature"

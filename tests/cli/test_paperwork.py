@@ -1,4 +1,4 @@
-"""Keys, charters and the ledger from the command line."""
+"""Keys and charters from the command line."""
 
 import json
 import stat
@@ -9,9 +9,8 @@ import pytest
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, save
 from cotune.charter.signing import load_key, public_hex
 from cotune.cli import charter as verbs
-from cotune.cli import chat, keys, privacy
+from cotune.cli import chat, keys
 from cotune.errors import UserError
-from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
 
 NAMES = ("north", "south", "west")
@@ -49,7 +48,15 @@ def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         strategy=StrategyTerms(target="cotune.strategies.fedavg.FedAvg", settings={"local_steps": 2}),
         rounds=3,
         privacy=PrivacyTerms(True, "patient", 8.0, 1e-3, 1.0, 1.0, 0.25, 4, 10.0, 0.1),
-        secagg=SecAggTerms(lane_bits=16, range_sigmas=6.0, threshold=3, min_survivors=3, deadline_seconds=60.0),
+        secagg=SecAggTerms(
+            suite="classic",
+            lane_bits=16,
+            range_sigmas=6.0,
+            threshold=3,
+            min_survivors=3,
+            deadline_seconds=60.0,
+            audit_rounds=2,
+        ),
         not_before="2026-01-01T00:00:00Z",
         not_after="2027-01-01T00:00:00Z",
     )
@@ -121,52 +128,6 @@ def test_show_says_what_it_binds_to(federation: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     for word in ("north", "epsilon 8", "patient", "FedAvg", "rounds       3", "digest"):
         assert word in printed
-
-
-def test_ledger_is_shown_from_a_home_or_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.reserve(
-        data_set="ab" * 32,
-        unit="patient",
-        charter="c" * 64,
-        run="r",
-        round=0,
-        attempt=0,
-        sigma=2.0,
-        sample_rate=0.1,
-        steps=5,
-        delta=1e-5,
-        budget_epsilon=8.0,
-    )
-    for place in (tmp_path, tmp_path / "ledger.sqlite"):
-        privacy.show(place)
-        printed = capsys.readouterr().out
-        assert "patient" in printed
-        assert ledger.verify() in printed
-        assert f"{ledger.spent('ab' * 32, 'patient', 1e-5):.3f}" in printed
-
-
-def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no ledger"):
-        privacy.show(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_plan_keeps_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    privacy.plan(["privacy.epsilon=3,8"], multirun=True)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [float(row[0]) for row in rows] == [3, 8]
-    assert all(float(row[-1]) <= float(row[0]) for row in rows)
-    assert float(rows[0][-2]) > float(rows[1][-2])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [(["privacy=none"], "no budget"), (["data=files", "data.files=[a,b,c]", "data.test_file=t"], "number of units")],
-)
-def test_plan_without_what_it_needs_says_so(overrides: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        privacy.plan(overrides)
 
 
 def test_chat_refuses_a_wrong_folder_before_anything_loads(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
         (("secagg.min_survivors=2",), "must be 3 to 4", ("secagg.min_survivors=3",)),
         (("secagg.threshold=4", "secagg.min_survivors=3"), "must be 4 to 4", ("secagg.threshold=4",)),
         (
-            ("secagg.lane_bits=4", "data.organizations=8"),
+            ("secagg.lane_bits=8", "data.organizations=128"),
             "cannot hold the sum",
-            ("secagg.lane_bits=4", "data.organizations=7"),
+            ("secagg.lane_bits=8", "data.organizations=127"),
         ),
         (
             ("model.top_layers=0",),

@@ -73,7 +73,7 @@ def test_settings_are_frozen() -> None:
         ("privacy.epsilon=nan", "finite"),
         ("privacy.sample_rate=0", "greater than 0"),
         ("privacy.sample_rate=1.01", "less than or equal to 1"),
-        ("secagg.lane_bits=3", "greater than or equal to 4"),
+        ("secagg.lane_bits=3", "greater than or equal to 8"),
         ("secagg.lane_bits=33", "less than or equal to 32"),
         ("simulation.arms=[base,bse]", "simulation.arms"),
         ("name=../elsewhere", "name"),

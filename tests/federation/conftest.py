@@ -25,6 +25,7 @@ from cotune.client.settings import NodeModel, NodeSettings
 from cotune.privacy.accounting import calibrate
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
+from cotune.secagg.suites import CLASSIC, Suite
 from cotune.server import app as server_app
 from cotune.server import exchange, roll_call
 from cotune.server.exchange import Exchange
@@ -226,7 +227,9 @@ def _terms(enabled: bool, rounds: int) -> PrivacyTerms:
     )
 
 
-def _charter(forest: Forest, members: tuple[Member, ...], coordinator: str, rounds: int, enabled: bool) -> Charter:
+def _charter(
+    forest: Forest, members: tuple[Member, ...], coordinator: str, rounds: int, enabled: bool, suite: str
+) -> Charter:
     lora = LoraSettings(2, 4.0, ("all-linear",), False, 0)
     schema = schema_of(attach(forest.base, lora))
     return Charter(
@@ -261,7 +264,15 @@ def _charter(forest: Forest, members: tuple[Member, ...], coordinator: str, roun
         ),
         rounds=rounds,
         privacy=_terms(enabled, rounds),
-        secagg=SecAggTerms(lane_bits=21, range_sigmas=6.0, threshold=3, min_survivors=3, deadline_seconds=30.0),
+        secagg=SecAggTerms(
+            suite=suite,
+            lane_bits=21,
+            range_sigmas=6.0,
+            threshold=3,
+            min_survivors=3,
+            deadline_seconds=30.0,
+            audit_rounds=2,
+        ),
         not_before="2020-01-01T00:00:00Z",
         not_after="2099-01-01T00:00:00Z",
     )
@@ -330,16 +341,19 @@ def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     _share_benches(forest, monkeypatch)
 
     def build(
-        rounds: int = 2, enabled: bool = True, change: Callable[[Charter], Charter] = lambda charter: charter
+        rounds: int = 2,
+        enabled: bool = True,
+        change: Callable[[Charter], Charter] = lambda charter: charter,
+        suite: Suite = CLASSIC,
     ) -> Federation:
         homes = [Home.create(tmp_path / name) for name in NAMES]
-        keys = [signing.new_key(home.identity) for home in homes]
-        coordinator = signing.new_key(tmp_path / "coordinator.key")
+        keys = [signing.new_key(home.identity, suite) for home in homes]
+        coordinator = signing.new_key(tmp_path / "coordinator.key", suite)
         members = tuple(
             Member(name=name, public_key=signing.public_hex(key), nominal_units=UNITS)
             for name, key in zip(NAMES, keys, strict=True)
         )
-        charter = change(_charter(forest, members, signing.public_hex(coordinator), rounds, enabled))
+        charter = change(_charter(forest, members, signing.public_hex(coordinator), rounds, enabled, suite.name))
         signed = {name: signing.sign_charter(charter, key) for name, key in zip(NAMES, keys, strict=True)}
         signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
         for member, home in enumerate(homes):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
+from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.server import app as server_app
 from cotune.strategies.agreed import nominal_batch, schema_of, strategy_of
 from cotune.training.schema import initial
@@ -27,9 +28,9 @@ def pending_at_reveal(federation) -> list[dict[int, np.ndarray]]:
     return seen
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_adapter_is_the_strategys_on_the_plain_sum(found: Callable, enabled: bool) -> None:
-    federation = found(rounds=2, enabled=enabled)
+@pytest.mark.parametrize(("enabled", "suite"), [(True, CLASSIC), (False, CLASSIC), (True, HYBRID)])
+def test_the_adapter_is_the_strategys_on_the_plain_sum(found: Callable, enabled: bool, suite: Suite) -> None:
+    federation = found(rounds=2, enabled=enabled, suite=suite)
     seen = pending_at_reveal(federation)
     run = federation.run()
     charter, strategy = federation.charter, strategy_of(federation.charter)
@@ -52,8 +53,9 @@ def test_the_adapter_is_the_strategys_on_the_plain_sum(found: Callable, enabled:
     assert run.committed() == [0, 1]
 
 
-def test_everybody_holds_the_servers_transcript(found: Callable) -> None:
-    federation = found(rounds=2)
+@pytest.mark.parametrize("suite", [CLASSIC, HYBRID])
+def test_everybody_holds_the_servers_transcript(found: Callable, suite: Suite) -> None:
+    federation = found(rounds=2, suite=suite)
     run = federation.run()
     last = run.last()
     assert [home.chain().head for home in federation.homes] == [last.head] * 4

@@ -15,6 +15,7 @@ import pytest
 from cotune.errors import UserError
 from cotune.privacy import accounting
 from cotune.privacy import ledger as ledgers
+from cotune.privacy.accounting import Accounted
 from cotune.privacy.bounds import Segment
 from cotune.privacy.ledger import Ledger, LedgerBroken, OverBudget
 from hypothesis import given, settings
@@ -39,9 +40,14 @@ def linear(history: Sequence[Segment], delta: float) -> float:
     return float(sum(steps for _, _, steps in history)) + (1.0 if delta < 1e-6 else 0.0)
 
 
+def make_plain(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ledgers, "epsilon", linear)
+    patch.setattr(ledgers, "accounted", lambda *given: Accounted(linear(*given), "prv", linear(*given)))
+
+
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "epsilon", linear)
+    make_plain(monkeypatch)
 
 
 @pytest.fixture
@@ -86,8 +92,9 @@ def test_over_budget_is_refused_with_what_is_left_and_charges_nothing(ledger: Le
     head = ledger.verify()
     with pytest.raises(OverBudget) as caught:
         ledger.reserve(round=1, **(TERMS | {"steps": 3}))
-    for number in ("6.000 spent", "9.000 with", "2.000 left"):
-        assert number in str(caught.value)
+    for part in ("6.000 spent by 1 charges of 1 runs", "9.000 with", "2.000 left of 8", "cotune privacy show"):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert ledger.verify() == head
     ledger.reserve(round=1, **(TERMS | {"steps": 2}))
 
@@ -114,7 +121,7 @@ def test_no_sequence_of_requests_passes_any_budget(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[str, str, int, int]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledgers, "epsilon", linear)
+        make_plain(patch)
         ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
         accounts: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, (data_set, unit, steps, budget) in enumerate(asked):
@@ -209,7 +216,7 @@ def test_a_file_that_is_no_ledger_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database at all, but long enough to look at" * 10)
     path.chmod(0o600)
-    with pytest.raises(LedgerBroken, match="backup") as caught:
+    with pytest.raises(LedgerBroken, match="not a database") as caught:
         Ledger(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="folder"):

@@ -1,6 +1,11 @@
 """The noise: its distribution, its tails, its independence. Bounds are wider than 6 standard errors."""
 
+import copy
 import math
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ from cotune.privacy.noise import gaussian
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 N = 1_000_000
 
@@ -51,6 +56,73 @@ def test_no_call_repeats_another() -> None:
     assert len({gaussian(4, 1.0).tobytes() for _ in range(200)}) == 200
     draws = gaussian(100_000, 1.0)
     assert len(np.unique(draws)) == len(draws)
+
+
+@pytest.mark.parametrize("std", [0.01, 0.7, 40.0])
+def test_kolmogorov_and_smirnov_at_any_deviation(std: float) -> None:
+    draws = gaussian(100_000, std)
+    assert kstest(draws, "norm", args=(0.0, std)).pvalue > 1e-9
+    # The test can fail: 10% more or less noise is far outside.
+    assert kstest(1.1 * draws, "norm", args=(0.0, std)).pvalue < 1e-9
+    assert kstest(0.9 * draws, "norm", args=(0.0, std)).pvalue < 1e-9
+
+
+def test_steps_are_independent() -> None:
+    """Lags of one to five steps, in values and in sizes."""
+    steps = np.stack([gaussian(2_000, 1.0) for _ in range(120)])
+    for lag in range(1, 6):
+        one, other = steps[lag:], steps[:-lag]
+        assert abs((one * other).mean()) < 7 / math.sqrt(one.size)
+        assert abs(((one**2 - 1) * (other**2 - 1)).mean()) < 7 * 2 / math.sqrt(one.size)
+
+
+def _into(queue: object, stream: Keystream | None) -> None:
+    found = gaussian(20_000, 1.0) if stream is None else stream.uniform(20_000)
+    queue.put(found)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_processes_draw_noise_of_their_own(start: str) -> None:
+    context = get_context(start)
+    queue = context.Queue()
+    children = [context.Process(target=_into, args=(queue, None)) for _ in range(2)]
+    for child in children:
+        child.start()
+    draws = [queue.get(timeout=120) for _ in children] + [gaussian(20_000, 1.0)]
+    for child in children:
+        child.join(60)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs((draws[one] * draws[other]).mean()) < 7 / math.sqrt(20_000)
+        assert not np.intersect1d(draws[one], draws[other]).size
+
+
+def test_threads_draw_noise_of_their_own() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        draws = list(pool.map(lambda _: gaussian(1_000, 1.0).tobytes(), range(40)))
+    assert len(set(draws)) == 40
+
+
+def test_a_stream_that_lives_through_a_fork_is_not_repeated() -> None:
+    stream = Keystream()
+    stream.words(3)
+    queue = get_context("fork").Queue()
+    child = get_context("fork").Process(target=_into, args=(queue, stream))
+    child.start()
+    theirs = queue.get(timeout=60)
+    child.join(60)
+    ours = stream.uniform(20_000)
+    assert not np.intersect1d(ours, theirs).size
+    # In the process that made it, it goes on.
+    before = stream._encryptor
+    stream.words(1)
+    assert stream._encryptor is before
+    assert stream._process == os.getpid()
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.deepcopy])
+def test_a_stream_cannot_be_duplicated(duplicate: object) -> None:
+    with pytest.raises(TypeError):
+        duplicate(Keystream())  # type: ignore[operator]
 
 
 @given(size=st.integers(0, 70_000), std=st.floats(1e-6, 1e6))

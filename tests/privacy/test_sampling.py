@@ -7,6 +7,7 @@ import pytest
 from cotune.privacy.sampling import Randomness, SeededRandomness, SystemRandomness, poisson_sample
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 
 class Fixed:
@@ -48,6 +49,16 @@ def test_rate_and_independence(randomness: Randomness, rate: float) -> None:
     centered = (joined - rate) / spread
     assert abs((centered[:, 1:] * centered[:, :-1]).mean()) < 7 / math.sqrt(rounds * (n - 1))
     assert abs((centered[1:] * centered[:-1]).mean()) < 7 / math.sqrt((rounds - 1) * n)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.03, 0.3, 0.999])
+def test_the_rate_is_binomial(rate: float) -> None:
+    """A rate off by a twentieth, or q = 1 / ceil(1 / q) in its place, would have a p-value of about zero."""
+    n = 4_000_000
+    joined = len(poisson_sample(n, rate, SystemRandomness()))
+    assert binomtest(joined, n, rate).pvalue > 1e-9
+    if rate < 0.9:
+        assert binomtest(joined, n, 1.2 * rate).pvalue < 1e-9
 
 
 def test_edges() -> None:

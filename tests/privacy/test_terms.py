@@ -80,6 +80,8 @@ def test_noise_follows_the_sensitivity() -> None:
         ("noise_multiplier", 0.0),
         ("noise_multiplier", math.nan),
         ("max_grad_norm", 0.0),
+        ("max_grad_norm", 1e-10),
+        ("max_grad_norm", 1e10),
         ("max_grad_norm", math.nan),
         ("sample_rate", 0.0),
         ("sample_rate", 1.5),

@@ -8,13 +8,13 @@ import pytest
 from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum, Step
 from cotune.secagg.encoding import Encoding
+from cotune.secagg.identity import Identity, new_identity, raw_public
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan, least_survivors, least_threshold
 from cotune.secagg.record import genesis
 from cotune.secagg.refused import refuse
 from cotune.secagg.roster import Roster
-from cotune.secagg.wire import raw_public
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cotune.secagg.suites import CLASSIC, SUITES, Suite
 from numpy.typing import NDArray
 
 RUN = bytes(range(16))
@@ -41,8 +41,9 @@ class Federation:
 
     n: int
     encoding: Encoding
-    keys: list[Ed25519PrivateKey] = field(init=False)
-    coordinator_key: Ed25519PrivateKey = field(init=False)
+    suite: Suite = CLASSIC
+    keys: list[Identity] = field(init=False)
+    coordinator_key: Identity = field(init=False)
     roster: Roster = field(init=False)
     journals: list[MemoryJournal] = field(init=False)
     coordinator: Coordinator = field(init=False)
@@ -51,9 +52,10 @@ class Federation:
     inboxes: dict[int, bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keys = [Ed25519PrivateKey.generate() for _ in range(self.n)]
-        self.coordinator_key = Ed25519PrivateKey.generate()
-        self.roster = Roster("test", 1, tuple(raw_public(k) for k in self.keys), raw_public(self.coordinator_key))
+        self.keys = [new_identity(self.suite) for _ in range(self.n)]
+        self.coordinator_key = new_identity(self.suite)
+        members = tuple(raw_public(key) for key in self.keys)
+        self.roster = Roster("test", 1, members, raw_public(self.coordinator_key), self.suite.id)
         self.journals = [MemoryJournal() for _ in range(self.n)]
         self.vectors = np.random.default_rng(self.n).uniform(-1, 1, (self.n, self.encoding.dimension))
         self.coordinator = Coordinator(self.roster, self.plan(), self.coordinator_key)
@@ -73,6 +75,7 @@ class Federation:
             encoding=self.encoding,
             deadline=2_000,
             prev_head=genesis(RUN, self.roster),
+            suite=self.suite.id,
         )
         return replace(plan, **changes)  # type: ignore[arg-type]
 
@@ -156,17 +159,24 @@ class Federation:
         return server.result()
 
 
+@pytest.fixture(scope="session", params=SUITES.values(), ids=lambda suite: suite.name)
+def suite(request: pytest.FixtureRequest) -> Suite:
+    """Whatever asks for a federation runs over both suites."""
+    chosen: Suite = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def federation() -> Callable[..., Federation]:
+def federation(suite: Suite) -> Callable[..., Federation]:
     """federation(n, dimension=10, clip=1.0, lane_bits=21)."""
 
     def build(n: int, dimension: int = 10, clip: float = 1.0, lane_bits: int = 21) -> Federation:
-        return Federation(n, Encoding(((dimension, clip),), n, lane_bits))
+        return Federation(n, Encoding(((dimension, clip),), n, lane_bits), suite)
 
     return build
 
 
 @pytest.fixture(scope="session")
-def federation_of() -> Callable[[int, Encoding], Federation]:
+def federation_of(suite: Suite) -> Callable[[int, Encoding], Federation]:
     """A federation with an encoding of one's own."""
-    return Federation
+    return lambda n, encoding: Federation(n, encoding, suite)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cotune.secagg import keys
 from cotune.secagg.coordinator import Coordinator, Step
-from cotune.secagg.messages import SEALED_BYTES, Advert, Reveal, Rooted, Shares
+from cotune.secagg.messages import Advert, Reveal, Rooted, Shares
 from cotune.secagg.recovery import rebuild
 from cotune.secagg.refused import Refused
 from cotune.secagg.shamir import split
@@ -74,7 +74,8 @@ def test_advert_with_a_used_or_weak_key(federation: Build) -> None:
     own = Advert.decode(peek(second.advert)[0])
     for key, code in (
         (taken, "adverts.duplicate"),
-        (bytes(32), "keys.low_order"),
+        (bytes(len(taken)), "keys.public"),
+        (taken[:-1], "keys.public"),
         (own.channel_key, "adverts.duplicate"),
     ):
         bad = seal("advert", replace(own, mask_key=key).encode(), fed.keys[1])
@@ -87,11 +88,16 @@ def test_shares_that_were_not_signed(federation: Build) -> None:
     fed = federation(3)
     bundle = fed.advertise()
     shares = Shares.decode(fed.organizations[0].share(bundle))
-    altered = replace(shares, sealed=(bytes(SEALED_BYTES), shares.sealed[1]))
-    fewer = replace(shares, sealed=shares.sealed[:1], leaves=shares.leaves[:1])
-    for bad in (altered, fewer):
-        assert not fed.coordinator.add_shares(0, bad.encode())
-        assert last_code(fed) == "shares.root"
+    first, second = shares.boxes
+    for boxes, code in (
+        ((bytes(len(first)), second), "shares.root"),
+        ((second, first), "shares.root"),
+        ((first,), "shares.size"),
+        ((first, second, second), "shares.size"),
+        ((first[:-1], second), "shares.size"),
+    ):
+        assert not fed.coordinator.add_shares(0, replace(shares, boxes=boxes).encode())
+        assert last_code(fed) == code
 
 
 def test_words_that_were_not_signed_are_not_added(federation: Build) -> None:

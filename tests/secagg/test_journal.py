@@ -1,12 +1,16 @@
 """What was signed stays signed, across processes, restarts and torn writes."""
 
+import errno
+import multiprocessing
 import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from cotune.errors import UserError
 from cotune.secagg.journal import FileJournal
 from cotune.secagg.refused import Refused
 
@@ -106,6 +110,171 @@ def test_the_statement_outlives_a_kill_right_after_it(path: Path) -> None:
         FileJournal(path).record(RUN, 1, 0, "survive", B)
 
 
-def test_an_unknown_kind_is_a_bug(path: Path) -> None:
-    with pytest.raises(ValueError, match="kind"):
-        FileJournal(path).record(RUN, 1, 0, "dance", A)
+@pytest.mark.parametrize(
+    "entry",
+    [(RUN, 1, 0, "dance", A), (RUN[1:], 1, 0, "advert", A), (RUN, -1, 0, "advert", A), (RUN, 1, 0, "advert", A[1:])],
+)
+def test_what_is_no_statement_is_a_bug(path: Path, entry: tuple) -> None:
+    with pytest.raises(ValueError, match="not a statement"):
+        FileJournal(path).record(*entry)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o666, 0o777])
+def test_a_journal_that_others_may_use_is_refused(path: Path, mode: int) -> None:
+    journal = FileJournal(path)
+    path.chmod(mode)
+    for use in (lambda: FileJournal(path), lambda: journal.record(RUN, 1, 0, "advert", A), lambda: journal.last(RUN)):
+        with pytest.raises(UserError, match="chmod 600"):
+            use()
+    path.chmod(0o600)
+    journal.record(RUN, 1, 0, "advert", A)
+
+
+def test_a_journal_that_vanished_is_not_begun_again(path: Path) -> None:
+    journal = FileJournal(path)
+    path.unlink()
+    with pytest.raises(UserError, match="nothing was signed"):
+        journal.record(RUN, 1, 0, "advert", A)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_journal_is_a_plain_file(path: Path, kind: str) -> None:
+    (path.mkdir if kind == "folder" else lambda: os.mkfifo(path, 0o600))()
+    with pytest.raises(UserError):
+        FileJournal(path)
+
+
+class Calls:
+    """What the journal asks of the disk, in order; `fail` names the calls that fail from now on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        self.fail: dict[str, int] = {}
+        self.most = 1 << 20
+        for name in ("pwrite", "ftruncate", "fsync"):
+            monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
+
+    def _watched(self, name, call):
+        def watched(file, *arguments):
+            folder = stat.S_ISDIR(os.fstat(file).st_mode)
+            self.made.append("fsync folder" if folder else name)
+            if name == "pwrite":
+                arguments = (arguments[0][: self.most], *arguments[1:])
+            if name in self.fail and not folder:
+                if name == "pwrite":
+                    call(file, arguments[0][:10], arguments[1])
+                raise OSError(self.fail[name], os.strerror(self.fail[name]))
+            return call(file, *arguments)
+
+        return watched
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
+
+
+def test_name_and_statement_are_on_the_disk_before_the_return(path: Path, calls: Calls) -> None:
+    journal = FileJournal(path)
+    assert calls.made == ["fsync folder"]
+    journal.record(RUN, 1, 0, "advert", A)
+    assert calls.made[-2:] == ["pwrite", "fsync"]
+
+
+def test_a_statement_that_is_there_is_made_durable_again(path: Path, calls: Calls) -> None:
+    """Whoever wrote it may have died before its fsync: what can be read need not be on the disk."""
+    for kind in ("survive", "reveal"):
+        FileJournal(path).record(RUN, 1, 0, kind, A)
+    content = path.read_bytes()
+    calls.made.clear()
+    FileJournal(path).record(RUN, 1, 0, "survive", A)
+    assert calls.made == ["fsync folder", "pwrite", "fsync"]
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("call", "code"), [("pwrite", errno.ENOSPC), ("fsync", errno.EIO), ("fsync", errno.ENOSPC)])
+def test_a_write_that_failed_is_taken_back(path: Path, calls: Calls, call: str, code: int) -> None:
+    journal = FileJournal(path)
+    journal.record(RUN, 1, 0, "advert", A)
+    content = path.read_bytes()
+    calls.fail = {call: code}
+    with pytest.raises(UserError) as no:
+        journal.record(RUN, 1, 0, "shares", A)
+    assert os.strerror(code) in str(no.value)
+    assert len(str(no.value).splitlines()) == 1
+    assert path.read_bytes() == content
+    calls.fail = {}
+    journal.record(RUN, 1, 0, "shares", B)
+    assert journal.last(RUN) == (1, 0)
+
+
+def test_a_failed_fsync_does_not_count_even_if_the_line_stays(path: Path, calls: Calls) -> None:
+    """The kernel drops the page after a failed fsync, and the next fsync succeeds with nothing to write."""
+    journal = FileJournal(path)
+    calls.fail = {"fsync": errno.EIO}
+    with pytest.raises(UserError):
+        journal.record(RUN, 1, 0, "survive", A)
+    calls.fail = {"fsync": errno.EIO}
+    path.write_bytes(f"{RUN.hex()} 1 0 survive {A.hex()}\n".encode())
+    for _ in range(2):
+        with pytest.raises(UserError):
+            journal.record(RUN, 1, 0, "survive", A)
+    with pytest.raises(Refused):
+        journal.record(RUN, 1, 0, "survive", B)
+    calls.fail = {}
+    journal.record(RUN, 1, 0, "survive", A)
+    assert calls.made[-2:] == ["pwrite", "fsync"]
+
+
+def test_short_writes_are_finished(path: Path, calls: Calls) -> None:
+    calls.most = 7
+    FileJournal(path).record(RUN, 1, 0, "advert", A)
+    assert FileJournal(path).last(RUN) == (1, 0)
+
+
+def _race(path: Path, statement: bytes, start: float, won: "multiprocessing.Queue[bytes]") -> None:
+    journal = FileJournal(path)
+    time.sleep(max(0.0, start - time.monotonic()))
+    for round_ in range(20):
+        try:
+            journal.record(RUN, round_, 0, "survive", statement)
+        except Refused:
+            continue
+        won.put(bytes([round_]) + statement)
+
+
+def test_of_many_processes_one_wins(path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    won = context.Queue()
+    start = time.monotonic() + 0.3
+    workers = [context.Process(target=_race, args=(path, bytes([i]) * 32, start, won)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    winners = [won.get(timeout=60) for _ in range(20)]
+    for worker in workers:
+        worker.join(60)
+    assert won.empty()
+    assert sorted(winner[0] for winner in winners) == list(range(20))
+    assert path.read_bytes().count(b"\n") == 20
+
+
+def test_ten_thousand_rounds_are_no_burden(path: Path) -> None:
+    """CPU seconds of all that one message asks of the journal; a tenth of this limit on an idle core."""
+    FileJournal(path)
+    lines = (
+        f"{RUN.hex()} {round_} 0 {kind} {os.urandom(32).hex()}\n"
+        for round_ in range(10_000)
+        for kind in ("advert", "shares", "upload", "survive", "reveal")
+    )
+    path.write_text("".join(lines))
+    before = time.process_time()
+    journal = FileJournal(path)
+    assert journal.last(RUN) == (9_999, 0)
+    assert journal.survived(RUN, 5_000)
+    assert not journal.survived(RUN, 10_000)
+    journal.record(RUN, 10_000, 0, "advert", A)
+    with pytest.raises(Refused):
+        journal.record(RUN, 0, 3, "survive", B)
+    assert time.process_time() - before < 3.0

@@ -21,9 +21,14 @@ NIST_CIPHER = bytes.fromhex(
     "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
     "2b0930daa23de94ce87017ba2d84988ddfc9c58db67aada613c2dd08457941a6"
 )
-# NIST CAVP AES-256 ECB, VarTxt/GFSbox "COUNT = 0": zero key, the given plain text.
-GFSBOX_PLAIN = bytes.fromhex("014730f80ac625fe84f026c60bfd547d")
-GFSBOX_CIPHER = bytes.fromhex("5c9d844ed46f9885085e5d6a4f94c7d7")
+# McGrew and Viega, "The Galois/Counter Mode of Operation", test case 14: zero key, zero nonce, one zero block.
+GCM_CIPHER = bytes.fromhex("cea7403d4d606b6e074ec5d3baf39d18")
+
+
+def counter_mode(seed: bytes, chunk: int, size: int) -> bytes:
+    """Reference: plain AES-256-CTR from the counter block (chunk, 2)."""
+    counter = chunk.to_bytes(12, "big") + (2).to_bytes(4, "big")
+    return Cipher(AES(seed), CTR(counter)).encryptor().update(bytes(size))
 
 
 def test_the_cipher_is_that_of_nist() -> None:
@@ -31,21 +36,31 @@ def test_the_cipher_is_that_of_nist() -> None:
 
 
 def test_known_answer_of_the_mask_itself() -> None:
-    """A stream started at block c is AES of c, c + 1, ...; with NIST's GFSbox block as c the answer is NIST's."""
-    first_word = int.from_bytes(GFSBOX_PLAIN, "big") * 2
-    words = np.zeros(2, dtype="<u8")
-    masking.apply(words, [(bytes(32), 1)], first_word)
-    assert words.tobytes() == GFSBOX_CIPHER
-
-
-def test_the_counter_starts_at_zero() -> None:
     words = np.zeros(2, dtype="<u8")
     masking.apply(words, [(bytes(32), 1)])
-    assert words.tobytes().hex() == "dc95c078a2408989ad48a21492842087"  # AES-256 of a zero block under a zero key
+    assert words.tobytes() == GCM_CIPHER
 
 
-@pytest.mark.parametrize("start", [0, 2, 4096, masking.CHUNK_WORDS, 3 * masking.CHUNK_WORDS])
-def test_a_chunk_starts_at_its_own_block(start: int) -> None:
+@pytest.mark.parametrize("first_chunk", [0, 1, 2**33])
+def test_a_mask_is_counter_mode_chunk_by_chunk(first_chunk: int) -> None:
+    words = np.zeros(2 * masking.CHUNK_WORDS + 77, dtype="<u8")
+    masking.apply(words, [(NIST_KEY, 1)], first_chunk * masking.CHUNK_WORDS)
+    size = masking.CHUNK_WORDS * masking.WORD_BYTES
+    streams = [counter_mode(NIST_KEY, first_chunk + k, size) for k in range(3)]
+    assert words.tobytes() == b"".join(streams)[: words.nbytes]
+
+
+def test_the_tag_of_a_short_chunk_is_not_part_of_a_mask() -> None:
+    buffer = masking.scratch()
+    stream = masking.KeyStream(NIST_KEY)
+    for chunk, size in enumerate((16, 8, 1000)):
+        stream.fill(buffer, size)
+        assert bytes(buffer[:size]) == counter_mode(NIST_KEY, chunk, size)
+
+
+@pytest.mark.parametrize("chunks", [0, 1, 3])
+def test_a_chunk_starts_at_its_own_nonce(chunks: int) -> None:
+    start = chunks * masking.CHUNK_WORDS
     whole = np.zeros(3 * masking.CHUNK_WORDS + 77, dtype="<u8")
     streams = [(b"k" * 32, 1), (b"l" * 32, -1)]
     masking.apply(whole, streams)
@@ -54,9 +69,21 @@ def test_a_chunk_starts_at_its_own_block(start: int) -> None:
     assert np.array_equal(part, whole[start:])
 
 
-def test_a_stream_starts_at_a_block() -> None:
-    with pytest.raises(ValueError, match="block"):
-        masking.apply(np.zeros(2, dtype="<u8"), [(bytes(32), 1)], 1)
+@pytest.mark.parametrize("first_word", [1, 2, masking.CHUNK_WORDS - 2])
+def test_a_stream_starts_at_a_chunk(first_word: int) -> None:
+    with pytest.raises(ValueError, match="chunk"):
+        masking.apply(np.zeros(2, dtype="<u8"), [(bytes(32), 1)], first_word)
+
+
+@pytest.mark.parametrize("size", [0, 1, masking.CHUNK_WORDS, 5 * masking.CHUNK_WORDS + 3])
+def test_workers_change_nothing(size: int) -> None:
+    streams = [(b"k" * 32, 1), (b"l" * 32, -1)]
+    alone = np.arange(size, dtype="<u8")
+    masking.apply(alone, streams, 2 * masking.CHUNK_WORDS)
+    for workers in (2, 3, 9):
+        words = np.arange(size, dtype="<u8")
+        masking.apply(words, streams, 2 * masking.CHUNK_WORDS, workers)
+        assert np.array_equal(words, alone)
 
 
 def test_opposite_signs_cancel() -> None:

@@ -27,5 +27,5 @@ def test_imports(path: Path) -> None:
 
 
 def test_a_refusal_crosses_processes_whole() -> None:
-    no = pickle.loads(pickle.dumps(Refused("a.b", "text", 3)))
-    assert (no.code, no.text, no.culprit, str(no)) == ("a.b", "text", 3, "a.b: text")
+    no = pickle.loads(pickle.dumps(Refused("a.b", "text", 3, "head")))
+    assert (no.code, no.text, no.member, no.part, str(no)) == ("a.b", "text", 3, "head", "a.b: text")

@@ -5,12 +5,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from cotune.secagg.messages import Advert, Reveal, Rooted, Shares, decode_inbox, decode_list
+from cotune.secagg.identity import raw_public
+from cotune.secagg.messages import SEAL, Advert, Complaint, Reveal, Rooted, Shares, decode_inbox, decode_list
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord
 from cotune.secagg.refused import Refused
 from cotune.secagg.state import State
-from cotune.secagg.wire import MAX_MESSAGE, Reader, Writer, digest, peek, raw_public, seal, unseal
+from cotune.secagg.wire import MAX_MESSAGE, Reader, Writer, digest, peek, seal, unseal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ PARSERS: dict[str, Parser] = {
     "advert": Advert.decode,
     "rooted": Rooted.decode,
     "shares": Shares.decode,
+    "complaint": Complaint.decode,
     "inbox": decode_inbox,
     "list": decode_list,
     "reveal": Reveal.decode,
@@ -56,6 +58,7 @@ def samples(federation: Build) -> dict[str, bytes]:
         "advert": peek(fed.organizations[0].advert)[0],
         "rooted": peek(signed[0])[0],
         "shares": shares[0],
+        "complaint": Complaint(bytes(32), 0, 1, SEAL).encode(),
         "inbox": peek(inboxes[0])[0],
         "list": peek(quorum)[0],
         "reveal": peek(reveals[0])[0],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.server import run_directory
-from cotune.server.run_directory import Attempt, Committed, RunDirectory
+from cotune.server.run_directory import Attempt, Committed, RunDirectory, read_records
 from cotune.strategies.base import ServerState
 
 CHARTER = "ab" * 32
@@ -89,3 +89,29 @@ def test_attempts_outlive_a_torn_line(tmp_path) -> None:
     run.note(Attempt(3, 1, True))
     assert run.attempts(3) == [Attempt(3, 0, False), Attempt(3, 1, True)]
     assert run.attempts(4) == []
+
+
+def test_complaints_come_back_with_their_attempt(tmp_path) -> None:
+    failed = Attempt(0, 1, signing=False, trained=(0, 2), complaints=("ab12", "cd34"))
+    RunDirectory(tmp_path, CHARTER).note(failed)
+    assert RunDirectory(tmp_path, CHARTER).attempts(0) == [failed]
+
+
+def test_records_are_read_without_making_a_run_directory(tmp_path) -> None:
+    run = RunDirectory(tmp_path / "run", CHARTER)
+    for number, record in enumerate((b"first", b"", b"third")):
+        run.commit(committed(number, record))
+    assert read_records(run.path, CHARTER) == [b"first", b"third"]
+    assert run.recorded() == [0, 2]
+    with pytest.raises(UserError, match="another charter"):
+        read_records(run.path, "cd" * 32)
+    for content in (None, b"{", b"[]", b"{}"):
+        folder = tmp_path / "other"
+        folder.mkdir(exist_ok=True)
+        if content is not None:
+            (folder / "run.json").write_bytes(content)
+            (folder / "rounds").mkdir(exist_ok=True)
+        before = sorted(folder.iterdir())
+        with pytest.raises(UserError, match="not a run directory"):
+            read_records(folder, CHARTER)
+        assert sorted(folder.iterdir()) == before

@@ -13,8 +13,15 @@ from cotune.data.units import Units
 from cotune.privacy.terms import PrivacyTerms
 from cotune.training.adapter import LoraSettings
 from cotune.training.base import BaseModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 TEMPLATE = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
 VOCABULARY = 64
@@ -40,13 +47,29 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64},
     "gpt_neox": {k: v for k, v in _SMALL.items() if k != "num_key_value_heads"},
     "phi3": {**_SMALL, "pad_token_id": 0},
+    "bert": {k: v for k, v in _SMALL.items() if k != "num_key_value_heads"},
 }
 
 
 def tiny_model(family: str, **changes: Any) -> PreTrainedModel:
     torch.manual_seed(7)
     config = AutoConfig.for_model(family, bos_token_id=1, eos_token_id=2, **{**_SHAPES[family], **changes})
-    model = AutoModelForCausalLM.from_config(config)
+    return _spread(AutoModelForCausalLM.from_config(config))
+
+
+def tiny_classifier() -> PeftModel:
+    """BERT with three classes and LoRA on every linear map, the pooler's among them, which sees one position."""
+    torch.manual_seed(7)
+    config = AutoConfig.for_model("bert", num_labels=3, **_SHAPES["bert"])
+    model = _spread(AutoModelForSequenceClassification.from_config(config))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["query", "value", "dense"])).eval()
+    for name, module in adapted.named_modules():
+        if ".lora_A." in name or ".lora_B." in name:
+            module.train()  # as `attach` does, for the hooks
+    return adapted
+
+
+def _spread(model: PreTrainedModel) -> PreTrainedModel:
     with torch.no_grad():
         # Models start nearly constant; spread the weights so that a wrong path shows.
         for parameter in model.parameters():
@@ -84,6 +107,7 @@ class Tiny:
     """The makers above, as a fixture: test modules do not import each other."""
 
     model = staticmethod(tiny_model)
+    classifier = staticmethod(tiny_classifier)
     tokenizer = staticmethod(tiny_tokenizer)
     rows = staticmethod(tiny_rows)
     units = staticmethod(tiny_units)

@@ -1,0 +1,1 @@
+"""The sums that `benchmarks/secagg.py` compares, one module each."""

@@ -1,0 +1,275 @@
+"""`cotune transcript`: check a run from the charter's keys alone, and recompute its sums from the kept uploads.
+
+Rounds and attempts count from 1, as in a run's progress; the folders of a run directory count from 0. Nothing here
+writes, and nothing needs a secret key. Exit code 1: something does not hold; 2: it could not be checked.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from .findings import NOBODY, Finding, audit_blame, fault_finding
+from .fork_check import AtHome, compare
+
+if TYPE_CHECKING:
+    from ..charter.charter import Charter
+    from ..secagg.record import Verified
+    from ..secagg.refused import Refused
+    from ..secagg.transcript import Examined
+    from ..server.audits import AuditedChunk
+
+app = typer.Typer(help="Check a run's transcript, and audit its sums.", no_args_is_help=True)
+CharterFile = Annotated[Path, typer.Option("--charter", metavar="FILE", help="The charter that you trust, YAML.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+DOES_NOT_HOLD = 1
+_HEAD_SHOWN = 12
+_RANDOM_CHUNKS = 8
+_HOLDS, _FAILS = "holds", "does not hold"
+_COLUMNS = ("round", "attempt", "advertised", "shared", "survived", "dropped", "head", "verdict")
+_AUDIT_COLUMNS = ("chunk", "words", "verdict", "to blame")
+_AUDIT_KEYS = ("chunk", "words", "verdict", "to_blame")
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Every record of a transcript, examined, and what ended the reading too early."""
+
+    charter: "Charter"
+    rounds: "list[Examined]"
+    broken: "Refused | None"
+
+    @property
+    def finding(self) -> Finding | None:
+        """The first fault."""
+        for position, one in enumerate(self.rounds):
+            if one.fault is not None:
+                return fault_finding(self.charter, position, one.round, one.fault)
+        return None if self.broken is None else fault_finding(self.charter, len(self.rounds), -1, self.broken)
+
+    @property
+    def verified(self) -> "list[Verified]":
+        """The records that hold."""
+        return [one.verified for one in self.rounds if one.verified is not None]
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        """Members by name."""
+        return [self.charter.members[index].name for index in indices]
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A transcript, or a coordinator's run directory.")],
+    charter: CharterFile,
+    home: Annotated[
+        Path | None, typer.Option("--home", metavar="HOME", help="Also compare with what this node has seen.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every round of a run: signatures, quorum, revealed secrets, and the chain of heads."""
+    from ..charter.charter import load
+
+    agreed = load(charter)
+    checked = _check(file, agreed)
+    at_home = None if home is None else compare(home, agreed, checked.verified)
+    finding = checked.finding
+    if finding is None and at_home is not None and not at_home.holds:
+        finding = at_home.finding()
+    if as_json:
+        typer.echo(json.dumps(_verified_document(checked, at_home, finding), indent=2))
+    else:
+        _show([_COLUMNS, *_rows(checked)])
+        if at_home is not None and at_home.holds:
+            typer.echo(f"{home}: {at_home.text}")
+        typer.echo(f"{_FAILS}: {finding.line}" if finding else f"{_HOLDS}: {_summary(checked)}")
+    if finding is not None:
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+@app.command()
+def audit(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A coordinator's run directory, or a copy.")],
+    charter: CharterFile,
+    round_: Annotated[int | None, typer.Option("--round", min=1, help="Default: the last that is kept.")] = None,
+    chunks: Annotated[str | None, typer.Option("--chunks", metavar="0,3,...", help="These chunks.")] = None,
+    some: Annotated[
+        int | None, typer.Option("--random", metavar="K", min=1, help=f"K chunks by lot; default {_RANDOM_CHUNKS}.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every chunk.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute chunks of a round's sum from the masked uploads that the coordinator keeps."""
+    from ..charter.charter import load
+    from ..server.audits import audit as recompute
+    from ..server.audits import chunks_of
+
+    if sum((chunks is not None, some is not None, every)) > 1:
+        raise UserError("--chunks, --random and --all exclude each other", "choose one of them")
+    agreed = load(charter)
+    checked = _check(run_dir, agreed)
+    number = _kept_round(run_dir, round_)
+    record = next((found for found in checked.verified if found.plan.round == number), None)
+    if record is None and checked.finding is None:
+        raise UserError(f"round {number + 1}: it has no record", "audit one that `cotune transcript verify` shows")
+    total = chunks_of(record) if record else 0
+    found = list(recompute(run_dir, record, _chosen(total, chunks, some, every))) if record else []
+    rows = [_audited_row(agreed, one) for one in found]
+    wrong = [f"round {number + 1}, chunk {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
+    wrong += [checked.finding.line] if checked.finding else []
+    if as_json:
+        parts = [dict(zip(_AUDIT_KEYS, row, strict=True)) for row in rows]
+        document = {"holds": not wrong, "round": number + 1, "of_chunks": total, "chunks": parts, "faults": wrong}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _show([_AUDIT_COLUMNS, *rows])
+        said = f"round {number + 1}, {len(rows)} of {total} chunks are the sum of the uploads that the members signed"
+        typer.echo(f"{_FAILS}: {wrong[0]}" if wrong else f"{_HOLDS}: {said}")
+    if wrong:
+        raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _audited_row(charter: "Charter", one: "AuditedChunk") -> tuple[str, ...]:
+    if one.fault is None:
+        return str(one.number), str(one.words), _HOLDS, NOBODY
+    return str(one.number), str(one.words), _FAILS, audit_blame(charter, one.fault)
+
+
+def _check(path: Path, charter: "Charter") -> _Checked:
+    """Examine the records of a file or a run directory.
+
+    Raises:
+        UserError: there is nothing to examine.
+    """
+    from ..secagg.refused import Refused
+    from ..secagg.transcript import examine, read
+    from ..server.run_directory import read_records
+
+    broken: list[Refused] = []
+
+    def records() -> Iterator[bytes]:
+        try:
+            yield from read(path)
+        except Refused as no:
+            broken.append(no)
+
+    try:
+        source = read_records(path, charter.digest()) if path.is_dir() else records()
+        rounds = [_under_charter(one, charter) for one in examine(source, charter.roster())]
+    except OSError as problem:
+        raise UserError(f"{path}: {problem.strerror}", "give the path of a transcript that you may read") from None
+    if not rounds and broken:
+        raise UserError(f"{path}: {broken[0].text}", "a run directory and a release each hold a transcript")
+    if not rounds:
+        raise UserError(f"{path}: no round in it", "wait until a round is committed")
+    return _Checked(charter, rounds, broken[0] if broken else None)
+
+
+def _under_charter(one: "Examined", charter: "Charter") -> "Examined":
+    """A record that holds, but for a round on other terms than the charter's, does not hold."""
+    from ..secagg.refused import Refused
+
+    if one.verified is None:
+        return one
+    plan, agreed = one.verified.plan, charter.secagg
+    hashes = (plan.dp_hash, plan.schema_hash) == (charter.dp_hash(), charter.schema_hash())
+    quorum = (plan.threshold, plan.min_survivors) == (agreed.threshold, agreed.min_survivors)
+    if hashes and quorum and plan.round < charter.rounds:
+        return one
+    text = "a round on other terms than the charter's"
+    return replace(one, verified=None, fault=Refused("plan.terms", text, None, "plan"))
+
+
+def _rows(checked: _Checked) -> Iterator[tuple[str, ...]]:
+    """One row a record."""
+    for one in checked.rounds:
+        names = (str(one.round + 1), str(one.attempt + 1)) if one.round >= 0 else ("?", "?")
+        if one.verified is None:
+            yield (*names, "-", "-", "-", "-", "-", f"{_FAILS}: {one.fault.code if one.fault else ''}")
+            continue
+        found = one.verified
+        counts = tuple(str(len(members)) for members in (found.cohort.members, found.sharers, found.survivors))
+        yield (*names, *counts, ", ".join(_dropped(checked, found)) or "-", found.head.hex()[:_HEAD_SHOWN], _HOLDS)
+
+
+def _dropped(checked: _Checked, found: "Verified") -> list[str]:
+    """Who is not in the sum."""
+    return checked.names([index for index in range(len(checked.charter.members)) if index not in found.survivors])
+
+
+def _summary(checked: _Checked) -> str:
+    """What was checked, in one line."""
+    last = checked.verified[-1]
+    count = f"{len(checked.rounds)} round{'s' if len(checked.rounds) > 1 else ''}"
+    return f"{count} of run {last.plan.run.hex()} under charter {checked.charter.digest()[:16]}, head {last.head.hex()}"
+
+
+def _verified_document(checked: _Checked, at_home: AtHome | None, finding: Finding | None) -> dict[str, object]:
+    """The same for programs."""
+    rounds: list[dict[str, object]] = []
+    for position, one in enumerate(checked.rounds):
+        about: dict[str, object] = {"round": one.round + 1, "attempt": one.attempt + 1, "holds": one.fault is None}
+        if one.verified is not None:
+            found = one.verified
+            about |= {
+                "advertised": checked.names(found.cohort.members),
+                "shared": checked.names(found.sharers),
+                "survived": checked.names(found.survivors),
+                "dropped": _dropped(checked, found),
+                "head": found.head.hex(),
+            }
+        elif one.fault is not None:
+            about["fault"] = asdict(fault_finding(checked.charter, position, one.round, one.fault))
+        rounds.append(about)
+    return {
+        "holds": finding is None,
+        "federation": checked.charter.federation,
+        "charter": checked.charter.digest(),
+        "run": checked.verified[0].plan.run.hex() if checked.verified else None,
+        "rounds": rounds,
+        "home": None if at_home is None else asdict(at_home),
+        "fault": None if finding is None else asdict(finding),
+    }
+
+
+def _kept_round(run_dir: Path, asked: int | None) -> int:
+    """The round to audit, from 0."""
+    from ..server.audit_window import kept_rounds
+
+    kept = kept_rounds(run_dir)
+    named = ", ".join(str(number + 1) for number in kept)
+    if not kept:
+        raise UserError(
+            f"{run_dir}: no uploads are kept", "the charter's secagg.audit_rounds says for how long they are"
+        )
+    if asked is None:
+        return kept[-1]
+    if asked - 1 not in kept:
+        raise UserError(f"round {asked}: its uploads are not kept", f"choose among {named}")
+    return asked - 1
+
+
+def _chosen(total: int, chunks: str | None, some: int | None, every: bool) -> list[int]:
+    """The numbers of the chunks to recompute, of `total`."""
+    if every:
+        return list(range(total))
+    if chunks is None:
+        return sorted(random.SystemRandom().sample(range(total), min(some or _RANDOM_CHUNKS, total)))
+    words = chunks.split(",")
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+        raise UserError(f"--chunks {chunks[:40]}: not a list of numbers", "write them as 0,3,17")
+    numbers = sorted({int(word) for word in words})
+    if numbers[-1] >= total:
+        raise UserError(f"chunk {numbers[-1]}: the round has {total}", f"choose from 0 to {total - 1}")
+    return numbers
+
+
+def _show(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print columns, two spaces between."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,115 @@
+"""The rows of the ledger: what a charge is, how it is stored, and how each holds the digest of the one before it."""
+
+import hashlib
+import json
+import sqlite3
+from dataclasses import astuple, dataclass, fields
+
+from .anchor import Head
+
+GENESIS = hashlib.sha256(b"cotune/ledger/v1").hexdigest()
+_TABLE = """
+CREATE TABLE IF NOT EXISTS charges (
+    sequence INTEGER PRIMARY KEY, data_set TEXT NOT NULL, unit TEXT NOT NULL, charter TEXT NOT NULL,
+    run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, noise_multiplier REAL NOT NULL,
+    sample_rate REAL NOT NULL, steps INTEGER NOT NULL, delta REAL NOT NULL, budget_epsilon REAL NOT NULL,
+    spent_epsilon REAL NOT NULL, reserved_at TEXT NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL,
+    UNIQUE (data_set, unit, charter, run, round, attempt)) STRICT
+"""
+_APPEND_ONLY = """
+CREATE TRIGGER IF NOT EXISTS never_{verb}d BEFORE {verb} ON charges
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END
+"""
+SCHEMA = (_TABLE, _APPEND_ONLY.format(verb="UPDATE"), _APPEND_ONLY.format(verb="DELETE"))
+
+
+@dataclass(frozen=True)
+class Charge:
+    """One reservation, as stored.
+
+    `budget_epsilon` is what its charter allowed; `spent_epsilon` is the epsilon of the whole account, this charge
+    included, at the smallest delta that the account has seen; `reserved_at` is UTC by this machine's clock, for people:
+    the order of charges is their sequence. Digests are hex SHA-256.
+    """
+
+    sequence: int
+    data_set: str
+    unit: str
+    charter: str
+    run: str
+    round: int
+    attempt: int
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    delta: float
+    budget_epsilon: float
+    spent_epsilon: float
+    reserved_at: str
+    previous: str
+    digest: str
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Data set and unit: what budgets are kept for."""
+        return self.data_set, self.unit
+
+    @property
+    def segment(self) -> tuple[float, float, int]:
+        """(noise multiplier, sample rate, steps), as accounting takes them."""
+        return self.noise_multiplier, self.sample_rate, self.steps
+
+    @property
+    def terms(self) -> tuple[float, float, int, float, float]:
+        """What a repeated reservation must repeat."""
+        return self.noise_multiplier, self.sample_rate, self.steps, self.delta, self.budget_epsilon
+
+
+def chained(body: tuple[object, ...]) -> Charge:
+    """A charge from all its fields but the digest."""
+    return Charge(*body, _digest(body))  # type: ignore[arg-type, call-arg]
+
+
+def insert(database: sqlite3.Connection, charge: Charge) -> None:
+    """Append a row; the caller has opened a transaction."""
+    marks = ", ".join("?" * len(fields(Charge)))
+    database.execute(f"INSERT INTO charges VALUES ({marks})", astuple(charge))  # noqa: S608
+
+
+def read_chain(database: sqlite3.Connection) -> list[Charge]:
+    """All rows, oldest first.
+
+    Raises:
+        ValueError: a row was changed, removed, added or renumbered by another hand; it says which.
+    """
+    rows: list[Charge] = []
+    previous = GENESIS
+    for number, values in enumerate(database.execute("SELECT * FROM charges ORDER BY sequence"), start=1):
+        row = Charge(*values)
+        if row.sequence != number or row.previous != previous or row.digest != _digest(values[:-1]):
+            raise ValueError(f"the privacy ledger was altered at row {number}")
+        previous = row.digest
+        rows.append(row)
+    return rows
+
+
+def head_of(rows: list[Charge]) -> Head:
+    """The end of a chain."""
+    return Head(len(rows), rows[-1].digest if rows else GENESIS)
+
+
+def check_head(rows: list[Charge], head: Head) -> None:
+    """The chain goes through `head`, and perhaps on.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if head.sequence > len(rows):
+        missing = head.sequence - len(rows)
+        raise ValueError(f"the privacy ledger was rolled back: {missing} of its {head.sequence} charges are missing")
+    if head_of(rows[: head.sequence]) != head:
+        raise ValueError(f"the privacy ledger is another one: charge {head.sequence} is not the one noted in its head")
+
+
+def _digest(body: tuple[object, ...]) -> str:
+    return hashlib.sha256(b"cotune/ledger/v1/row" + json.dumps(body, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,146 @@
+"""The masked uploads of the last rounds, kept so that members can recompute the sums that they were told.
+
+    uploads/0007/     one folder a round, as in rounds/; filled beside its place and renamed
+        2.words       the masked upload of member 2, little-endian uint64 [8 + encoding.words], raw
+        sum.words     the bare sum, the same shape
+
+Only a committed round keeps them: what a failed attempt left is deleted, and so is what is older than the charter's
+`audit_rounds`. A round takes (survivors + 1) times the size of an upload: 2.0 to 2.7 bytes a parameter each.
+
+An upload without its masks needs the key shares of a threshold of members, which they forgot. The window is short all
+the same: what is deleted cannot be opened by keys that are broken later.
+"""
+
+import errno
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import sync_folder, write_bytes
+from ..errors import UserError
+from ..secagg.control import CONTROL_WORDS
+from ..secagg.masking import WORD, WORD_BYTES
+from ..secagg.plan import Plan
+
+SUM: Final = "sum"
+_FOLDER, _ENDING = "uploads", ".words"
+# What else a round writes: checkpoint and record.
+_SPARE_BYTES = 16 << 20
+
+
+class AuditWindow:
+    """The server's side: fill a round's folder, keep it, forget the old ones.
+
+    Args:
+        run: the run directory. rounds: how many committed rounds are kept; 0 keeps nothing and writes nothing.
+    """
+
+    def __init__(self, run: Path, rounds: int) -> None:
+        self._path, self._rounds = run / _FOLDER, rounds
+
+    def begin(self, plan: Plan) -> None:
+        """Make room for an attempt at a round.
+
+        Raises:
+            UserError: the disk has no room for the uploads of all members; nobody has trained yet.
+        """
+        self._drop(self._beside(plan.round))
+        if not self._rounds:
+            return
+        self._path.mkdir(mode=0o700, exist_ok=True)
+        need = (len(plan.cohort) + 1) * (CONTROL_WORDS + plan.encoding.words) * WORD_BYTES + _SPARE_BYTES
+        free = shutil.disk_usage(self._path).free
+        if free < need:
+            raise UserError(
+                f"{self._path}: {free >> 20} MB free, but the uploads of a round may take {-(-need >> 20)} MB",
+                "free disk space; the charter's secagg.audit_rounds says for how many rounds they are kept",
+            )
+        self._beside(plan.round).mkdir(mode=0o700)
+
+    def add(self, number: int, name: int | str, words: NDArray[np.uint64]) -> None:
+        """Keep one vector of the attempt in progress, by member's index or as SUM.
+
+        Args:
+            words: little-endian uint64 [w], contiguous.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        if not self._rounds:
+            return
+        file = self._beside(number) / f"{name}{_ENDING}"
+        try:
+            write_bytes(file, words.data.cast("B"), 0o600)  # type: ignore[arg-type]
+        except OSError as problem:
+            mend = "free disk space" if problem.errno == errno.ENOSPC else "make it writable"
+            raise UserError(f"{file}: {problem.strerror}", f"{mend}, then start again to continue") from problem
+
+    def keep(self, number: int, total: NDArray[np.uint64]) -> None:
+        """Put the bare sum beside the uploads and the folder in its place: it is there whole, or not at all.
+
+        Call it before the round is committed, so that no committed round lacks what its members were promised.
+        """
+        if not self._rounds:
+            return
+        self.add(number, SUM, total)
+        place = self._path / f"{number:04d}"
+        shutil.rmtree(place, ignore_errors=True)
+        self._beside(number).rename(place)
+        sync_folder(self._path)
+
+    def forget(self, committed: Iterable[int]) -> None:
+        """Delete all but the last rounds among those committed, and whatever an attempt or a crash left.
+
+        Args:
+            committed: rounds that have a record.
+        """
+        if not self._path.is_dir():
+            return
+        kept = {f"{number:04d}" for number in sorted(committed)[-self._rounds :]} if self._rounds else set()
+        for folder in self._path.iterdir():
+            if folder.name not in kept:
+                self._drop(folder)
+
+    def _beside(self, number: int) -> Path:
+        return self._path / f".{number:04d}"
+
+    def _drop(self, folder: Path) -> None:
+        """Delete a folder; under its hidden name first, so that a crash does not leave half of one in its place."""
+        if folder.is_dir():
+            hidden = folder.with_name(f".{folder.name.lstrip('.')}")
+            if folder != hidden:
+                shutil.rmtree(hidden, ignore_errors=True)
+                folder.rename(hidden)
+                sync_folder(self._path)
+            shutil.rmtree(hidden)
+
+
+def kept_rounds(run: Path) -> list[int]:
+    """The rounds whose uploads a run directory holds, ascending."""
+    folder = run / _FOLDER
+    return sorted(int(found.name) for found in folder.iterdir() if found.name.isdigit()) if folder.is_dir() else []
+
+
+def kept_words(run: Path, number: int, name: int | str) -> NDArray[np.uint64] | None:
+    """One kept vector, mapped from its file and read-only; None where there is no such file.
+
+    Args:
+        name: a member's index, or SUM.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    file = run / _FOLDER / f"{number:04d}" / f"{name}{_ENDING}"
+    try:
+        size = file.stat().st_size
+        if not size or size % WORD_BYTES:
+            return np.zeros(0, dtype=WORD)
+        return np.asarray(np.memmap(file, dtype=WORD, mode="r"))
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise UserError(f"{file}: {problem.strerror}", "give the path of a run that you may read") from problem

@@ -1,0 +1,200 @@
+"""`cotune privacy`: what a budget buys, and what a ledger holds, for people and for programs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.cli import privacy
+from cotune.cli.app import main
+from cotune.errors import UserError
+from cotune.privacy.accounting import epsilon
+from cotune.privacy.anchor import anchor_of
+from cotune.privacy.ledger import Ledger
+
+Say = Callable[..., str]
+TERMS: dict[str, Any] = {
+    "charter": "c0ffee" * 10 + "abcd",
+    "attempt": 0,
+    "sigma": 0.854,
+    "sample_rate": 0.25,
+    "steps": 1,
+    "delta": 8e-5,
+    "budget_epsilon": 8.0,
+}
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """What a verb prints."""
+
+    def call(verb: Callable[..., None], *given: object, **options: object) -> str:
+        capsys.readouterr()
+        verb(*given, **options)
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A node's folder: three rounds of one run and a second attempt, then another unit of the same data."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for number, attempt in ((0, 0), (1, 0), (1, 1), (2, 0)):
+        ledger.reserve(
+            data_set="ab" * 32, unit="patient", run="5f" * 16, round=number, **(TERMS | {"attempt": attempt})
+        )
+    ledger.reserve(data_set="ab" * 32, unit="visit", run="60" * 16, round=0, **(TERMS | {"sigma": 2.0}))
+    return tmp_path
+
+
+def test_show_is_the_same_from_a_home_and_from_its_file(home: Path, say: Say) -> None:
+    shown = say(privacy.show, home)
+    assert say(privacy.show, home / "ledger.sqlite") == shown
+    assert Ledger(home / "ledger.sqlite").verify() in shown
+
+
+def test_show_says_what_is_spent_and_how(home: Path, say: Say) -> None:
+    shown = say(privacy.show, home)
+    lines = shown.splitlines()
+    spent = epsilon([(0.854, 0.25, 4)], 8e-5)
+    patient = lines[1].split()
+    assert patient[:4] == ["abababababab", "patient", "8e-05", "8"]
+    # Never less than was spent, never more than is left.
+    assert spent <= float(patient[4]) <= spent + 0.001
+    assert 8 - spent - 0.001 <= float(patient[5]) <= 8 - spent
+    assert patient[6:] == ["prv", "4", "4"]
+    assert "charged under several units" in shown
+    charges = [line.split() for line in lines if line.startswith("20") and "5f5f5f5f5f5f" in line]
+    assert [row[3] for row in charges] == ["1", "2", "2.2", "3"]
+    assert all(row[1] == "c0ffeec0ffee" for row in charges)
+    after = [epsilon([(0.854, 0.25, steps)], 8e-5) for steps in (1, 2, 3, 4)]
+    assert [float(row[-1]) for row in charges] == pytest.approx(after, abs=0.001)
+    # Fifteen steps of this noise fit into epsilon 8 (test_accounting.py).
+    assert "11 more steps fit at noise 0.854 and rate 0.25" in shown
+
+
+def test_show_for_programs_has_every_number_in_full(home: Path, say: Say) -> None:
+    shown = json.loads(say(privacy.show, home, as_json=True))
+    ledger = Ledger(home / "ledger.sqlite")
+    assert shown["head"] == ledger.verify()
+    patient, visit = shown["accounts"]
+    assert (patient["unit"], visit["unit"]) == ("patient", "visit")
+    assert patient["spent_epsilon"] == ledger.spent("ab" * 32, "patient", 8e-5)
+    assert patient["left_epsilon"] == 8.0 - patient["spent_epsilon"]
+    assert patient["rdp_epsilon"] >= patient["spent_epsilon"]
+    assert [row["round"] for row in patient["charges"]] == [0, 1, 1, 2]
+    assert patient["charges"][0]["charter"] == TERMS["charter"]
+    assert len(visit["charges"]) == 1
+
+
+def test_show_of_an_empty_ledger(tmp_path: Path, say: Say) -> None:
+    Ledger(tmp_path / "ledger.sqlite")
+    assert len(say(privacy.show, tmp_path).splitlines()) == 3
+
+
+def test_a_units_name_cannot_bring_terminal_codes(tmp_path: Path, say: Say) -> None:
+    Ledger(tmp_path / "ledger.sqlite").reserve(data_set="d", unit="\x1b[2Jpatient", run="r", round=0, **TERMS)
+    assert "\x1b" not in say(privacy.show, tmp_path)
+
+
+def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ledger"):
+        privacy.show(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_that_was_put_back_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(home / "ledger.sqlite", home / "old")
+    Ledger(home / "ledger.sqlite").reserve(data_set="ab" * 32, unit="visit", run="61", round=0, **TERMS)
+    shutil.copy(home / "old", home / "ledger.sqlite")
+    with pytest.raises(SystemExit) as ended:
+        main(["privacy", "show", str(home)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    anchor_of(home / "ledger.sqlite").unlink()
+    with pytest.raises(UserError, match="head file"):
+        privacy.show(home)
+
+
+def options(printed: str) -> list[dict[str, Any]]:
+    return list(json.loads(printed)["options"])
+
+
+def test_plan_offers_noise_for_rounds_within_the_budget(say: Say) -> None:
+    given = ["privacy.epsilon=3", "privacy.delta=1e-5", "privacy.sample_rate=0.1", "rounds=8"]
+    found = options(say(privacy.plan, [*given, "data.units_per_organization=500"], as_json=True))
+    assert [one["rounds"] for one in found] == [2, 4, 8, 16, 32]
+    noises = [one["noise_multiplier"] for one in found]
+    assert noises == sorted(noises)
+    for one in found:
+        reached = epsilon([(one["noise_multiplier"], 0.1, one["steps"])], 1e-5)
+        assert one["epsilon_reached"] == reached <= 3.0 <= one["epsilon_rdp"] + 1.0
+        assert one["noise_per_unit"] == pytest.approx(one["noise_multiplier"] / 50)
+
+
+def test_plan_offers_rounds_for_a_noise(say: Say) -> None:
+    given = ["privacy.epsilon=8", "privacy.delta=8e-5", "data.units_per_organization=800"]
+    found = options(say(privacy.plan, given, sigma=[0.854, 0.1], batch=200.0, as_json=True))
+    assert [one["rounds"] for one in found] == [15, 0]
+    assert found[0]["sample_rate"] == 0.25
+    assert found[0]["expected_batch"] == 200.0
+    assert found[1]["epsilon_reached"] == 0.0
+
+
+def test_plan_by_default_protects_at_a_tenth_of_one_over_the_units(say: Say) -> None:
+    found = options(say(privacy.plan, ["data.units_per_organization=400"], sigma=[5.0], as_json=True))
+    assert found[0]["delta"] == 1 / 4000
+
+
+def test_plan_keeps_the_budget_in_every_line_of_a_sweep(say: Say) -> None:
+    lines = say(privacy.plan, ["privacy.epsilon=3,8"], multirun=True).splitlines()
+    rows = [line.split() for line in lines[1:3]]
+    assert [float(row[0]) for row in rows] == [3, 8]
+    assert all(float(row[8]) <= float(row[0]) < float(row[9]) for row in rows)
+    assert float(rows[0][7]) > float(rows[1][7])
+
+
+def test_plan_goes_on_from_a_ledger(home: Path, say: Say) -> None:
+    given = ["privacy.epsilon=20", "privacy.delta=1.2e-4", "privacy.sample_rate=0.25"]
+    units = "data.units_per_organization=800"
+    found = options(say(privacy.plan, [*given, units], sigma=[0.854], home=home, unit="patient", as_json=True))
+    # The ledger's budget of 8 and its delta hold, and four of the fifteen rounds are gone.
+    assert (found[0]["epsilon"], found[0]["delta"], found[0]["rounds"]) == (8.0, 8e-5, 11)
+    assert found[0]["epsilon_before"] == epsilon([(0.854, 0.25, 4)], 8e-5)
+    assert found[0]["epsilon_reached"] == epsilon([(0.854, 0.25, 15)], 8e-5)
+    assert "is spent already" in say(privacy.plan, [*given, units], sigma=[2.0], home=home, data_set="ab", unit="visit")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["privacy=none"], "no budget"),
+        (["data=files", "data.files=[a,b,c]", "data.test_file=t"], "number of units"),
+        (["--sigma", "0"], "--sigma is 0"),
+        (["--sigma", "nan"], "--sigma is nan"),
+        (["--batch", "-1"], "--batch is -1"),
+        (["--batch", "1e9"], "more than"),
+        (["--unit", "patient"], "--home"),
+        (["privacy.epsilon=-1"], "privacy.epsilon"),
+        (["--home", "/nowhere"], "no ledger"),
+        (["--sigma", "many"], "many"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["privacy", "plan", *words])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_ledger_with_several_accounts_asks_which(home: Path) -> None:
+    with pytest.raises(UserError, match=r"patient.*visit"):
+        privacy.plan([], home=home)
+    with pytest.raises(UserError, match="--unit"):
+        privacy.plan([], home=home, data_set="cd")

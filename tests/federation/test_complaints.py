@@ -1,0 +1,128 @@
+"""A member whose sealed boxes hold nothing costs the others one attempt, and no budget."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cotune.errors import UserError
+from cotune.secagg.messages import NONSENSE, SEAL, Complaint
+from cotune.secagg.organization import Organization
+from cotune.secagg.transcript import examine
+from cotune.secagg.wire import peek
+from cotune.server.audit_window import kept_rounds
+
+DOGWOOD = 3
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """spoil({sender: recipients}): what a sender seals for them is signed as ever and does not open."""
+    seal = Organization._seal
+
+    def use(spoiled: dict[int, set[int]], sealed_nonsense: bool = False) -> None:
+        def bad(self, view, peer, shares):
+            if peer not in spoiled.get(self._state.index, ()):
+                return seal(self, view, peer, shares)
+            if sealed_nonsense:
+                return seal(self, view, peer, (2**521 - 1, 0))  # not in the field
+            box = seal(self, view, peer, shares)
+            return box[:-1] + bytes([box[-1] ^ 1])
+
+        monkeypatch.setattr(Organization, "_seal", bad)
+
+    return use
+
+
+def sent(federation) -> dict[int, list[np.ndarray]]:
+    """Each member's pending contribution when the server asks for its upload."""
+    seen: dict[int, list[np.ndarray]] = {}
+
+    def before(kind, member, message):
+        if kind == "query.upload":
+            seen.setdefault(member, []).append(federation.homes[member].pending().contribution)
+        return message
+
+    federation.grid.before = before
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("recipients", "sealed_nonsense", "reason"),
+    [({0}, False, SEAL), ({0, 1, 2}, False, SEAL), ({0, 1, 2}, True, NONSENSE)],
+)
+def test_bad_boxes_cost_an_attempt_and_nobodys_budget_twice(
+    found: Callable,
+    spoil: Callable,
+    caplog: pytest.LogCaptureFixture,
+    recipients: set[int],
+    sealed_nonsense: bool,
+    reason: int,
+) -> None:
+    federation = found(rounds=2)
+    spoil({DOGWOOD: recipients}, sealed_nonsense)
+    contributions = sent(federation)
+    logging.getLogger("cotune.server").propagate = True
+    with caplog.at_level(logging.WARNING, logger="cotune.server"):
+        run = federation.run()
+    for number in (0, 1):
+        assert run.load(number).survivors == ("alder", "birch", "cedar")
+        failed = next(noted for noted in run.attempts(number) if noted.complaints)
+        filed = [Complaint.decode(peek(bytes.fromhex(message))[0]) for message in failed.complaints]
+        assert {(found.index, found.accused, found.reason) for found in filed} == {
+            (i, DOGWOOD, reason) for i in recipients
+        }
+        assert [noted.attempt for noted in run.attempts(number) if noted.signing] == [1]
+    # In each round: once with everybody, once without the accused, and the same noised vector both times.
+    assert [len(contributions[i]) for i in range(4)] == [4, 4, 4, 2]
+    assert all(np.array_equal(contributions[i][0], contributions[i][1]) for i in range(3))
+    assert [len(federation.charges(i)) for i in range(4)] == [2] * 4
+    assert run.load(1).values["trained"] == dict.fromkeys(("alder", "birch", "cedar", "dogwood"), 2)
+    assert "left out: dogwood" in caplog.text
+    assert {event.left_out for event in federation.events} == {(), ("dogwood",)}
+    log = federation.homes[0].log.read_text()
+    assert "complained of dogwood" in log
+    assert all(home.round_secrets() is None for home in federation.homes[:3])
+    assert kept_rounds(run.path) == [0, 1]
+    assert all(one.verified for one in examine(run.records(-1), federation.charter.roster()))
+
+
+def test_a_restarted_server_still_knows_whom_to_leave_out(found: Callable, spoil: Callable) -> None:
+    federation = found(rounds=1)
+    spoil({DOGWOOD: {0, 1, 2}})
+    asked: list[int] = []
+
+    def before(kind, member, message):
+        asked.append(member)
+        if kind == "train.round" and asked.count(0) > 4:  # hello, plan, adverts, inbox: then the next plan
+            raise KeyboardInterrupt
+        return message
+
+    federation.grid.before = before
+    with pytest.raises(KeyboardInterrupt):
+        federation.run()
+    federation.grid.sent.clear()
+    federation.grid.before = lambda kind, member, message: message
+    assert federation.run().load(0).survivors == ("alder", "birch", "cedar")
+    assert ("train.round", DOGWOOD) not in federation.grid.sent
+
+
+def test_who_complains_of_everybody_is_left_out_itself(found: Callable, spoil: Callable) -> None:
+    """A false complaint costs an attempt; the second one, of another member, costs its author the round."""
+    federation = found(rounds=1)
+    # That boxes for dogwood are bad is what its false complaints say.
+    spoil({0: {DOGWOOD}, 1: {DOGWOOD}})
+    run = federation.run()
+    assert run.load(0).survivors == ("alder", "birch", "cedar")
+    assert [noted.attempt for noted in run.attempts(0) if noted.signing] == [2]
+    assert [len(federation.charges(i)) for i in range(4)] == [1] * 4
+
+
+def test_where_too_few_would_be_left_the_dispute_is_named(found: Callable, spoil: Callable) -> None:
+    federation = found(rounds=1)
+    spoil({2: {0, 1, DOGWOOD}, DOGWOOD: {0, 1, 2}})
+    with pytest.raises(
+        UserError, match=r"3 attempts failed \(.*alder says that what cedar sealed for it does not open"
+    ):
+        federation.run()
+    assert [len(federation.charges(i)) for i in range(4)] == [1] * 4

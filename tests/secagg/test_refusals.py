@@ -1,0 +1,122 @@
+"""Refusals that no attack needs, and halves of conditions behind which another half stands: one test for each."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cotune.secagg import merkle, shamir, transcript
+from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
+from cotune.secagg.coordinator import Step
+from cotune.secagg.encoding import Encoding
+from cotune.secagg.messages import Reveal
+from cotune.secagg.record import RoundRecord, genesis, verify
+from cotune.secagg.refused import Refused
+from cotune.secagg.wire import MAX_MESSAGE, peek, seal
+from numpy.typing import NDArray
+
+Build = Callable[..., Any]
+
+
+def code_of(call: Callable[..., object], *arguments: object) -> str:
+    with pytest.raises(Refused) as no:
+        call(*arguments)
+    return no.value.code
+
+
+@pytest.mark.parametrize("point", [-1, 0, shamir.PRIME, shamir.PRIME + 1])
+def test_no_share_stands_where_the_secret_does(point: int) -> None:
+    """The polynomial's value at any multiple of the prime is the secret itself."""
+    with pytest.raises(ValueError, match="points"):
+        shamir.split(b"s" * 32, 1, [1, point])
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_a_sum_of_another_length_is_not_decoded(size: int) -> None:
+    encoding = Encoding(((12, 1.0),), 5, 21)
+    good = np.zeros(encoding.words, dtype=np.uint64)
+    encoding.encode(np.zeros(12), good)
+    assert encoding.decode(good, 1).shape == (12,)
+    assert code_of(encoding.decode, np.resize(good, size), 1) == "sum.range"
+    assert code_of(encoding.decode, good[:, None], 1) == "sum.range"
+
+
+@pytest.mark.parametrize("contributions", [-1, 0, 6])
+def test_a_sum_has_one_contribution_at_least_and_one_of_each_party_at_most(contributions: int) -> None:
+    encoding = Encoding(((12, 1.0),), 5, 21)
+    assert code_of(encoding.decode, np.zeros(encoding.words, dtype=np.uint64), contributions) == "sum.range"
+
+
+def test_a_reveal_holds_a_share_of_each_dropped_organization_and_of_no_other(federation: Build) -> None:
+    fed = federation(4)
+    quorum = fed.survive(frozenset({3}))
+    honest = Reveal.decode(peek(fed.organizations[0].unmask(quorum))[0])
+    [(dropped, share)] = honest.mask_shares
+    for mask_shares in ((), ((dropped, share), (dropped + 1, share))):
+        bad = replace(honest, mask_shares=mask_shares)
+        assert not fed.coordinator.add_reveal(0, seal("reveal", bad.encode(), fed.keys[0]))
+        assert fed.coordinator.rejections[-1].code == "reveal.owners"
+    assert fed.coordinator.add_reveal(0, seal("reveal", honest.encode(), fed.keys[0]))
+
+
+def test_a_record_reveals_each_secret_of_each_list_once(federation: Build) -> None:
+    fed = federation(4)
+    outcome, run, head = fed.play({3: 2}), fed.plan().run, genesis(fed.plan().run, fed.roster)
+    record = RoundRecord.decode(peek(outcome.record)[0])
+    for name in ("self_secrets", "mask_secrets", "agreements"):
+        value = getattr(record, name)
+        for bad in (value[1:], (*value, value[0])):
+            forged = replace(record, **{name: bad}).sign(fed.coordinator_key)
+            assert code_of(verify, forged, fed.roster, run, head) == "record.secrets"
+
+
+@pytest.fixture(scope="module")
+def kept(federation: Build) -> Any:
+    """A round whose uploads were kept."""
+    fed = federation(3)
+    inboxes = fed.share()
+    fed.uploads = {i: fed.organizations[i].mask(inboxes[i], fed.vectors[i]) for i in range(3)}
+    assert all(fed.coordinator.add_upload(i, *upload) for i, upload in fed.uploads.items())
+    survivors = fed.coordinator.close_uploads()
+    for i in fed.coordinator.present(Step.UPLOADS):
+        fed.coordinator.add_survival(i, fed.organizations[i].survive(survivors))
+    quorum = fed.coordinator.close_survival()
+    for i in fed.coordinator.present(Step.SURVIVALS):
+        fed.coordinator.add_reveal(i, fed.organizations[i].unmask(quorum))
+    fed.outcome = fed.coordinator.result()
+    plan = fed.plan()
+    fed.verified = verify(fed.outcome.record, fed.roster, plan.run, plan.prev_head)
+    return fed
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda words: words.view(np.int64),
+        lambda words: words.view(">u8"),
+        lambda words: words.view(np.float64),
+        lambda words: words[:, None],
+        lambda words: words[:-1],
+        lambda words: np.repeat(words, 2)[::2],
+        lambda words: words[:0],
+    ],
+)
+def test_a_kept_chunk_of_another_form_is_refused(kept: Any, form: Callable[[NDArray[np.uint64]], Any]) -> None:
+    """Some of these forms have the very bytes that were signed."""
+    ctx2 = kept.verified.ctx2
+    uploads = {i: chunk_of(words, 0, ctx2, i) for i, (_, words) in kept.uploads.items()}
+    result = chunk_of(kept.outcome.words, 0, ctx2, merkle.SUM)
+    audit_chunk(kept.verified, 0, uploads, result)
+    bent = Chunk(form(uploads[1].words), uploads[1].path)
+    assert code_of(audit_chunk, kept.verified, 0, uploads | {1: bent}, result) == "audit.upload"
+    bent = Chunk(form(result.words), result.path)
+    assert code_of(audit_chunk, kept.verified, 0, uploads, bent) == "audit.sum"
+
+
+@pytest.mark.parametrize(("size", "code"), [(MAX_MESSAGE, "truncated"), (MAX_MESSAGE + 1, "format")])
+def test_a_record_larger_than_any_is_not_read(tmp_path: Path, size: int, code: str) -> None:
+    path = tmp_path / "transcript"
+    path.write_bytes(transcript.encode([]) + size.to_bytes(4, "big"))
+    assert code_of(list, transcript.read(path)) == f"transcript.{code}"

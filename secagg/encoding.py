@@ -8,7 +8,6 @@ Word w of W holds the coordinates w, W + w, 2W + w, ..., the first in its lowest
 slice of the vector, and every step below is one pass over contiguous memory that stays in the cache.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +50,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         require(0 < len(self.segments) <= MAX_SEGMENTS, "encoding.segments", "no segments, or too many")
-        good = all(size > 0 and math.isfinite(clip) and 1e-30 <= clip <= 1e30 for size, clip in self.segments)
+        good = all(size > 0 and 1e-30 <= clip <= 1e30 for size, clip in self.segments)
         require(good, "encoding.segments", "a segment without length, or a clip out of bounds")
         require(self.dimension <= MAX_DIMENSION, "encoding.segments", "the vector is too long")
         require(MIN_LANE_BITS <= self.lane_bits <= MAX_LANE_BITS, "encoding.lanes", "lane_bits must be from 8 to 32")

@@ -11,7 +11,7 @@ from cotune.secagg import merkle, shamir, transcript
 from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
-from cotune.secagg.messages import Reveal
+from cotune.secagg.messages import Reveal, decode_inbox, encode_inbox
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import MAX_MESSAGE, peek, seal
@@ -47,6 +47,36 @@ def test_a_sum_of_another_length_is_not_decoded(size: int) -> None:
 def test_a_sum_has_one_contribution_at_least_and_one_of_each_party_at_most(contributions: int) -> None:
     encoding = Encoding(((12, 1.0),), 5, 21)
     assert code_of(encoding.decode, np.zeros(encoding.words, dtype=np.uint64), contributions) == "sum.range"
+
+
+def test_a_message_counts_for_the_one_that_signed_it(federation: Build) -> None:
+    """What 1 signed is not taken from 0. Nothing else would show it of a survivors' signature."""
+    fed = federation(3)
+    server, adverts = fed.coordinator, fed.advertise()
+    one = fed.organizations[1]
+    shares = {i: organization.share(adverts) for i, organization in fed.organizations.items()}
+    assert not server.add_shares(0, shares[1])
+    assert all(server.add_shares(i, message) for i, message in shares.items())
+    inboxes = server.close_shares()
+    uploads = {i: fed.organizations[i].mask(inboxes[i], fed.vectors[i]) for i in range(3)}
+    assert not server.add_upload(0, *uploads[1])
+    assert all(server.add_upload(i, *upload) for i, upload in uploads.items())
+    signature = one.survive(server.close_uploads())
+    assert not server.add_survival(0, signature)
+    assert server.present(Step.SURVIVALS) == ()
+    assert server.add_survival(1, signature)
+    assert [rejection.code for rejection in server.rejections] == ["message.index"] * 3
+
+
+@pytest.mark.parametrize("extra", [{"box": b"x"}, {"path": (bytes(32),)}])
+def test_the_own_part_of_an_inbox_is_a_root_alone(federation: Build, extra: dict[str, Any]) -> None:
+    fed = federation(3)
+    inbox = fed.share()[0]
+    context, parts = decode_inbox(peek(inbox)[0])
+    own, *others = parts
+    bad = seal("inbox", encode_inbox(context, (replace(own, **extra), *others)), fed.coordinator_key)
+    assert code_of(fed.organizations[0].mask, bad, fed.vectors[0]) == "shares.own"
+    fed.organizations[0].mask(inbox, fed.vectors[0])
 
 
 def test_a_reveal_holds_a_share_of_each_dropped_organization_and_of_no_other(federation: Build) -> None:

@@ -133,10 +133,10 @@ def test_a_rebuilt_mask_secret_gives_both_offers(suite: Suite) -> None:
     from_one, carried_one = keys.offer(suite, one, other_public, CTX, 0, 1)
     from_other, carried_other = keys.offer(suite, other, one_public, CTX, 1, 0)
     recalled = keys.recall(suite, one, CTX, 0, 1, carried_one)
-    accepted = keys.accept(suite, one, carried_other)
+    accepted = keys.accept(suite, one, CTX, 1, 0, carried_other)
     assert (recalled, accepted) == (from_one, from_other)
-    at_one = keys.agreement(0, 1, from_one, keys.accept(suite, one, carried_other))
-    at_other = keys.agreement(1, 0, from_other, keys.accept(suite, other, carried_one))
+    at_one = keys.agreement(0, 1, from_one, accepted)
+    at_other = keys.agreement(1, 0, from_other, keys.accept(suite, other, CTX, 0, 1, carried_one))
     assert at_one == at_other == keys.agreement(0, 1, recalled, accepted)
     seeds = [
         keys.pair_seed(suite, one, other_public, CTX, 0, 1, at_one),
@@ -144,9 +144,24 @@ def test_a_rebuilt_mask_secret_gives_both_offers(suite: Suite) -> None:
     ]
     assert seeds[0] == seeds[1]
     if suite is HYBRID:
-        assert keys.recall(suite, one, CTX, 0, 2, carried_one) != from_one
-        assert keys.recall(suite, one, b"d" * 32, 0, 1, carried_one) != from_one
         assert keys.pair_seed(suite, one, other_public, CTX, 0, 1, flipped(at_one)) != seeds[0]
+
+
+def test_an_offer_that_is_not_what_was_committed_to_names_its_sender() -> None:
+    """Ciphertext, wrapping, commitment, pair and context: each is held to the others from both ways in."""
+    (one, _), (other, other_public) = pair(HYBRID), pair(HYBRID)
+    _, carried = keys.offer(HYBRID, one, other_public, CTX, 0, 1)
+    at_wrapping, at_commitment = HYBRID.ciphertext_bytes, len(carried) - 1
+    accepted = [(other, CTX, 0, 1, flipped(carried)), (other, CTX, 0, 1, flipped(carried, at_commitment))]
+    recalled = [(one, CTX, 0, 1, flipped(carried, at_wrapping)), (one, CTX, 0, 1, flipped(carried, at_commitment))]
+    elsewhere = [(CTX, 0, 2), (CTX, 2, 1), (CTX, 1, 0), (b"d" * 32, 0, 1)]
+    accepted += [(other, *place, carried) for place in elsewhere] + [(one, CTX, 0, 1, carried)]
+    recalled += [(one, *place, carried) for place in elsewhere] + [(other, CTX, 0, 1, carried)]
+    for way, wrong in ((keys.accept, accepted), (keys.recall, recalled)):
+        for arguments in wrong:
+            with pytest.raises(Refused) as no:
+                way(HYBRID, *arguments)
+            assert (no.value.code, no.value.member) == ("share.offer", arguments[2])
 
 
 def test_seeds_are_all_different(suite: Suite) -> None:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 RUNS = (b"first run.......", b"second run......")
 DIMENSION = 7
 ADVERTS, SHARES, UPLOADS, SURVIVALS, REVEALS, DONE = range(6)
+COMPLAINED = ("share.seal", "share.range", "share.offer")
 KINDS = ("plan", "adverts", "inbox", "survivors", "quorum")
 
 
@@ -253,7 +254,7 @@ class World:
         except Refused as no:
             assert organization.dump() == dump, "a refusal changed the state"
             self.refusals.add(no.code)
-            return self._complaint(organization, no) if no.code in ("share.seal", "share.range") else None
+            return self._complaint(organization, no) if no.code in COMPLAINED else None
         self._note(index, State.decode(organization.dump()), kind, bundle, reply, vector)
         return reply, organization.dump()
 

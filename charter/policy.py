@@ -36,6 +36,8 @@ class Policy(Document):
         min_members: the smallest federation it joins.
         unit: the privacy unit that its records are grouped by.
         allow_without_privacy: whether it joins a charter that disables differential privacy.
+        allow_honest_majority: whether it joins a charter whose noise is shared, so that its budget is held against the
+            coordinator and the charter's number of colluders only; denied unless it says so.
     """
 
     data: Annotated[Path, Field(strict=False)]
@@ -46,6 +48,7 @@ class Policy(Document):
     min_members: Annotated[int, Field(ge=3)]
     unit: Line
     allow_without_privacy: bool
+    allow_honest_majority: bool = False
 
 
 def load(path: Path) -> Policy:
@@ -79,7 +82,7 @@ def refusals(
     """Every reason against acting under a charter, the gravest first; none where it is fine. Arguments as `check`."""
     yield from _identity(charter, name, public_key)
     yield from _dates(charter, now)
-    yield from _privacy(charter, policy, n_units)
+    yield from _privacy(charter, policy, name, n_units)
     if policy.models != "any" and charter.model.base_digest not in policy.models:
         yield Refusal(
             "policy.model",
@@ -109,7 +112,7 @@ def _dates(charter: Charter, now: datetime) -> Iterator[Refusal]:
         yield Refusal("charter.late", f"the charter ended at {charter.not_after}", "agree on a new charter")
 
 
-def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal]:
+def _privacy(charter: Charter, policy: Policy, name: str, n_units: int) -> Iterator[Refusal]:
     terms = charter.privacy
     if n_units < 1:
         yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
@@ -133,9 +136,29 @@ def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal
             f"the charter asks for epsilon {terms.epsilon:g}, the policy allows {policy.max_epsilon:g}",
             "agree on a smaller epsilon",
         )
+    yield from _trust(charter, policy, name, n_units)
     if n_units >= 1 and terms.delta > largest_delta(n_units):
         yield Refusal(
             "charter.delta",
             f"delta {terms.delta:g} is above 1 / (10 n) for the {n_units} units of this data",
             "agree on a smaller delta, and declare nominal_units that cover the data",
+        )
+
+
+def _trust(charter: Charter, policy: Policy, name: str, n_units: int) -> Iterator[Refusal]:
+    """Shared noise is for those who opted in, and its sums are sized by the declared units."""
+    if charter.privacy.shares is None:
+        return
+    if not policy.allow_honest_majority:
+        yield Refusal(
+            "policy.trust",
+            "the charter shares the noise among organizations, so its epsilon holds for an honest majority only",
+            "ask for privacy.trust=nobody, or set allow_honest_majority after reading the charter's three epsilons",
+        )
+    declared = next((member.nominal_units for member in charter.members if member.name == name), n_units)
+    if n_units > declared:
+        yield Refusal(
+            "charter.units",
+            f"the data holds {n_units} units, the charter declares {declared}, and shared noise needs the bound",
+            "declare nominal_units that cover the data",
         )

@@ -32,9 +32,13 @@ _VERSION = 1
 class OverBudget(UserError):  # noqa: N818 - a verdict, not a fault
     """A reservation would exceed the budget of this data set and unit; nothing was charged."""
 
+    code = "ledger.budget"
+
 
 class LedgerBroken(UserError):  # noqa: N818
     """The ledger's file was altered, put back to an older state, or lost."""
+
+    code = "ledger.broken"
 
 
 @dataclass(frozen=True)

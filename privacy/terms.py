@@ -6,16 +6,18 @@ It is noised once, by one Gaussian mechanism. With C = `max_grad_norm` and a = `
     (clip_C(gradient), a C min(loss, cap) / cap, a C, a C [its gradient was clipped])
 
 to it, so adding or removing a unit moves the sum by at most S = C sqrt(1 + 3 a^2) in the L2 norm, and every coordinate
-gets Gaussian noise of standard deviation `noise_multiplier` * S. The metrics therefore cost no budget of their own.
+gets Gaussian noise of standard deviation `own_multiplier` * S. The metrics therefore cost no budget of their own.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .noise_shares import NoiseShares
 
 METRICS = ("loss", "units", "clipped")
 # Far from what squares of float32 numbers lose at either end, where a norm would come out too small.
@@ -30,12 +32,16 @@ class PrivacyTerms:
         enabled: False only in comparisons: then nothing is noised and the other numbers still clip and scale.
         unit: what one privacy unit is, e.g. "patient". Adjacency: all records of one unit added or removed.
         epsilon, delta: the budget of the whole run for each unit.
-        noise_multiplier: sigma, the noise's standard deviation over `sensitivity`; 0 where privacy is disabled.
+        noise_multiplier: sigma, the noise's standard deviation over `sensitivity`; 0 where privacy is disabled. Where
+            the noise is shared it is that of the sum of the honest shares.
         max_grad_norm: C, the largest L2 norm of one unit's gradient after clipping, 1e-9 to 1e9.
         sample_rate: q, the probability with which each unit independently joins a step.
         records_per_unit: the most records of one unit used in one step.
         loss_cap: losses above it count as it, in nats a token.
         metrics_weight: a, the scale of the metric coordinates relative to C.
+        trust: "nobody": an organization's own noise carries its whole guarantee, which needs no other. Only who opts in
+            writes "honest_majority": the noise is shared, see `noise_shares`.
+        organizations, colluders, dropouts: n, c and d of the shares; 0 where nobody is trusted.
 
     Raises:
         UserError: a number is outside its range.
@@ -51,6 +57,10 @@ class PrivacyTerms:
     records_per_unit: int
     loss_cap: float
     metrics_weight: float
+    trust: Literal["nobody", "honest_majority"] = "nobody"
+    organizations: int = 0
+    colluders: int = 0
+    dropouts: int = 0
 
     def __post_init__(self) -> None:
         for name in ("max_grad_norm", "loss_cap", "metrics_weight"):
@@ -67,6 +77,28 @@ class PrivacyTerms:
             _require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon, "a positive number")
             _require(0 < self.delta < 1, "delta", self.delta, "a number in (0, 1)")
             _require(sigma > 0, "noise_multiplier", sigma, "a positive number, or disable privacy")
+        self._check_trust()
+
+    def _check_trust(self) -> None:
+        _require(self.trust in ("nobody", "honest_majority"), "trust", self.trust, "nobody or honest_majority")
+        if self.trust == "honest_majority":
+            _require(self.enabled, "trust", self.trust, "nobody: without privacy there is no noise to share")
+            NoiseShares(self.organizations, self.colluders, self.dropouts)
+            return
+        for name in ("organizations", "colluders", "dropouts"):
+            _require(getattr(self, name) == 0, name, getattr(self, name), "0, or set privacy.trust=honest_majority")
+
+    @property
+    def shares(self) -> NoiseShares | None:
+        """Who shares the noise; None where every organization adds all of it."""
+        if self.trust == "nobody":
+            return None
+        return NoiseShares(self.organizations, self.colluders, self.dropouts)
+
+    @property
+    def own_multiplier(self) -> float:
+        """The noise multiplier of what one organization adds."""
+        return self.noise_multiplier if self.shares is None else self.shares.own(self.noise_multiplier)
 
     @property
     def sensitivity(self) -> float:
@@ -75,8 +107,8 @@ class PrivacyTerms:
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on every coordinate of the contribution; 0.0 where privacy is disabled."""
-        return self.noise_multiplier * self.sensitivity if self.enabled else 0.0
+        """Standard deviation of the noise on every coordinate of a contribution; 0.0 where privacy is disabled."""
+        return self.own_multiplier * self.sensitivity if self.enabled else 0.0
 
 
 def encode_metrics(

@@ -11,10 +11,11 @@ from hydra.utils import instantiate
 from ..charter import charter as charters
 from ..charter.charter import Charter
 from ..errors import UserError
+from ..privacy.noise_shares import ONE_STEP, fitting_sigmas, require_fine
 from ..privacy.terms import METRICS
-from ..secagg.encoding import Encoding
+from ..secagg.encoding import MAX_LANE_BITS, Encoding
 from ..training.schema import AdapterSchema
-from .base import Adapter, Strategy, metrics_reach
+from .base import MOST_SAMPLES, Adapter, Strategy, metrics_reach
 
 # Beside adapter and metrics: the fraction of coordinates that the encoding cut, known only after the noise.
 EXTRA = 1
@@ -34,6 +35,8 @@ def strategy_of(charter: Charter) -> Strategy:
         raise UserError(
             f"charter: strategy {target!r}: {str(problem).splitlines()[0]}", "correct its settings"
         ) from None
+    if charter.privacy.shares is not None and rule.steps_per_round > 1:
+        raise UserError(f"charter: privacy.trust=honest_majority: {ONE_STEP}", "set privacy.trust=nobody")
     return rule
 
 
@@ -49,19 +52,32 @@ def nominal_batch(charter: Charter, name: str) -> float:
 
 
 def encoding_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, round_number: int) -> Encoding:
-    """The integer encoding of a round: adapter, metrics and the saturated fraction, each with its public bound."""
+    """The integer encoding of a round: adapter, metrics and the saturated fraction, each with its public bound.
+
+    Where the noise is shared, the bounds hold for every number of the whole run, so that nothing is ever cut.
+
+    Raises:
+        UserError: the lanes are too narrow for shared noise.
+    """
+    terms, dimension = charter.privacy, strategy.dimension(schema, round_number)
     largest = max(nominal_batch(charter, member.name) for member in charter.members)
     sigmas = charter.secagg.range_sigmas
-    terms = charter.privacy
-    return Encoding(
-        segments=(
-            (strategy.dimension(schema, round_number), strategy.reach(terms, largest, sigmas)),
-            (len(METRICS), metrics_reach(terms, largest, sigmas, strategy.steps_per_round)),
-            (EXTRA, 1.0),
-        ),
-        parties=len(charter.members),
-        lane_bits=charter.secagg.lane_bits,
+    if terms.shares is not None:
+        sigmas = max(sigmas, fitting_sigmas((dimension + len(METRICS)) * MOST_SAMPLES, terms.epsilon))
+    bounds = (
+        (dimension, strategy.reach(terms, largest, sigmas)),
+        (len(METRICS), metrics_reach(terms, largest, sigmas, strategy.steps_per_round)),
+        (EXTRA, 1.0),
     )
+    encoding = Encoding(bounds, len(charter.members), charter.secagg.lane_bits)
+    if terms.shares is not None:
+        require_fine(
+            terms.noise_std,
+            lambda bits: float(max(Encoding(bounds, encoding.parties, bits).steps()[:-1])),
+            encoding.lane_bits,
+            MAX_LANE_BITS,
+        )
+    return encoding
 
 
 def model_hash(charter: Charter, adapter: Adapter) -> bytes:

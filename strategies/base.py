@@ -16,10 +16,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..privacy.noise_shares import fitting_units
 from ..privacy.sampling import Randomness
 from ..privacy.terms import METRICS, PrivacyTerms
 from ..training.schema import AdapterSchema
 
+# More samples than all members of a run ever draw.
+MOST_SAMPLES = 1e9
 Vector = NDArray[np.float64]
 Adapter = NDArray[np.float32]
 
@@ -107,15 +110,24 @@ def step_reach(terms: PrivacyTerms, nominal_batch: float, sigmas: float) -> floa
     """A bound on one coordinate of one private step's sum that is exceeded rarely.
 
     `sigmas` standard deviations of the noise, and C * sqrt(B) for the signal: B clipped gradients of norm C that point
-    the same way and spread over as few as B coordinates reach no further.
+    the same way and spread over as few as B coordinates reach no further. Where the noise is shared nothing may be cut,
+    so every unit of the largest sample counts with C.
     """
-    return sigmas * terms.noise_std + terms.max_grad_norm * sqrt(max(1.0, nominal_batch))
+    signal = sqrt(max(1.0, nominal_batch)) if terms.shares is None else most_units(terms, nominal_batch)
+    return sigmas * terms.noise_std + terms.max_grad_norm * signal
 
 
 def metrics_reach(terms: PrivacyTerms, nominal_batch: float, sigmas: float, steps: int) -> float:
     """The same for one metric: every unit of a large Poisson sample counts metrics_weight * C, once a step."""
     units = nominal_batch + sigmas * sqrt(nominal_batch) + 1.0
+    if terms.shares is not None:
+        units = most_units(terms, nominal_batch)
     return steps * (sigmas * terms.noise_std + terms.metrics_weight * terms.max_grad_norm * units)
+
+
+def most_units(terms: PrivacyTerms, nominal_batch: float) -> float:
+    """How many units no sample of a run with shared noise exceeds, but for a chance that no delta notices."""
+    return fitting_units(nominal_batch, MOST_SAMPLES, terms.epsilon)
 
 
 def split(contribution: Vector) -> tuple[Vector, Vector]:

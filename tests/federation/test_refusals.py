@@ -221,7 +221,7 @@ def test_a_second_run_of_the_charter_is_over_budget(found: Callable) -> None:
     federation.folder = federation.folder.with_name("again")
     with pytest.raises(UserError, match="too few members agree"):
         federation.run()
-    assert set(federation.refusals()) == {"error.node"}
+    assert set(federation.refusals()) == {"ledger.budget"}
     assert [charge.digest for charge in federation.charges(0)] == spent
     assert federation.homes[0].pending() is None
 

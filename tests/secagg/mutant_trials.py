@@ -197,7 +197,7 @@ def _too_long(*_: object) -> None:
 
 
 def _pairs(items: Sequence[pytest.Item]) -> Iterator[tuple[pytest.Item, pytest.Item | None]]:
-    return zip(items, [*items[1:], None], strict=True)
+    return zip(items, [*items[1:], None], strict=bool(items))
 
 
 def _run(item: pytest.Item, following: pytest.Item | None, watch: Watch) -> None:

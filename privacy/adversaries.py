@@ -1,0 +1,107 @@
+"""Charging a ledger under a trust model: an account says against whom its epsilon holds.
+
+Where nobody is trusted, a data set and unit have one account, and its epsilon holds against everybody. Rounds with
+shared noise are charged twice: to that account, with the organization's own share, since against a coalition of all
+others nothing else protects it; and to an account whose unit ends in the words of `account_unit`, with the noise of the
+honest sum. The second account holds every other release of the data too, at its own noise or a smaller one.
+
+So each account composes everything that its adversary can see, in whatever order charters of both kinds follow each
+other. The budget is held in the second account. In the first, rounds with shared noise bring no budget of their own,
+but a budget that an earlier charter promised against everybody stays promised.
+"""
+
+from functools import partial
+
+from ..errors import UserError
+from .charges import Charge
+from .ledger import Ledger
+from .terms import PrivacyTerms
+
+# The budget of an account that a charge says nothing about: a number, since the ledger holds no infinities.
+UNLIMITED = 1e6
+_MARK = " | if the coordinator and at most "
+
+
+def account_unit(terms: PrivacyTerms) -> str:
+    """The unit of the account that holds the terms' budget; with shared noise it names the adversary."""
+    if terms.shares is None:
+        return terms.unit
+    others = max(terms.shares.colluders, 1)
+    return f"{terms.unit}{_MARK}{others} other{'s' if others > 1 else ''} collude"
+
+
+def plain_unit(unit: str) -> str:
+    """The unit's own name, of any account."""
+    return unit.partition(_MARK)[0]
+
+
+def require_plain(unit: str) -> None:
+    """Refuse a unit that would be taken for another account's.
+
+    Raises:
+        UserError: it holds the mark.
+    """
+    if "|" in unit:
+        raise UserError("privacy.unit holds a vertical bar", "name the unit without it")
+
+
+def reserve(
+    ledger: Ledger,
+    terms: PrivacyTerms,
+    *,
+    data_set: str,
+    charter: str,
+    run: str,
+    round: int,
+    attempt: int,
+    steps: int,
+    budget_epsilon: float,
+) -> None:
+    """Charge a round to every account that it concerns, before its first gradient; arguments as `Ledger.reserve`.
+
+    Raises:
+        OverBudget: of whichever account has no room. What another account was charged with before stays charged.
+    """
+    charge = partial(
+        ledger.reserve,
+        data_set=data_set,
+        charter=charter,
+        run=run,
+        round=round,
+        attempt=attempt,
+        sample_rate=terms.sample_rate,
+        steps=steps,
+        delta=terms.delta,
+    )
+    unit = account_unit(terms)
+    if terms.shares is not None:
+        _bring_up_to_date(ledger, data_set, terms.unit, unit)
+    charge(unit=unit, sigma=terms.noise_multiplier, budget_epsilon=budget_epsilon)
+    if terms.shares is not None:
+        # Last: a crash before it must not leave a charge that the other account takes for one without shares.
+        charge(unit=terms.unit, sigma=terms.own_multiplier, budget_epsilon=UNLIMITED)
+
+
+def _bring_up_to_date(ledger: Ledger, data_set: str, everybody: str, unit: str) -> None:
+    """Charge to the account of `unit` what the account against everybody holds and it does not, at the same noise."""
+    rows = [row for row in ledger.charges() if row.data_set == data_set]
+    held = {_event(row) for row in rows if row.unit == unit}
+    for row in rows:
+        if row.unit == everybody and _event(row) not in held:
+            ledger.reserve(
+                data_set=data_set,
+                unit=unit,
+                charter=row.charter,
+                run=row.run,
+                round=row.round,
+                attempt=row.attempt,
+                sigma=row.noise_multiplier,
+                sample_rate=row.sample_rate,
+                steps=row.steps,
+                delta=row.delta,
+                budget_epsilon=row.budget_epsilon,
+            )
+
+
+def _event(row: Charge) -> tuple[str, str, int, int]:
+    return row.charter, row.run, row.round, row.attempt

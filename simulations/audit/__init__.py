@@ -1,0 +1,1 @@
+"""Audits of the private step: what canaries prove about epsilon, and what an update gives away."""

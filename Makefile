@@ -1,4 +1,4 @@
-# Targets: demo, study, test, lint, mutation, bench, clean. Needs Python 3.11 or later and make; the rest goes into .venv.
+# Targets: demo, study, test, lint, mutation, crash, bench, clean. Needs Python 3.11 or later and make; the rest goes into .venv.
 #
 #   make demo                # real data, real model, on this machine; a second call continues or ends at once
 #   make demo FRESH=1        # start the run over
@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
 FRESH ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ INSTALLED_DEV := $(VENV)/installed-dev
 TYPES := $(VENV)/types
 EXISTING := $(if $(filter-out 0,$(FRESH)),simulation.existing=fresh)
 
-.PHONY: demo study test lint types mutation bench clean install install-dev
+.PHONY: demo study test lint types mutation crash bench clean install install-dev
 
 demo: install
 	$(BIN)/cotune demo $(EXISTING) $(ARGS)
@@ -28,7 +29,7 @@ study: install
 	$(BIN)/cotune study $(EXISTING) $(ARGS)
 
 test: install-dev lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 lint: install-dev types
 	$(BIN)/ruff check .
@@ -42,6 +43,10 @@ types: install-dev
 # Leaves out each check of secagg in turn: minutes. Fails where no test notices.
 mutation: install-dev
 	$(BIN)/python tests/secagg/mutation.py --write docs/secagg-mutations.md
+
+# Kills a member at every event that touches the disk, not at a sample of them: many minutes.
+crash: install-dev
+	COTUNE_EVERY_CRASH=1 $(BIN)/python -m pytest -q tests/secagg/crash
 
 bench: install
 	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done

@@ -259,7 +259,7 @@ def line(found: Caught) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="bugs whose name holds this")
-    parser.add_argument("--canaries", type=int, default=4000)
+    parser.add_argument("--canaries", type=int, default=6000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     every = tuple(dict.fromkeys(test for bug in BUGS for test in bug.tests))

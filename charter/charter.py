@@ -15,12 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, 
 from .. import atomic
 from ..errors import UserError
 from ..privacy.adversaries import require_plain
-from ..privacy.noise_shares import ONE_STEP, most_colluders
 from ..privacy.terms import PrivacyTerms
 from ..secagg.roster import Roster
 from ..secagg.suites import SUITES, Suite
 from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
+from .sharing import check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, lt=2**32)]
@@ -157,7 +157,15 @@ class Charter(Document):
         _check_members(self)
         _check_secagg(self.secagg, len(self.members))
         _check_privacy(self)
-        _check_shares(self)
+        if self.privacy.shares is not None:
+            agreed = self.secagg
+            check_sharing(
+                self.privacy.shares,
+                len(self.members),
+                self.strategy.target,
+                agreed.threshold,
+                agreed.min_survivors,
+            )
         if not parse_moment(self.not_before) < parse_moment(self.not_after):
             raise UserError(f"not_before {self.not_before} is not before not_after", "order the two dates")
         return self
@@ -268,35 +276,6 @@ def _check_privacy(charter: Charter) -> None:
     most = largest_delta(max(member.nominal_units for member in charter.members))
     if terms.enabled and terms.delta > most:
         raise UserError(f"privacy.delta is {terms.delta}", f"set it to at most 1 / (10 units) = {most:.3g}")
-
-
-def _check_shares(charter: Charter) -> None:
-    """Shared noise: everybody shares it, sums of too few are not opened, and secure aggregation hides single vectors."""
-    terms, secagg, n = charter.privacy, charter.secagg, len(charter.members)
-    shares = terms.shares
-    if shares is None:
-        return
-    if not charter.strategy.target.endswith(".DPFedSGD"):
-        raise UserError(
-            f"privacy.trust=honest_majority with {charter.strategy.target.rsplit('.', 1)[-1]}: {ONE_STEP}",
-            "use DPFedSGD, or set privacy.trust=nobody",
-        )
-    if shares.organizations != n:
-        raise UserError(
-            f"privacy.organizations is {shares.organizations}, the charter has {n} members", f"set it to {n}"
-        )
-    if secagg.min_survivors < shares.survivors:
-        raise UserError(
-            f"secagg.min_survivors is {secagg.min_survivors}: with {shares.dropouts} dropouts a sum of fewer than "
-            f"{shares.survivors} carries too little noise",
-            f"set it to {shares.survivors} or more",
-        )
-    if shares.colluders > (most := most_colluders(n, secagg.threshold)):
-        raise UserError(
-            f"privacy.colluders is {shares.colluders}: from {most + 1} on they and the coordinator can open single "
-            "contributions",
-            f"set it to at most {most}",
-        )
 
 
 def largest_delta(units: int) -> float:

@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
-from . import charter, chat, keys, privacy, runs, transcript
+from . import audits, charter, chat, keys, privacy, runs, transcript
 from .offline import go_offline
 
 USER_ERROR = 2
@@ -30,6 +30,8 @@ app.command()(runs.demo)
 app.command()(runs.simulate)
 app.command()(runs.study)
 app.command()(chat.chat)
+privacy.app.command()(audits.audit)
+privacy.app.command()(audits.invert)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(charter.app, name="charter")

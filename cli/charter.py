@@ -87,6 +87,7 @@ def _lines(charter: "Charter") -> list[str]:
         f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
         f"rounds       {charter.rounds}",
         f"privacy      {bound}",
+        *(f"             {line}" for line in _exposure_lines(charter)),
         f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors, "
         f"uploads kept for audits: {secagg.audit_rounds} rounds",
         *(
@@ -96,3 +97,17 @@ def _lines(charter: "Charter") -> list[str]:
         f"coordinator  key {fingerprint(charter.coordinator)}",
         f"digest       {charter.digest()}",
     ]
+
+
+def _exposure_lines(charter: "Charter") -> list[str]:
+    """With shared noise: the three epsilons of the whole planned run, and what they rest on."""
+    from ..privacy.noise_shares import exposures
+
+    terms = charter.privacy
+    if terms.shares is None:
+        return []
+    # Shared noise means one step a round.
+    found = exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, charter.rounds, terms.delta)
+    head = "the noise is shared (honest majority): each organization adds"
+    sizes = f"{head} {terms.own_multiplier:.4g}, the honest sum carries {terms.noise_multiplier:g}"
+    return [sizes, *found.lines(terms.shares)]

@@ -165,15 +165,21 @@ def _nested(accounts: "list[Account]", charges: "list[Charge]") -> list[dict[str
 
 def _account_lines(accounts: "list[Account]") -> list[str]:
     from ..privacy.accounting import rounded
+    from ..privacy.adversaries import limited, plain_unit
 
-    lines = ["data set      unit                  delta      budget  spent   left    by    steps  charges"]
+    lines = ["data set      unit                        delta      budget  spent   left    by    steps  charges"]
     for one in accounts:
         lines.append(
-            f"{one.data_set[:12]:<12}  {_plain(one.unit)[:20]:<20}  {one.delta:<9.3g}  {one.budget_epsilon:<6g}  "
-            f"{rounded(one.spent_epsilon):<6}  {rounded(one.left_epsilon, up=False):<6}  {one.method:<4}  "
+            f"{one.data_set[:12]:<12}  {_plain(one.unit)[:26]:<26}  {one.delta:<9.3g}  "
+            f"{f'{one.budget_epsilon:g}' if limited(one) else 'none':<6}  {rounded(one.spent_epsilon):<6}  "
+            f"{rounded(one.left_epsilon, up=False) if limited(one) else '-':<6}  {one.method:<4}  "
             f"{one.steps:<5d}  {one.charges}"
         )
-    shared = {one.data_set for one in accounts if sum(other.data_set == one.data_set for other in accounts) > 1}
+    units = {
+        one.data_set: {plain_unit(other.unit) for other in accounts if other.data_set == one.data_set}
+        for one in accounts
+    }
+    shared = {data_set for data_set, names in units.items() if len(names) > 1}
     lines += [
         f"data set {name[:12]} is charged under several units: what it released adds up" for name in sorted(shared)
     ]
@@ -183,7 +189,10 @@ def _account_lines(accounts: "list[Account]") -> list[str]:
 def _room(account: "Account", charges: "list[Charge]") -> str:
     """What fits beside the charges on the terms of the last: epsilon left is not what further steps cost."""
     from ..privacy.accounting import steps_affordable
+    from ..privacy.adversaries import limited
 
+    if not limited(account):
+        return "no budget was set against everybody; the budget is in the account of the adversary that was agreed on"
     rows = _of(account, charges)
     history = [row.segment for row in rows]
     last = rows[-1]

@@ -17,6 +17,7 @@ from ..charter import policy as policies
 from ..charter import signatures, signing
 from ..charter.messages import hello_statement
 from ..charter.refusal import Refusal
+from ..privacy.adversaries import Event, reserve
 from ..privacy.ledger import Ledger
 from ..privacy.sampling import SystemRandomness
 from ..secagg.admission import Expected, admit
@@ -124,6 +125,8 @@ class Member:
     def upload(self, inbox: bytes) -> tuple[bytes, np.ndarray | None]:
         """P2: the signed header and the masked words, uint64.
 
+        With shared noise the contribution is deleted before its words leave: it must not be in two sums.
+
         Where a box of another member is of no use: the signed complaint, and no words. The pending contribution stays:
         it is charged, and the round's next attempt sends it.
         """
@@ -136,6 +139,8 @@ class Member:
                 raise
             return self._complain(organization, refusal), None
         self.home.set_round_secrets(organization.dump())
+        if self.charter.privacy.shares is not None:
+            self.home.set_pending(None)
         return header, words
 
     def _complain(self, organization: Organization, refusal: Refused) -> bytes:
@@ -240,7 +245,8 @@ class Member:
     def _contribution(self, plan: Plan, adapter: Adapter, bench: Workbench) -> Vector:
         """This round's noised contribution: the one on disk if an earlier attempt made it, else a new one.
 
-        Sending the same noised vector in another attempt costs no budget: it is the same release.
+        Sending the same noised vector in another attempt costs no budget: it is the same release. Where the noise is
+        shared it would not be: two sums that hold the same share tell more than each. `upload` then keeps none.
         """
         about, pending = _about(plan), self.home.pending()
         if pending is not None and (pending.run, pending.round, pending.model_hash) == about:
@@ -259,19 +265,9 @@ class Member:
             return
         ledger = Ledger(self.home.ledger)
         ledger.require_charged(plan.run.hex(), self._rounds_seen(plan.run))
-        ledger.reserve(
-            data_set=bench.fingerprint,
-            unit=terms.unit,
-            charter=self.charter.digest(),
-            run=plan.run.hex(),
-            round=plan.round,
-            attempt=plan.attempt,
-            sigma=terms.noise_multiplier,
-            sample_rate=terms.sample_rate,
-            steps=self.strategy.steps_per_round,
-            delta=terms.delta,
-            budget_epsilon=min(terms.epsilon, self.policy.max_epsilon),
-        )
+        event = Event(bench.fingerprint, self.charter.digest(), plan.run.hex(), plan.round, plan.attempt)
+        budget = min(terms.epsilon, self.policy.max_epsilon)
+        reserve(ledger, terms, event, self.strategy.steps_per_round, budget)
 
     def _rounds_seen(self, run: bytes) -> set[int]:
         """The newest rounds of a run that this home remembers outside its ledger: by its journal and by its chain."""
@@ -289,6 +285,9 @@ class Member:
                 "round.unmoved", "training changed nothing although budget was spent", "check the LoRA targets"
             )
         saturated = float(np.mean(np.abs(trained) > bounds))
+        if self.charter.privacy.shares is not None and saturated:
+            # The range holds every number of a run but for a chance that nobody meets: this is a fault.
+            raise Refusal("round.range", "a number is outside the encoding's range", "look for what trained here")
         return np.concatenate([trained, [saturated]])
 
 

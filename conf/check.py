@@ -54,7 +54,7 @@ def _check_privacy(settings: Settings) -> None:
     if privacy.enabled and privacy.epsilon is None:
         raise UserError("privacy.enabled=true without privacy.epsilon", "set privacy.epsilon, e.g. privacy.epsilon=8")
     if privacy.trust == "honest_majority":
-        _refuse_shared_noise(settings)
+        _check_shared_noise(settings)
     units = settings.data.units_per_organization
     if privacy.delta is not None and units is not None and privacy.delta > (limit := 1 / (10 * units)):
         raise UserError(
@@ -63,17 +63,36 @@ def _check_privacy(settings: Settings) -> None:
         )
 
 
-def _refuse_shared_noise(settings: Settings) -> None:
-    strategy = settings.strategy
-    if isinstance(strategy, FedAvgSettings) and strategy.local_steps > 1:
+def _check_shared_noise(settings: Settings) -> None:
+    privacy, count = settings.privacy, settings.data.organizations
+    if not privacy.enabled:
+        raise UserError("privacy.trust=honest_majority with privacy.enabled=false", "set privacy.trust=nobody")
+    if isinstance(settings.strategy, FedAvgSettings):
         raise UserError(
-            "privacy.trust=honest_majority with several local steps: their sum is not signal plus one Gaussian",
-            "set privacy.trust=nobody",
+            "privacy.trust=honest_majority with strategy=fedavg: after several local steps a sum is not a signal plus "
+            "one Gaussian",
+            "set privacy.trust=nobody, or choose strategy=dp_fedsgd",
         )
-    raise UserError(
-        "privacy.trust=honest_majority (noise shared among organizations) is not available yet",
-        "set privacy.trust=nobody",
-    )
+    if count - max(privacy.colluders, 1) - privacy.dropouts < 1:
+        raise UserError(
+            f"privacy.colluders={privacy.colluders} and privacy.dropouts={privacy.dropouts} leave none of {count} "
+            "organizations to add noise",
+            "lower them, or set privacy.trust=nobody",
+        )
+    survivors = settings.min_survivors_for(count)
+    if survivors < count - privacy.dropouts:
+        raise UserError(
+            f"secagg.min_survivors={survivors} opens sums with less noise than privacy.dropouts={privacy.dropouts} "
+            "allows",
+            f"set secagg.min_survivors={count - privacy.dropouts} or null",
+        )
+    threshold = settings.secagg.threshold_for(count)
+    if privacy.colluders > (most := min(threshold - 1, 2 * threshold - count - 1)):
+        raise UserError(
+            f"privacy.colluders={privacy.colluders} and the coordinator could open single contributions of {count} "
+            "organizations",
+            f"set privacy.colluders={most} or less",
+        )
 
 
 def _check_secagg(settings: Settings) -> None:
@@ -98,7 +117,7 @@ def _check_secagg(settings: Settings) -> None:
             f"secagg.threshold={threshold} for {count} organizations: it must be {least} to {count}",
             f"set secagg.threshold={least} or null",
         )
-    low, survivors = max(3, threshold), secagg.min_survivors_for(count)
+    low, survivors = max(3, threshold), settings.min_survivors_for(count)
     if not low <= survivors <= count:
         raise UserError(
             f"secagg.min_survivors={survivors} for {count} organizations: it must be {low} to {count}",

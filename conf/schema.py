@@ -160,6 +160,8 @@ class PrivacySettings(_Value):
     loss_cap: Positive
     metrics_weight: Positive
     trust: Literal["nobody", "honest_majority"]
+    colluders: Annotated[int, Field(ge=0, le=200)]
+    dropouts: Annotated[int, Field(ge=0, le=200)]
 
     def delta_for(self, units: int) -> float:
         """The delta of the run where the largest organization holds `units` units: as set, or 1 / (10 units)."""
@@ -222,6 +224,13 @@ class Settings(_Value):
     secagg: SecAggSettings
     simulation: SimulationSettings
     chat: ChatSettings
+
+    def min_survivors_for(self, organizations: int) -> int:
+        """Survivors below which a round is aborted; as many as shared noise needs, where the setting is null."""
+        least = self.secagg.min_survivors_for(organizations)
+        if self.secagg.min_survivors is not None or self.privacy.trust == "nobody":
+            return least
+        return max(least, organizations - self.privacy.dropouts)
 
 
 def smallest_threshold(organizations: int) -> int:

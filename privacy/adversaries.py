@@ -2,7 +2,7 @@
 
 Where nobody is trusted, a data set and unit have one account, and its epsilon holds against everybody. Rounds with
 shared noise are charged twice: to that account, with the organization's own share, since against a coalition of all
-others nothing else protects it; and to an account whose unit ends in the words of `account_unit`, with the noise of the
+others nothing else protects it; and to an account whose unit ends in " | server + c others", with the noise of the
 honest sum. The second account holds every other release of the data too, at its own noise or a smaller one.
 
 So each account composes everything that its adversary can see, in whatever order charters of both kinds follow each
@@ -10,16 +10,28 @@ other. The budget is held in the second account. In the first, rounds with share
 but a budget that an earlier charter promised against everybody stays promised.
 """
 
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from ..errors import UserError
 from .charges import Charge
-from .ledger import Ledger
+from .ledger import Account, Ledger
 from .terms import PrivacyTerms
 
 # The budget of an account that a charge says nothing about: a number, since the ledger holds no infinities.
 UNLIMITED = 1e6
-_MARK = " | if the coordinator and at most "
+_MARK = " | server + "
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is charged: one attempt at one round, on one data set; as in `Ledger.reserve`."""
+
+    data_set: str
+    charter: str
+    run: str
+    round: int
+    attempt: int
 
 
 def account_unit(terms: PrivacyTerms) -> str:
@@ -27,12 +39,17 @@ def account_unit(terms: PrivacyTerms) -> str:
     if terms.shares is None:
         return terms.unit
     others = max(terms.shares.colluders, 1)
-    return f"{terms.unit}{_MARK}{others} other{'s' if others > 1 else ''} collude"
+    return f"{terms.unit}{_MARK}{others} other{'s' if others > 1 else ''}"
 
 
 def plain_unit(unit: str) -> str:
     """The unit's own name, of any account."""
     return unit.partition(_MARK)[0]
+
+
+def limited(account: Account) -> bool:
+    """Whether an account has a budget."""
+    return account.budget_epsilon < UNLIMITED
 
 
 def require_plain(unit: str) -> None:
@@ -45,37 +62,20 @@ def require_plain(unit: str) -> None:
         raise UserError("privacy.unit holds a vertical bar", "name the unit without it")
 
 
-def reserve(
-    ledger: Ledger,
-    terms: PrivacyTerms,
-    *,
-    data_set: str,
-    charter: str,
-    run: str,
-    round: int,
-    attempt: int,
-    steps: int,
-    budget_epsilon: float,
-) -> None:
-    """Charge a round to every account that it concerns, before its first gradient; arguments as `Ledger.reserve`.
+def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budget_epsilon: float) -> None:
+    """Charge a round to every account that it concerns, before its first gradient.
+
+    Args:
+        ledger: of the organization. terms: the charter's. event: what is charged.
+        steps: noised steps of the round. budget_epsilon: as in `Ledger.reserve`; held against the terms' adversary.
 
     Raises:
         OverBudget: of whichever account has no room. What another account was charged with before stays charged.
     """
-    charge = partial(
-        ledger.reserve,
-        data_set=data_set,
-        charter=charter,
-        run=run,
-        round=round,
-        attempt=attempt,
-        sample_rate=terms.sample_rate,
-        steps=steps,
-        delta=terms.delta,
-    )
+    charge = partial(ledger.reserve, **asdict(event), sample_rate=terms.sample_rate, steps=steps, delta=terms.delta)
     unit = account_unit(terms)
     if terms.shares is not None:
-        _bring_up_to_date(ledger, data_set, terms.unit, unit)
+        _bring_up_to_date(ledger, event.data_set, terms.unit, unit)
     charge(unit=unit, sigma=terms.noise_multiplier, budget_epsilon=budget_epsilon)
     if terms.shares is not None:
         # Last: a crash before it must not leave a charge that the other account takes for one without shares.
@@ -89,12 +89,8 @@ def _bring_up_to_date(ledger: Ledger, data_set: str, everybody: str, unit: str) 
     for row in rows:
         if row.unit == everybody and _event(row) not in held:
             ledger.reserve(
-                data_set=data_set,
+                **asdict(_event(row)),
                 unit=unit,
-                charter=row.charter,
-                run=row.run,
-                round=row.round,
-                attempt=row.attempt,
                 sigma=row.noise_multiplier,
                 sample_rate=row.sample_rate,
                 steps=row.steps,
@@ -103,5 +99,5 @@ def _bring_up_to_date(ledger: Ledger, data_set: str, everybody: str, unit: str) 
             )
 
 
-def _event(row: Charge) -> tuple[str, str, int, int]:
-    return row.charter, row.run, row.round, row.attempt
+def _event(row: Charge) -> Event:
+    return Event(row.data_set, row.charter, row.run, row.round, row.attempt)

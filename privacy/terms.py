@@ -10,7 +10,7 @@ gets Gaussian noise of standard deviation `own_multiplier` * S. The metrics ther
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -94,6 +94,11 @@ class PrivacyTerms:
         if self.trust == "nobody":
             return None
         return NoiseShares(self.organizations, self.colluders, self.dropouts)
+
+    @property
+    def alone(self) -> "PrivacyTerms":
+        """The same budget where nobody else adds noise: what somebody needs who trains by itself."""
+        return replace(self, trust="nobody", organizations=0, colluders=0, dropouts=0)
 
     @property
     def own_multiplier(self) -> float:

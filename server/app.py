@@ -228,8 +228,10 @@ class Run:
         terms = self._charter.privacy
         metrics = decode_metrics(total.values[length : length + len(METRICS)], terms)
         trained: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
-        for index in charged(self._folder.attempts(number), seen.trained, len(self._names)):
-            trained[self._names[index]] = trained.get(self._names[index], 0) + 1
+        shared = terms.shares is not None
+        times = charged(self._folder.attempts(number), seen.trained, len(self._names), shared)
+        for index, count in times.items():
+            trained[self._names[index]] = trained.get(self._names[index], 0) + count
         return {
             "loss": _finite(metrics["loss"]),
             "clipped": _finite(metrics["clipped"]),
@@ -242,12 +244,16 @@ class Run:
             "seconds": time.monotonic() - self._started,
         }
 
+    def _attempted(self, number: int) -> set[int]:
+        return {noted.attempt for noted in self._folder.attempts(number)}
+
     def _burn(self, number: int, before: Committed) -> None:
         """Survivors may have signed and nothing was committed: go on without this round."""
         log.warning("round %d was interrupted while its survivors signed; it is burned", number)
         earlier: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
-        # Who trained is not known any more: everybody counts.
-        trained = {name: earlier.get(name, 0) + 1 for name in self._names}
+        # Who trained is not known any more: everybody counts, with shared noise for each attempt.
+        attempts = 1 if self._charter.privacy.shares is None else len(self._attempted(number))
+        trained = {name: earlier.get(name, 0) + attempts for name in self._names}
         values = (
             _NOTHING_SHOWN
             | before.values

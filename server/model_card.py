@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from .privacy_statement import DOES_NOT_COVER, statement_sentence
+from .privacy_statement import statement_sentence
 from .release_facts import ReleaseFacts
 
 
@@ -49,7 +49,7 @@ Trained by {len(facts.members)} organizations together, without any of them givi
 def _privacy(facts: ReleaseFacts) -> str:
     lines = ["## Privacy", "", statement_sentence(facts.privacy), ""]
     if facts.privacy.terms.enabled:
-        lines += ["It does not cover:", "", *(f"- {text}" for text in DOES_NOT_COVER), ""]
+        lines += ["It does not cover:", "", *(f"- {text}" for text in facts.privacy.does_not_cover), ""]
     return "\n".join(
         [*lines, "The whole statement: `privacy_statement.md`, for programs `privacy_statement.json`.", ""]
     )

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from ..privacy.noise_shares import Exposures
 from ..privacy.terms import PrivacyTerms
+from .spent import exposure
 
 ADJACENCY: Final = "add or remove all records of one unit"
 
@@ -12,6 +14,16 @@ COVERS: Final = (
     "the server, every other organization, any coalition of them, and everybody who receives the adapter",
     "every vector that an organization sent in the run: gradients or updates, losses, counts of units",
     "a server that is not honest: each organization adds its noise at home, and secure aggregation comes on top",
+)
+SHARED_COVERS: Final = (
+    "the coordinator together with up to the stated number of organizations, and everybody who receives the adapter",
+    "every sum that was opened in the run: gradients, losses, counts of units",
+)
+SHARED_DOES_NOT_COVER: Final = (
+    "a coordinator with more organizations than stated: each further one takes its share of the noise away, down to "
+    "the last epsilon above",
+    "a break of secure aggregation: what an organization sends carries its own share only",
+    "organizations that add less noise than agreed: nobody can check another's noise",
 )
 DOES_NOT_COVER: Final = (
     "a unit whose records lie at m organizations: its epsilon is the sum of theirs",
@@ -44,6 +56,21 @@ class PrivacyFacts:
             raise ValueError("a run without privacy has no epsilon")
 
     @property
+    def exposures(self) -> Exposures | None:
+        """With shared noise: the three epsilons of the organization that spent most."""
+        return exposure(self.terms, 1, self.steps.values())
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """What the promise is about."""
+        return COVERS if self.terms.shares is None else SHARED_COVERS
+
+    @property
+    def does_not_cover(self) -> tuple[str, ...]:
+        """What it is not about."""
+        return DOES_NOT_COVER if self.terms.shares is None else (*SHARED_DOES_NOT_COVER, *DOES_NOT_COVER)
+
+    @property
     def epsilon_max(self) -> float | None:
         """The largest epsilon of an organization; None without privacy."""
         return max(self.epsilon.values(), default=None)
@@ -53,6 +80,13 @@ def statement_sentence(facts: PrivacyFacts) -> str:
     """The promise in one sentence (ISRL-DP, Lowy and Razaviyayn 2021), with epsilon, delta, unit and adjacency."""
     if not facts.terms.enabled:
         return "This adapter was trained without differential privacy: it makes no promise about the training data."
+    if facts.terms.shares is not None and facts.exposures is not None:
+        lines = "; ".join(facts.exposures.lines(facts.terms.shares))
+        return (
+            f"For every organization, adding or removing all records of one unit ({facts.terms.unit}) changes what "
+            f"others see by at most, at delta {facts.terms.delta:.1e}: {lines}. The noise is shared among the "
+            "organizations: this relies on secure aggregation and on an honest majority."
+        )
     return (
         f"For every organization, adding or removing all records of one unit ({facts.terms.unit}) changes what "
         "the server, any coalition of other organizations and everybody who receives this adapter see by at most "
@@ -75,8 +109,10 @@ def statement_json(facts: PrivacyFacts) -> dict[str, Any]:
         "by_organization": dict(facts.epsilon),
         "steps": dict(facts.steps),
         "terms": asdict(facts.terms),
-        "covers": list(COVERS) if private else [],
-        "does_not_cover": list(DOES_NOT_COVER),
+        "trust": facts.terms.trust,
+        "exposures": None if facts.exposures is None else asdict(facts.exposures),
+        "covers": list(facts.covers) if private else [],
+        "does_not_cover": list(facts.does_not_cover),
     }
 
 
@@ -93,21 +129,35 @@ def statement_markdown(facts: PrivacyFacts) -> str:
     ]
     lines += [
         "",
-        f"Mechanism: Gaussian noise of {terms.noise_multiplier:.4g} times {terms.sensitivity:.4g} (the L2 sensitivity) "
+        *_exposure_lines(facts),
+        f"Mechanism: Gaussian noise of {terms.own_multiplier:.4g} times {terms.sensitivity:.4g} (the L2 sensitivity) "
         f"on the sum of unit gradients clipped to {terms.max_grad_norm:.4g} and three metrics; each unit "
         f"takes part in a step with probability {terms.sample_rate:.4g}, independently of the others, with at most "
         f"{terms.records_per_unit} of its records.",
         "",
         "## It covers",
         "",
-        *(f"- {text}" for text in COVERS),
+        *(f"- {text}" for text in facts.covers),
         "",
         "## It does not cover",
         "",
-        *(f"- {text}" for text in DOES_NOT_COVER),
+        *(f"- {text}" for text in facts.does_not_cover),
         "",
     ]
     return "\n".join(lines)
+
+
+def _exposure_lines(facts: PrivacyFacts) -> list[str]:
+    shares, found = facts.terms.shares, facts.exposures
+    if shares is None or found is None:
+        return []
+    head = f"The noise is shared: each organization adds its part of {facts.terms.noise_multiplier:.4g} times."
+    return [
+        f"{head} For who spent most:",
+        "",
+        *(f"- {line}" for line in found.lines(shares)),
+        "",
+    ]
 
 
 def _cell(text: str) -> str:

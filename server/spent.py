@@ -1,28 +1,39 @@
 """Who has spent how much of its budget, as far as the coordinator can tell: it counts rounds, and errs upward."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..privacy.accounting import epsilon
+from ..privacy.noise_shares import Exposures, exposures
 from ..privacy.terms import PrivacyTerms
 from .run_directory import Attempt
 
 
-def charged(noted: Sequence[Attempt], trained: Iterable[int], members: int) -> set[int]:
-    """Who spent a round's budget: whoever trained in the attempt that succeeded or in one that failed.
+def charged(
+    noted: Sequence[Attempt], trained: Iterable[int], members: int, shared_noise: bool = False
+) -> Mapping[int, int]:
+    """How often each member spent a round's budget, by training in the attempt that succeeded or in one that failed.
 
-    An attempt that a killed server left without a note of its end counts for everybody.
+    An attempt that a killed server left without a note of its end counts for everybody. A member sends what it trained
+    once in every further attempt, unless the noise is shared: then each attempt is a release of its own.
 
     Args:
         noted: of the round, at least one. trained: indices, in the attempt that succeeded. members: how many.
+        shared_noise: whether the charter's noise is shared.
     """
     ended = {attempt.attempt: attempt.trained for attempt in noted if attempt.trained is not None}
     earlier = {attempt.attempt for attempt in noted} - {max(attempt.attempt for attempt in noted)}
     everybody = tuple(range(members))
-    return set(trained).union(*(ended.get(attempt, everybody) for attempt in earlier))
+    times = Counter(set(trained))
+    for attempt in earlier:
+        times.update(set(ended.get(attempt, everybody)))
+    return times if shared_noise else dict.fromkeys(times, 1)
 
 
 def epsilons(terms: PrivacyTerms, steps: int, trained: Mapping[str, int]) -> dict[str, float]:
     """What each member has spent after training in so many rounds; empty where privacy is disabled.
+
+    With shared noise it is the epsilon against the coordinator and the charter's colluders; `exposure` has the others.
 
     Args:
         steps: of one round. trained: rounds by member.
@@ -34,3 +45,15 @@ def epsilons(terms: PrivacyTerms, steps: int, trained: Mapping[str, int]) -> dic
         for rounds in set(trained.values())
     }
     return {name: by_rounds[rounds] for name, rounds in trained.items()}
+
+
+def exposure(terms: PrivacyTerms, steps: int, trained: Iterable[int]) -> Exposures | None:
+    """The three epsilons of the member that trained most often; None where the noise is not shared.
+
+    Args:
+        steps: of one round. trained: rounds of each member.
+    """
+    if terms.shares is None:
+        return None
+    most = steps * max(trained, default=0)
+    return exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, most, terms.delta)

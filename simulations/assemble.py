@@ -15,6 +15,7 @@ from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
 from ..server.release_facts import ReleaseFacts
 from ..server.run_directory import Committed, RunDirectory
+from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
 from . import report as reports
@@ -105,7 +106,15 @@ def _privacy(consortium: Consortium, rounds: list[Committed]) -> Privacy:
     terms = consortium.charter.privacy
     if not terms.enabled:
         return reports.not_private(terms.unit)
-    return reports.private(terms.unit, terms.delta, _spent(consortium, rounds))
+    return reports.private(terms.unit, terms.delta, _spent(consortium, rounds), _exposures(consortium, rounds))
+
+
+def _exposures(consortium: Consortium, rounds: list[Committed]) -> tuple[str, ...]:
+    """The three epsilons of who trained most, or of the plan where only other arms were run; none without sharing."""
+    charter = consortium.charter
+    trained: dict[str, int] = dict(rounds[-1].values["trained"]) if rounds else {"plan": charter.rounds}  # type: ignore[call-overload]
+    found = exposure(charter.privacy, strategy_of(charter).steps_per_round, trained.values())
+    return () if found is None or charter.privacy.shares is None else found.lines(charter.privacy.shares)
 
 
 def _wire(consortium: Consortium, rounds: list[Committed]) -> Wire | None:

@@ -29,6 +29,7 @@ from ..errors import UserError
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
 from ..secagg.suites import CLASSIC, HYBRID
+from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, load_base
 from ..training.schema import AdapterSchema
@@ -133,6 +134,8 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )
     charter = draft(settings, members, signing.public_hex(coordinator), base, schema)
+    # Lanes that are too narrow for shared noise are said before anything is trained.
+    encoding_of(charter, strategy_of(charter), schema, 0)
     signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
     signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
     for name, home in created.items():
@@ -167,6 +170,7 @@ def _policy(settings: Settings, data: Path, charter: Charter) -> Policy:
         min_members=3,
         unit=settings.privacy.unit,
         allow_without_privacy=not settings.privacy.enabled,
+        allow_honest_majority=settings.privacy.trust == "honest_majority",
     )
 
 
@@ -192,6 +196,7 @@ def terms(settings: Settings, units: int) -> PrivacyTerms:
     steps = settings.rounds * settings.strategy.steps_per_round
     budget = privacy.epsilon or 1.0
     sigma = calibrate(budget, delta, privacy.sample_rate, steps) if privacy.enabled else 0.0
+    shared = privacy.trust == "honest_majority"
     return PrivacyTerms(
         enabled=privacy.enabled,
         unit=privacy.unit,
@@ -203,6 +208,10 @@ def terms(settings: Settings, units: int) -> PrivacyTerms:
         records_per_unit=privacy.records_per_unit,
         loss_cap=privacy.loss_cap,
         metrics_weight=privacy.metrics_weight,
+        trust=privacy.trust,
+        organizations=settings.data.organizations if shared else 0,
+        colluders=privacy.colluders if shared else 0,
+        dropouts=privacy.dropouts if shared else 0,
     )
 
 
@@ -239,7 +248,7 @@ def draft(
             suite=settings.secagg.suite,
             range_sigmas=settings.secagg.range_sigmas,
             threshold=settings.secagg.threshold_for(n),
-            min_survivors=settings.secagg.min_survivors_for(n),
+            min_survivors=settings.min_survivors_for(n),
             deadline_seconds=settings.secagg.deadline_seconds,
             audit_rounds=settings.secagg.audit_rounds,
         ),

@@ -83,7 +83,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
     task.out.mkdir(parents=True)
     kept = []
     for number in range(1, charter.rounds + 1):
-        contribution = strategy.local(bench.trainer, adapter, charter.privacy, batch, SystemRandomness())
+        contribution = strategy.local(bench.trainer, adapter, charter.privacy.alone, batch, SystemRandomness())
         check_finite(contribution, f"the contribution of {task.home.name}")
         total, metrics = split(contribution)
         moved, state = strategy.apply(adapter, state, total, batch, 1)

@@ -120,7 +120,8 @@ def _merge_privacy(parts: Sequence[Privacy]) -> Privacy:
     names = sorted({name for part in parts for name in part.by_organization})
     highest = {name: max(part.by_organization.get(name, 0.0) for part in parts) for name in names}
     delta = max(part.delta for part in parts if part.delta is not None)
-    return replace(first, epsilon_max=max(highest.values()), delta=delta, by_organization=highest)
+    worst = max(parts, key=lambda part: part.epsilon_max or 0.0)
+    return replace(worst, epsilon_max=max(highest.values()), delta=delta, by_organization=highest)
 
 
 def _merge_wire(parts: Sequence[Wire]) -> Wire | None:

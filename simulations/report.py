@@ -97,6 +97,7 @@ class Privacy:
         unit: what one unit is, in words ("one patient").
         adjacency: which change of the data the guarantee is about.
         by_organization: epsilon of each organization.
+        exposures: with shared noise what the largest epsilon is against whom, one line an adversary; else empty.
     """
 
     __pydantic_config__ = _STRICT
@@ -107,6 +108,7 @@ class Privacy:
     unit: str
     adjacency: str
     by_organization: dict[str, Positive] = field(default_factory=dict)
+    exposures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         highest = max(self.by_organization.values(), default=None)
@@ -236,9 +238,9 @@ def wire(parameters: int, contributions: int, bytes_up: int) -> Wire:
     return Wire(parameters, contributions, bytes_up, each, each / PLAIN_BYTES)
 
 
-def private(unit: str, delta: float, by_organization: Mapping[str, float]) -> Privacy:
+def private(unit: str, delta: float, by_organization: Mapping[str, float], exposures: tuple[str, ...] = ()) -> Privacy:
     """The privacy section of a run with differential privacy; epsilon by organization."""
-    return Privacy(True, max(by_organization.values()), delta, unit, ADJACENCY, dict(by_organization))
+    return Privacy(True, max(by_organization.values()), delta, unit, ADJACENCY, dict(by_organization), exposures)
 
 
 def not_private(unit: str) -> Privacy:

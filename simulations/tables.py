@@ -60,6 +60,7 @@ def privacy_sentence(privacy: Privacy) -> str:
     return (
         f"Privacy: every organization spent epsilon <= {privacy.epsilon_max:.2f} at delta = {privacy.delta:.1e}; "
         f"unit: {privacy.unit}; adjacency: {privacy.adjacency}."
+        + (f" The noise is shared: {'; '.join(privacy.exposures)}." if privacy.exposures else "")
     )
 
 

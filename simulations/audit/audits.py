@@ -56,7 +56,7 @@ def audit_gradients(terms: PrivacyTerms, canaries: int, steps: int, confidence: 
     Args:
         terms: calibrated for `steps`; the claim is what accounting says of them.
     """
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # matrices this small are faster so
     generator = np.random.default_rng()
     observed = observe(terms, canaries, steps, generator)
     scores = {name: score(observed.seen, terms) for name, score in _GUESSERS.items()}
@@ -114,12 +114,15 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
         canaries: for gradients. text_canaries: 0 leaves texts out. confidence: of each bound.
 
     Raises:
-        UserError: privacy is disabled, or a number is out of range.
+        UserError: privacy is disabled or relies on others' noise, or a number is out of range.
     """
     from hydra.utils import instantiate
 
     if not settings.privacy.enabled:
         raise UserError("privacy.enabled=false claims nothing to audit", "choose privacy=dp")
+    if settings.privacy.trust != "nobody":
+        # A share of the noise is meant to be weaker: its claim is about sums.
+        raise UserError("what is audited is an organization's own noise", "choose privacy.trust=nobody")
     if canaries < 20 or 0 < text_canaries < 20:
         raise UserError("fewer than 20 canaries prove nothing", "use more")
     if not 0 < confidence < 1:

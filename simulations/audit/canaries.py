@@ -1,9 +1,9 @@
 """Gradient canaries: units whose gradient is one known direction, in the trainer's own private step.
 
 Everything from the draw of the sample to the noise is the product's: `Trainer.private_sum` with its sampling, its
-clipping, its sum and its noise. Only where a unit's gradient is computed does a canary hand in one of its own, ten times
-longer than the clip norm, along a coordinate that no other canary uses. Whoever guesses sees every release, knows the
-terms, and knows each canary's coordinate: stronger than any real adversary, as privacy promises to hold against.
+clipping, its sum and its noise. Only where a unit's gradient is computed does a canary hand in one of its own, ten
+times longer than the clip norm, along a coordinate that no other canary uses. Whoever guesses sees every release, knows
+the terms, and knows each canary's coordinate: as strong as the adversary whom the guarantee is about.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ ORDINARY_UNITS: Final = 16
 """Units with real gradients, in the same batches."""
 
 _OVER_CLIP = 10.0
+# Rows of each canary: a step that treats rows as units shows.
+_ROWS = 4
 _PHYSICAL_TOKENS = 4096
 _RANK = 4
 # Of the claimed noise: below it an estimate of the noise counts as this.
@@ -58,8 +60,10 @@ class CanaryTrainer(Trainer):
         """
         ordinary = random_rows(ORDINARY_UNITS, 6, 2, generator)
         stand_in = Example(ordinary[0].tokens, ordinary[0].answer_start, "canary", "")
-        rows = [*ordinary, *[stand_in] * len(places)]
-        units = Units(tuple(f"unit {row}" for row in range(len(rows))), tuple((row,) for row in range(len(rows))))
+        rows = [*ordinary, *[stand_in] * (_ROWS * len(places))]
+        owned: list[tuple[int, ...]] = [(row,) for row in range(ORDINARY_UNITS)]
+        owned += [tuple(range(first, first + _ROWS)) for first in range(ORDINARY_UNITS, len(rows), _ROWS)]
+        units = Units(tuple(f"unit {number}" for number in range(len(owned))), tuple(owned))
         super().__init__(tiny_base(0), lora(_RANK), rows, units, _PHYSICAL_TOKENS, None)
         self._places = places
         self._length = _OVER_CLIP * clip_norm
@@ -71,7 +75,7 @@ class CanaryTrainer(Trainer):
             found, values = super()._unit_gradients([units[place] for place in ordinary])
             gradients[ordinary], losses[ordinary] = found.cpu(), values.cpu()
         canaries = [place for place, rows in enumerate(units) if rows[0] >= ORDINARY_UNITS]
-        where = [int(self._places[units[place][0] - ORDINARY_UNITS]) for place in canaries]
+        where = [int(self._places[(units[place][0] - ORDINARY_UNITS) // _ROWS]) for place in canaries]
         gradients[canaries, where] = self._length
         return gradients, losses
 

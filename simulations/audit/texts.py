@@ -1,8 +1,8 @@
 """Text canaries: records with random answers, trained by the real trainer; what the model learned of each.
 
-Nothing of the product is replaced here: rows, per-unit gradients, sampling, noise and the server's optimizer are as in a
-run. The guesser has the first and the last adapter and the canaries' texts: much less than with gradient canaries, and
-what somebody who gets the model could do.
+Nothing of the product is replaced here: rows, per-unit gradients, sampling, noise and the server's optimizer are as in
+a run. The guesser has the first and the last adapter and the canaries' texts: much less than with gradient canaries,
+and what somebody who gets the model could do.
 """
 
 from collections.abc import Callable

@@ -55,7 +55,7 @@ def charter_with(**privacy: Any) -> Charter:
                 "schema_digest": hashlib.sha256(json.dumps(SCHEMA, separators=(",", ":")).encode()).hexdigest(),
                 "initial_seed": 0,
             },
-            "strategy": {"target": "cotune.strategies.fedavg.FedAvg", "settings": {}},
+            "strategy": {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {}},
             "rounds": 3,
             "privacy": terms | privacy,
             "secagg": {
@@ -97,6 +97,7 @@ def test_a_fitting_charter_is_accepted() -> None:
     assert codes(charter_with(), policy_with(models="any")) == []
 
 
+SHARED = {"trust": "honest_majority", "organizations": 4, "colluders": 1, "dropouts": 1, "delta": 1e-5}
 OFF = {"enabled": False, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0}
 
 
@@ -115,6 +116,8 @@ OFF = {"enabled": False, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0}
         ("policy.members", {}, {"min_members": 5}, {}),
         ("policy.unit", {}, {"unit": "visit"}, {}),
         ("policy.privacy", OFF, {}, {}),
+        ("policy.trust", SHARED, {}, {}),
+        ("charter.units", SHARED, {"allow_honest_majority": True}, {"n_units": 1001}),
     ],
 )
 def test_each_reason_alone_refuses_with_its_code(
@@ -131,6 +134,14 @@ def test_each_reason_alone_refuses_with_its_code(
 
 def test_disabled_privacy_is_a_choice_of_the_organization() -> None:
     assert codes(charter_with(**OFF), policy_with(allow_without_privacy=True)) == []
+
+
+def test_shared_noise_is_a_choice_of_the_organization() -> None:
+    assert codes(charter_with(**SHARED), policy_with(allow_honest_majority=True)) == []
+    assert codes(charter_with(), policy_with(allow_honest_majority=True)) == []
+    # Its own budget stays: what it allows is another adversary, not another number.
+    opted = policy_with(allow_honest_majority=True, max_epsilon=7.0)
+    assert codes(charter_with(**SHARED), opted) == ["policy.epsilon"]
 
 
 def test_the_moment_counts_and_not_its_time_zone() -> None:

@@ -3,14 +3,16 @@
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, save
+from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, load, save
 from cotune.charter.signing import load_key, public_hex
 from cotune.cli import charter as verbs
 from cotune.cli import chat, keys
 from cotune.errors import UserError
+from cotune.privacy.noise_shares import NoiseShares, exposures
 from cotune.privacy.terms import PrivacyTerms
 
 NAMES = ("north", "south", "west")
@@ -160,3 +162,20 @@ def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert opened[0][-1] == 7
     chat.chat(tmp_path)
     assert shown[-1][0] == "talk"
+
+
+def test_show_says_against_whom_shared_noise_holds(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = federation / "charter.yaml"
+    charter = load(file)
+    terms = replace(charter.privacy, trust="honest_majority", organizations=3, colluders=1, dropouts=0)
+    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {}}
+    save(
+        type(charter).model_validate(charter.model_dump(by_alias=True) | {"privacy": terms, "strategy": strategy}), file
+    )
+    verbs.show(file)
+    shown = capsys.readouterr().out
+    found = exposures(NoiseShares(3, 1, 0), 1.0, 0.25, 3, 1e-3)
+    for line in found.lines(NoiseShares(3, 1, 0)):
+        assert line in shown
+    assert "honest majority" in shown
+    assert "each organization adds 0.7071" in shown

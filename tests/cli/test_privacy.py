@@ -11,8 +11,10 @@ from cotune.cli import privacy
 from cotune.cli.app import main
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
+from cotune.privacy.adversaries import Event, reserve
 from cotune.privacy.anchor import anchor_of
 from cotune.privacy.ledger import Ledger
+from cotune.privacy.terms import PrivacyTerms
 
 Say = Callable[..., str]
 TERMS: dict[str, Any] = {
@@ -54,6 +56,19 @@ def test_show_is_the_same_from_a_home_and_from_its_file(home: Path, say: Say) ->
     shown = say(privacy.show, home)
     assert say(privacy.show, home / "ledger.sqlite") == shown
     assert Ledger(home / "ledger.sqlite").verify() in shown
+
+
+def test_show_says_against_whom_shared_noise_is_charged(tmp_path: Path, say: Say) -> None:
+    terms = PrivacyTerms(True, "patient", 8.0, 8e-5, 1.2, 1.0, 0.25, 4, 10.0, 0.1, "honest_majority", 10, 3, 1)
+    reserve(Ledger(tmp_path / "ledger.sqlite"), terms, Event("ab" * 32, "c" * 64, "5f" * 16, 0, 0), 1, 8.0)
+    lines = say(privacy.show, tmp_path).splitlines()
+    assert "patient | server + 3 other" in lines[1]
+    assert " 8 " in lines[1]
+    # The epsilon against all others, and no budget for it.
+    assert lines[2].split()[1:4] == ["patient", "8e-05", "none"]
+    assert float(lines[2].split()[4]) > float(lines[1].split()[-5])
+    assert not any("several units" in line for line in lines)
+    assert any("no budget was set against everybody" in line for line in lines)
 
 
 def test_show_says_what_is_spent_and_how(home: Path, say: Say) -> None:

@@ -63,7 +63,7 @@ def _table(fates: Sequence[Fate]) -> list[str]:
     rows = ["| function | refusal | what it says | left out | noticed by |", "|---|---|---|---|---|"]
     for fate in fates:
         mutant = fate.mutant
-        test = fate.test.removeprefix("tests/secagg/") or fate.end
+        test = f"`{fate.test.removeprefix('tests/secagg/')}`" if fate.test else fate.end
         cells = (f"`{mutant.module}.{mutant.function}`", f"`{mutant.code}`", mutant.text, _lacks(mutant), test)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return rows

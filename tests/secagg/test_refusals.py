@@ -11,10 +11,10 @@ from cotune.secagg import merkle, shamir, transcript
 from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
-from cotune.secagg.messages import Reveal, decode_inbox, encode_inbox
+from cotune.secagg.messages import Advert, Reveal, decode_inbox, decode_list, encode_inbox, encode_list
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
-from cotune.secagg.wire import MAX_MESSAGE, peek, seal
+from cotune.secagg.wire import MAX_MESSAGE, Writer, peek, seal
 from numpy.typing import NDArray
 
 Build = Callable[..., Any]
@@ -66,6 +66,27 @@ def test_a_message_counts_for_the_one_that_signed_it(federation: Build) -> None:
     assert server.present(Step.SURVIVALS) == ()
     assert server.add_survival(1, signature)
     assert [rejection.code for rejection in server.rejections] == ["message.index"] * 3
+
+
+@pytest.mark.parametrize("change", [lambda key: key + b"x", lambda key: key[:-1], lambda key: b""])
+def test_two_keys_of_one_wrong_size(federation: Build, change: Callable[[bytes], bytes]) -> None:
+    """Of the same size, so that only the suite tells."""
+    fed = federation(3)
+    context, adverts = decode_list(peek(fed.advertise())[0])
+    own = Advert.decode(peek(adverts[1])[0])
+    bent = replace(own, mask_key=change(own.mask_key), channel_key=change(own.channel_key))
+    envelopes = (adverts[0], seal("advert", bent.encode(), fed.keys[1]), adverts[2])
+    bad = seal("adverts", encode_list(context, envelopes), fed.coordinator_key)
+    assert code_of(fed.organizations[0].share, bad) == "adverts.key"
+
+
+def test_a_field_is_written_in_its_size_or_not_at_all() -> None:
+    for value in (b"", b"abc", b"abcde"):
+        with pytest.raises(ValueError, match="field of 4"):
+            Writer().fixed(value, 4)
+    with pytest.raises(OverflowError):
+        Writer().uint(256, 1)
+    assert bytes(Writer().fixed(b"abcd", 4).uint(255, 1)) == b"abcd\xff"
 
 
 @pytest.mark.parametrize("extra", [{"box": b"x"}, {"path": (bytes(32),)}])

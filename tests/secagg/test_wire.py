@@ -147,7 +147,7 @@ def test_an_envelope_holds_for_one_kind_body_and_key() -> None:
     key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     envelope = seal("kind", b"body", key)
     assert unseal("kind", envelope, raw_public(key)) == b"body"
-    forged = bytes(Writer().blob(b"bodz").fixed(envelope[-64:], 64))
+    forged = bytes(Writer().blob(b"bodz").blob(envelope[-64:]))
     for kind, raw, public in (
         ("other", envelope, raw_public(key)),
         ("kind", envelope, raw_public(other)),

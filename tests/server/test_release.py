@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,20 @@ import pytest
 import yaml
 from cotune.errors import UserError
 from cotune.evaluation.released import RELEASE_CONFIG, digest_of, read_release
+from cotune.privacy.noise_shares import NoiseShares, exposures
 from cotune.privacy.terms import PrivacyTerms
 from cotune.server import release as releases
-from cotune.server.privacy_statement import PrivacyFacts, statement_sentence
+from cotune.server.privacy_statement import (
+    COVERS,
+    PrivacyFacts,
+    statement_json,
+    statement_markdown,
+    statement_sentence,
+)
 from cotune.server.release import write_release
 from cotune.server.release_facts import ReleaseFacts
+from cotune.server.run_directory import Attempt
+from cotune.server.spent import charged
 from cotune.training.peft_files import LoraSettings
 from cotune.training.schema import AdapterSchema
 
@@ -267,3 +276,31 @@ def test_bad_facts(tmp_path: Path, facts: ReleaseFacts) -> None:
     with pytest.raises(UserError, match="log"):
         write_release(replace(facts, transcript=tmp_path / "no" / "log.jsonl"), tmp_path / "release")
     assert names(tmp_path) == {"run"}
+
+
+def test_shared_noise_is_said_with_all_three_epsilons() -> None:
+    terms = replace(TERMS, trust="honest_majority", organizations=3, colluders=1, dropouts=0)
+    steps = {"north": 12, "south": 7, "west": 12}
+    facts = PrivacyFacts(terms, {"north": 7.75, "south": 6.0, "west": 7.75}, steps)
+    found = exposures(NoiseShares(3, 1, 0), terms.noise_multiplier, terms.sample_rate, 12, terms.delta)
+    sentence, markdown, machine = statement_sentence(facts), statement_markdown(facts), statement_json(facts)
+    for line in found.lines(NoiseShares(3, 1, 0)):
+        assert line in sentence
+        assert line in markdown
+    assert "does not rely" not in sentence
+    assert "honest majority" in sentence
+    assert machine["exposures"] == asdict(found)
+    assert machine["trust"] == "honest_majority"
+    assert found.outsider < found.colluding < found.alone
+    assert not set(COVERS) & set(machine["covers"])
+    assert f"{terms.own_multiplier:.4g} times" in markdown
+    plain = PrivacyFacts(TERMS, {"north": 7.5}, {"north": 12})
+    assert statement_json(plain)["exposures"] is None
+    assert "does not rely on secure aggregation" in statement_sentence(plain)
+
+
+def test_each_attempt_with_shared_noise_counts() -> None:
+    """Who trained in two attempts at a round released twice; without sharing it sent the same again."""
+    noted = [Attempt(0, 0, False, trained=(0, 1)), Attempt(0, 1, False, trained=None), Attempt(0, 2, True)]
+    assert charged(noted, (0,), 3) == {0: 1, 1: 1, 2: 1}
+    assert charged(noted, (0,), 3, shared_noise=True) == {0: 3, 1: 2, 2: 1}

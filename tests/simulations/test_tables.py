@@ -6,7 +6,7 @@ import re
 from cotune.simulations import report as reports
 from cotune.simulations.merging import merge
 from cotune.simulations.report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire
-from cotune.simulations.tables import result_table, study_table_markdown
+from cotune.simulations.tables import privacy_sentence, result_table, study_table_markdown
 from rich.console import Console
 
 
@@ -74,6 +74,11 @@ def test_epsilon_delta_unit_and_traffic_are_said() -> None:
     assert "0.75 times plain fp32" in text
     assert "no federation was run" in printed(make())
     assert "Privacy: off" in printed(make(privacy=reports.not_private("row")))
+    assert "shared" not in text
+    shared = reports.private(
+        "one patient", 1e-5, {"a": 3.0}, ("epsilon 3.000 against some", "epsilon 44.000 against all")
+    )
+    assert "The noise is shared: epsilon 3.000 against some; epsilon 44.000 against all." in privacy_sentence(shared)
 
 
 def test_markdown_has_spreads_and_one_shape() -> None:

@@ -98,9 +98,9 @@ def test_who_breaks_one_half_of_an_agreement_has_no_seed(federation: Build) -> N
     ctx2, publics = b"c" * 32, [fed.suite.public_half(secret) for secret in (one, other)]
     from_one, carried_one = keys.offer(fed.suite, one, publics[1], b"1" * 32, 0, 1)
     from_other, carried_other = keys.offer(fed.suite, other, publics[0], b"1" * 32, 1, 0)
-    assert keys.accept(fed.suite, other, carried_one) == from_one
+    assert keys.accept(fed.suite, other, b"1" * 32, 0, 1, carried_one) == from_one
     assert keys.recall(fed.suite, one, b"1" * 32, 0, 1, carried_one) == from_one
-    assert keys.accept(fed.suite, one, carried_other) == from_other
+    assert keys.accept(fed.suite, one, b"1" * 32, 1, 0, carried_other) == from_other
     agreed = keys.agreement(0, 1, from_one, from_other)
     seed = keys.pair_seed(fed.suite, one, publics[1], ctx2, 0, 1, agreed)
     assert seed == keys.pair_seed(fed.suite, other, publics[0], ctx2, 1, 0, keys.agreement(1, 0, from_other, from_one))

@@ -1,0 +1,253 @@
+"""Skellam noise on a grid: a sum is rounded to integers and noised with integers, and the account is of those integers.
+
+Agarwal, Kairouz and Liu 2021. A Skellam variable of variance mu is the difference of two Poisson variables of mean
+mu / 2; P[X = k] = e^-mu I_k(mu). Sums of independent ones are Skellam with the sum of their variances, so shares of
+many organizations add up to exactly the noise that is accounted, with no floating-point number in what is sent.
+
+Rounding. One uniform U for each coordinate rounds the clipped sum f to floor(f / g + U), g being the grid's step. With
+the same U, a unit of gradient v changes that by floor(V + v / g), where V, the fraction of f / g + U, is uniform
+whatever the data: the change is v / g rounded at random by itself. Its norm is bounded as in Kairouz, Liu and Steinke
+2021, theorem 1, but for a small chance, which is taken off delta. Nothing of the other units has to be rounded.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .keystream import Keystream
+
+# Integer orders only: the bounds are proved there.
+_ORDERS = (*range(2, 64), 72, 80, 96, 128, 192, 256)
+# The part of delta that pays for a change which rounding makes longer than its bound.
+_ROUNDING_SHARE = 1e-3
+# Steps in one standard deviation: above it the table is large, and a coarser grid would do.
+_MOST_STD = 2.0**18
+_EXPANDED = 1e4
+_CHUNK = 65_536
+_WORD = np.uint64
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers that stand for a vector.
+
+    Attributes:
+        step: g, a power of two, so that scaling by it is exact. dimension: of the vector.
+        sensitivity: S, the L2 norm by which one unit moves the vector before rounding.
+
+    Raises:
+        ValueError: the step is no power of two, or a number is not positive.
+    """
+
+    step: float
+    dimension: int
+    sensitivity: float
+
+    def __post_init__(self) -> None:
+        exact = math.isfinite(self.step) and self.step > 0 and math.frexp(self.step)[0] == 0.5
+        if not (exact and self.dimension > 0 and self.sensitivity > 0):
+            raise ValueError(f"no grid: step {self.step}, dimension {self.dimension}, sensitivity {self.sensitivity}")
+
+    def variance(self, multiplier: float) -> float:
+        """mu of Skellam noise whose standard deviation is `multiplier` sensitivities; in squared steps."""
+        return (multiplier * self.sensitivity / self.step) ** 2
+
+    def norms(self, chance: float) -> tuple[float, float]:
+        """The L2 and L1 norms, in steps, that one unit's change of the integers exceeds with at most this chance."""
+        length, root = self.sensitivity / self.step, math.sqrt(self.dimension)
+        typical = length**2 + self.dimension / 4 + math.sqrt(2 * math.log(1 / chance)) * (length + root / 2)
+        longest = min(math.sqrt(typical), length + root)
+        # Integers: |k| <= k^2.
+        return longest, min(longest * root, longest**2)
+
+
+def grid_for(sensitivity: float, dimension: int) -> Grid:
+    """The coarsest grid whose rounding costs about a hundredth of the noise: g in (0.1, 0.2] S / sqrt(d)."""
+    finest = 0.2 * sensitivity / math.sqrt(dimension)
+    return Grid(2.0 ** math.floor(math.log2(finest)), dimension, sensitivity)
+
+
+def on_grid(vector: NDArray[np.floating], step: float) -> NDArray[np.int64]:
+    """The vector rounded at random to multiples of a step, in steps: int64, unbiased, exact in the last bit.
+
+    Args:
+        vector: finite. step: a power of two.
+
+    Raises:
+        ValueError: a number is not finite, or too large for exact steps.
+    """
+    scaled = np.asarray(vector, dtype=np.float64) / step
+    if not (np.abs(scaled) < 2.0**52).all():
+        raise ValueError("a number is not finite, or too large for the grid")
+    below = np.floor(scaled)
+    # The difference is exact; comparing it loses nothing that adding it to U would.
+    up = Keystream().uniform(scaled.size).reshape(scaled.shape) < scaled - below
+    return below.astype(np.int64) + up
+
+
+def skellam(size: int, variance: float) -> NDArray[np.int64]:
+    """Independent draws from the Skellam distribution, under a key that is new for every call.
+
+    By inversion (Devroye 1986, section III.2): 63 bits of the stream choose the magnitude in a table of the
+    distribution in units of 2^-63, one bit the sign. No draw takes another path than the others.
+
+    Args:
+        size: how many, 0 or more. variance: mu, positive; its root at most 2^18.
+
+    Returns:
+        int64 [size].
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    if size < 0 or not 0 < variance <= _MOST_STD**2:
+        raise ValueError(f"cannot draw {size} numbers of variance {variance}")
+    table, stream = _table(float(variance)), Keystream()
+    draws = np.empty(size, dtype=np.int64)
+    for start in range(0, size, _CHUNK):
+        words = stream.words(min(_CHUNK, size - start))
+        magnitudes = np.searchsorted(table, words >> _WORD(1), side="right")
+        signs = 1 - 2 * (words & _WORD(1)).astype(np.int64)
+        np.multiply(magnitudes, signs, out=draws[start : start + len(words)])
+    return draws
+
+
+@lru_cache(maxsize=4)
+def _table(variance: float) -> NDArray[np.uint64]:
+    """P[|X| <= k] 2^63 for k = 0, 1, ...; the last is 2^63."""
+    masses = _masses(variance, math.ceil(10 * math.sqrt(variance)) + 80)
+    units = np.rint(masses * 2.0**63 * np.where(np.arange(len(masses)), 2.0, 1.0)).astype(np.uint64)
+    # What rounding and the last bits of the masses leave goes to the middle, where it weighs least.
+    missing = 2**63 - int(units.sum(dtype=np.uint64))
+    if abs(missing) > 2**63 * 1e-10:
+        raise ArithmeticError("the masses of the noise do not add up to one")
+    units[0] = int(units[0]) + missing
+    return np.cumsum(units, dtype=np.uint64)
+
+
+def _masses(variance: float, most: int) -> NDArray[np.float64]:
+    """e^-mu I_k(mu) for k = 0 .. most, float64, relative error about 1e-13."""
+    from scipy.special import ive
+
+    orders = np.arange(most + 1, dtype=np.float64)
+    if variance < _EXPANDED:
+        return np.asarray(ive(orders, variance))
+    # Debye's expansion (DLMF 10.41.3), which holds for every order where sqrt(k^2 + mu^2) is large; ive loses digits.
+    width = np.hypot(orders, variance)
+    slant = (orders / width) ** 2
+    exponent = orders**2 / (width + variance) - orders * np.arcsinh(orders / variance)
+    series = 1 + (3 - 5 * slant) / (24 * width) + (81 - 462 * slant + 385 * slant**2) / (1152 * width**2)
+    return np.asarray(np.exp(exponent) / np.sqrt(2 * math.pi * width) * series)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Equal steps of a history: the grid, the noise multiplier of the sum that is seen, the sample rate, the steps."""
+
+    grid: Grid
+    multiplier: float
+    sample_rate: float
+    steps: int
+
+
+def skellam_epsilon(history: Sequence[Segment], delta: float) -> float:
+    """Upper bound on the epsilon of a history of Poisson samples, rounded and noised with Skellam noise.
+
+    Rényi divergences (`divergence`) of integer order, amplified by sampling, composed, and converted as in
+    `bounds.rdp_epsilon`. Adjacency: one unit added or removed.
+
+    Returns:
+        epsilon >= 0; 0 without steps.
+
+    Raises:
+        ValueError: a number that no mechanism has.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta {delta} is outside (0, 1)")
+    steps = sum(segment.steps for segment in history)
+    if steps == 0:
+        return 0.0
+    chance = _ROUNDING_SHARE * delta / steps
+    curve = np.sum([segment.steps * sampled_curve(segment, chance) for segment in history], axis=0)
+    orders = np.array(_ORDERS)
+    left = (1 - _ROUNDING_SHARE) * delta
+    epsilons = curve - (math.log(left) + np.log(orders)) / (orders - 1) + np.log1p(-1 / orders)
+    return max(0.0, float(np.min(epsilons)))
+
+
+def divergence(order: NDArray[np.float64], l2: float, l1: float, variance: float) -> NDArray[np.float64]:
+    """Rényi divergence between Skellam noise and itself moved by integers, at most (Agarwal et al. 2021, theorem 3.5).
+
+    Args:
+        order: integers above 1. l2, l1: norms of the move, in steps. variance: mu of each coordinate.
+    """
+    gaussian = order * l2**2 / (2 * variance)
+    fine = ((2 * order - 1) * l2**2 + 6 * l1) / (4 * variance**2)
+    return np.asarray(gaussian + np.minimum(fine, 3 * l1 / (2 * variance)))
+
+
+@lru_cache(maxsize=1024)
+def sampled_curve(segment: Segment, chance: float) -> NDArray[np.float64]:
+    """One step's Rényi divergence at each order, where every unit joins with probability q.
+
+    E[((1 - q) + q L)^a], L being the likelihood ratio, expands into the divergences of the orders up to a. That is the
+    direction of adding a unit; removing one costs no more, since noise and its move are mirror images of each other
+    (Mironov, Talwar and Zhang 2019, theorem 5), on the integers too.
+    """
+    if not (segment.multiplier > 0 and 0 < segment.sample_rate <= 1 and segment.steps >= 0 and 0 < chance < 1):
+        raise ValueError(f"cannot account for {segment}")
+    l2, l1 = segment.grid.norms(chance)
+    variance = segment.grid.variance(segment.multiplier)
+    every = np.arange(2, _ORDERS[-1] + 1, dtype=np.float64)
+    # (l - 1) D_l for l = 0, 1, 2, ...
+    moments = np.concatenate([[0.0, 0.0], (every - 1) * divergence(every, l2, l1, variance)])
+    return np.array([_amplified(order, moments, segment.sample_rate) / (order - 1) for order in _ORDERS])
+
+
+def gaussian_equivalent(segment: Segment, chance: float) -> float:
+    """A noise multiplier whose Gaussian has, at every integer order and rate, no smaller divergence than the segment.
+
+    For accounts that hold steps of both kinds and compose divergences; it says nothing about numerical composition.
+    """
+    l2, l1 = segment.grid.norms(chance)
+    variance = segment.grid.variance(segment.multiplier)
+    # 2 D_a / a, whose second term falls or rises with a: the larger of a = 2 and its limit.
+    excess = l2**2 / variance**2 + max(0.0, 6 * l1 - l2**2) / (4 * variance**2)
+    return 1 / math.sqrt(l2**2 / variance + excess)
+
+
+def _amplified(order: int, moments: NDArray[np.float64], rate: float) -> float:
+    from scipy.special import gammaln
+
+    if rate == 1.0:
+        return float(moments[order])
+    joined = np.arange(order + 1)
+    ways = gammaln(order + 1) - gammaln(joined + 1) - gammaln(order - joined + 1)
+    terms = ways + (order - joined) * math.log1p(-rate) + joined * math.log(rate) + moments[: order + 1]
+    return max(0.0, float(np.logaddexp.reduce(terms)))
+
+
+def skellam_multiplier(grid: Grid, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+    """The smallest noise multiplier, in thousandths, with which so many steps stay within the budget.
+
+    Raises:
+        ValueError: none up to 10,000 does, or a number that no mechanism has.
+    """
+
+    def fits(thousandths: int) -> bool:
+        return skellam_epsilon([Segment(grid, thousandths / 1000, sample_rate, steps)], delta) <= target_epsilon
+
+    above = 1000
+    while not fits(above):
+        above *= 2
+        if above > 10_000_000:
+            raise ValueError(f"epsilon {target_epsilon} for {steps} steps is out of reach")
+    below = 0
+    while above - below > 1:
+        middle = (above + below) // 2
+        below, above = (below, middle) if fits(middle) else (middle, above)
+    return above / 1000

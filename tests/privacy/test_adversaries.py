@@ -1,0 +1,126 @@
+"""A ledger under two trust models: every account composes what its adversary sees, in whatever order charters come."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cotune.errors import UserError
+from cotune.privacy.accounting import epsilon
+from cotune.privacy.adversaries import Event, account_unit, limited, plain_unit, require_plain, reserve
+from cotune.privacy.ledger import Ledger, OverBudget
+from cotune.privacy.terms import PrivacyTerms
+
+DELTA, RATE = 1e-5, 0.1
+ALONE = PrivacyTerms(True, "patient", 8.0, DELTA, 1.0, 1.0, RATE, 4, 10.0, 0.1)
+SHARED = replace(ALONE, trust="honest_majority", organizations=10, colluders=1, dropouts=1)
+THREE = replace(SHARED, colluders=3)
+WITH_ONE = "patient | server + 1 other"
+
+
+def event(round: int, attempt: int = 0) -> Event:
+    return Event("d" * 64, "c" * 64, "r1", round, attempt)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+def spent(ledger: Ledger, unit: str) -> float:
+    return ledger.spent("d" * 64, unit, DELTA)
+
+
+def test_without_trust_there_is_one_account_and_one_charge(ledger: Ledger) -> None:
+    reserve(ledger, ALONE, event(0), 2, 8.0)
+    (row,) = ledger.charges()
+    assert (row.unit, row.noise_multiplier, row.steps, row.budget_epsilon) == ("patient", 1.0, 2, 8.0)
+
+
+def test_a_round_with_shared_noise_is_charged_against_both_adversaries(ledger: Ledger) -> None:
+    for number in range(3):
+        reserve(ledger, SHARED, event(number), 1, 8.0)
+    own = SHARED.own_multiplier
+    assert spent(ledger, WITH_ONE) == epsilon([(1.0, RATE, 3)], DELTA)
+    assert spent(ledger, "patient") == epsilon([(own, RATE, 3)], DELTA)
+    accounts = {account.unit: account for account in ledger.statement()}
+    assert {unit: limited(account) for unit, account in accounts.items()} == {WITH_ONE: True, "patient": False}
+    assert accounts[WITH_ONE].budget_epsilon == 8.0
+    # The epsilon against all others is far above the budget that was agreed on for an honest majority.
+    assert accounts["patient"].spent_epsilon > 8.0 > accounts[WITH_ONE].spent_epsilon
+
+
+def test_asking_twice_charges_once(ledger: Ledger) -> None:
+    reserve(ledger, SHARED, event(0), 1, 8.0)
+    reserve(ledger, SHARED, event(0), 1, 8.0)
+    assert len(ledger.charges()) == 2
+    reserve(ledger, SHARED, event(0, attempt=1), 1, 8.0)
+    assert len(ledger.charges()) == 4
+
+
+def test_the_budget_is_held_for_the_adversary_that_was_agreed_on(ledger: Ledger) -> None:
+    budget = epsilon([(1.0, RATE, 3)], DELTA)
+    for number in range(3):
+        reserve(ledger, SHARED, event(number), 1, budget)
+    with pytest.raises(OverBudget):
+        reserve(ledger, SHARED, event(3), 1, budget)
+    assert len(ledger.charges()) == 6
+
+
+def test_rounds_without_trust_count_for_every_adversary(ledger: Ledger) -> None:
+    reserve(ledger, replace(ALONE, noise_multiplier=9.0), event(0), 1, 50.0)
+    reserve(ledger, replace(SHARED, noise_multiplier=9.0), event(1), 1, 50.0)
+    reserve(ledger, replace(ALONE, noise_multiplier=9.0), event(2), 1, 50.0)
+    own = replace(SHARED, noise_multiplier=9.0).own_multiplier
+    assert spent(ledger, "patient") == epsilon([(9.0, RATE, 2), (own, RATE, 1)], DELTA)
+    # The last one is brought in with the next charge of that account, before it is compared with the budget.
+    assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 2)], DELTA)
+    reserve(ledger, replace(SHARED, noise_multiplier=9.0), event(3), 1, 50.0)
+    assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 4)], DELTA)
+
+
+def test_a_budget_promised_against_everybody_stays_promised(ledger: Ledger) -> None:
+    """In both orders: a share of the noise is too little against everybody, whatever is opted into later."""
+    reserve(ledger, ALONE, event(0), 1, 3.0)
+    with pytest.raises(OverBudget):
+        reserve(ledger, replace(SHARED, organizations=200), event(1), 1, 3.0)
+
+
+def test_after_shared_noise_a_round_without_trust_is_refused_where_the_shares_were_too_small(ledger: Ledger) -> None:
+    reserve(ledger, replace(SHARED, organizations=200), event(0), 1, 3.0)
+    with pytest.raises(OverBudget):
+        reserve(ledger, ALONE, event(1), 1, 3.0)
+
+
+def test_another_number_of_colluders_is_another_adversary(ledger: Ledger) -> None:
+    reserve(ledger, SHARED, event(0), 1, 50.0)
+    reserve(ledger, THREE, event(1), 1, 50.0)
+    three = "patient | server + 3 others"
+    # What was shared against one colluder counts with the own share alone: upward.
+    assert spent(ledger, three) == epsilon([(SHARED.own_multiplier, RATE, 1), (1.0, RATE, 1)], DELTA)
+
+
+def test_a_crash_between_the_two_charges_costs_nothing_more(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve(ledger, SHARED, event(0), 1, 8.0)
+    whole = ledger.reserve
+
+    def killed(**terms: object) -> object:
+        if terms["unit"] == "patient":
+            raise KeyboardInterrupt
+        return whole(**terms)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "reserve", killed)
+    with pytest.raises(KeyboardInterrupt):
+        reserve(ledger, SHARED, event(1), 1, 8.0)
+    monkeypatch.undo()
+    reserve(ledger, SHARED, event(1, attempt=1), 1, 8.0)
+    assert spent(ledger, WITH_ONE) == epsilon([(1.0, RATE, 3)], DELTA)
+    reserve(ledger, SHARED, event(1), 1, 8.0)
+    assert spent(ledger, "patient") == epsilon([(SHARED.own_multiplier, RATE, 3)], DELTA)
+
+
+def test_no_unit_can_pass_for_anothers_account() -> None:
+    assert account_unit(SHARED) == WITH_ONE
+    assert (plain_unit(WITH_ONE), plain_unit("patient")) == ("patient", "patient")
+    require_plain("patient (adult)")
+    with pytest.raises(UserError):
+        require_plain(WITH_ONE)

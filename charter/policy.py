@@ -38,6 +38,7 @@ class Policy(Document):
         allow_without_privacy: whether it joins a charter that disables differential privacy.
         allow_honest_majority: whether it joins a charter whose noise is shared, so that its budget is held against the
             coordinator and the charter's number of colluders only; denied unless it says so.
+        max_runs: how many runs of one charter it takes part in. A run that is continued keeps its id and counts once.
     """
 
     data: Annotated[Path, Field(strict=False)]
@@ -49,6 +50,7 @@ class Policy(Document):
     unit: Line
     allow_without_privacy: bool
     allow_honest_majority: bool = False
+    max_runs: Annotated[int, Field(ge=1, le=1_000)] = 1
 
 
 def load(path: Path) -> Policy:
@@ -94,6 +96,16 @@ def refusals(
             "policy.members",
             f"the charter has {len(charter.members)} members, the policy asks for {policy.min_members}",
             "wait for a larger federation or lower min_members",
+        )
+
+
+def check_runs(policy: Policy, seen: int) -> None:
+    """Refuse a new run, "policy.runs", where the node has seen as many of this charter as the policy allows."""
+    if seen >= policy.max_runs:
+        raise Refusal(
+            "policy.runs",
+            f"this node has seen {seen} of the charter's runs, the policy allows {policy.max_runs}",
+            "continue that run, or raise max_runs in policy.yaml",
         )
 
 

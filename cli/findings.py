@@ -38,6 +38,7 @@ _AUDIT = {
     "audit.sum": "the coordinator: the sum that it kept is not the one in the record",
     "audit.result": "the coordinator: the sum in the record is not the sum of what the members signed",
     "sum.control": "the coordinator: the uploads and the revealed secrets give no sum",
+    "sum.range": "the coordinator: the uploads and the revealed secrets give no sum",
 }
 
 

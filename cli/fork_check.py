@@ -14,7 +14,8 @@ from .findings import COORDINATOR, Finding
 
 if TYPE_CHECKING:
     from ..charter.charter import Charter
-    from ..client.home import Chain, Home
+    from ..client.chains import Chain
+    from ..client.home import Home
     from ..secagg.record import Verified
 
 
@@ -50,12 +51,13 @@ def compare(path: Path, charter: "Charter", verified: "Sequence[Verified]") -> A
     from ..client.home import Home
 
     home = Home(path)
-    chain = _chain(home, charter)
+    chains = _chains(home, charter)
     if not verified:
         raise UserError("the transcript has no record that holds", "leave out --home")
     run, last = verified[0].plan.run.hex(), verified[-1].plan.round + 1
-    if chain.run != run:
-        return AtHome(False, 1, f"the node takes part in run {chain.run[:12]}, and this is run {run[:12]}")
+    if run not in chains:
+        return AtHome(False, 1, f"the node takes part in run {list(chains)[-1][:12]}, and this is run {run[:12]}")
+    chain = chains[run]
     parted = _parted(home, charter, verified)
     if parted:
         return AtHome(False, parted, "this node signed for another outcome of the round: the histories part here")
@@ -71,18 +73,15 @@ def compare(path: Path, charter: "Charter", verified: "Sequence[Verified]") -> A
     return AtHome(False, chain.round + 1, "this node's head is not in it: the histories part here or before")
 
 
-def _chain(home: "Home", charter: "Charter") -> "Chain":
+def _chains(home: "Home", charter: "Charter") -> "dict[str, Chain]":
     from ..charter.charter import load
 
     if load(home.charter).digest() != charter.digest():
         raise UserError(f"{home.path}: this node signed another charter", "give the charter that it signed")
-    try:
-        chain = home.chain()
-    except (ValueError, TypeError, OSError):
-        raise UserError(f"{home.path}: its chain.json cannot be read", "restore it; the node needs it too") from None
-    if not chain.run:
+    chains = home.chains()
+    if not chains:
         raise UserError(f"{home.path}: this node has taken part in no run yet", "leave out --home")
-    return chain
+    return chains
 
 
 def _parted(home: "Home", charter: "Charter", verified: "Sequence[Verified]") -> int:

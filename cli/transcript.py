@@ -95,31 +95,27 @@ def verify(
 def audit(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A coordinator's run directory, or a copy.")],
     charter: CharterFile,
-    round_: Annotated[int | None, typer.Option("--round", min=1, help="Default: the last that is kept.")] = None,
-    chunks: Annotated[str | None, typer.Option("--chunks", metavar="0,3,...", help="These chunks.")] = None,
+    round_: Annotated[int | None, typer.Option("--round", min=1, help="Default: the last that has a record.")] = None,
+    chunks: Annotated[str | None, typer.Option("--chunks", metavar="0,3,...", help="Chunk 0 and these.")] = None,
     some: Annotated[
-        int | None, typer.Option("--random", metavar="K", min=1, help=f"K chunks by lot; default {_RANDOM_CHUNKS}.")
+        int | None,
+        typer.Option("--random", metavar="K", min=1, help=f"Chunk 0, K by lot; default {_RANDOM_CHUNKS}."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every chunk.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recompute chunks of a round's sum from the masked uploads that the coordinator keeps."""
     from ..charter.charter import load
-    from ..server.audits import audit as recompute
     from ..server.audits import chunks_of
 
     if sum((chunks is not None, some is not None, every)) > 1:
         raise UserError("--chunks, --random and --all exclude each other", "choose one of them")
     agreed = load(charter)
     checked = _check(run_dir, agreed)
-    number = _kept_round(run_dir, round_)
+    number = _asked_round(run_dir, checked, round_)
     record = next((found for found in checked.verified if found.plan.round == number), None)
-    if record is None and checked.finding is None:
-        raise UserError(f"round {number + 1}: it has no record", "audit one that `cotune transcript verify` shows")
     total = chunks_of(record) if record else 0
-    found = list(recompute(run_dir, record, _chosen(total, chunks, some, every))) if record else []
-    rows = [_audited_row(agreed, one) for one in found]
-    wrong = [f"round {number + 1}, chunk {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
+    rows, wrong = _recomputed(run_dir, checked, record, _chosen(total, chunks, some, every)) if record else ([], [])
     wrong += [checked.finding.line] if checked.finding else []
     if as_json:
         parts = [dict(zip(_AUDIT_KEYS, row, strict=True)) for row in rows]
@@ -131,6 +127,39 @@ def audit(
         typer.echo(f"{_FAILS}: {wrong[0]}" if wrong else f"{_HOLDS}: {said}")
     if wrong:
         raise typer.Exit(DOES_NOT_HOLD)
+
+
+def _recomputed(
+    run_dir: Path, checked: _Checked, record: "Verified", numbers: list[int]
+) -> tuple[list[tuple[str, ...]], list[str]]:
+    """A row for each chunk, and the faults.
+
+    Raises:
+        UserError: nobody promised to keep the round's uploads, or not for so long.
+    """
+    from ..server.audit_window import kept_rounds
+    from ..server.audits import audit as recompute
+
+    number, window = record.plan.round, checked.charter.secagg.audit_rounds
+    promised = number in _last_rounds(checked.verified, window)
+    kept = kept_rounds(run_dir)
+    if number in kept:
+        rows = [_audited_row(checked.charter, one) for one in recompute(run_dir, record, numbers)]
+        wrong = [f"round {number + 1}, chunk {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
+    elif promised:
+        rows, wrong = [], [f"round {number + 1}: the coordinator does not have its uploads any more"]
+    else:
+        named = ", ".join(str(one + 1) for one in kept)
+        mend = f"choose among {named}" if kept else f"the charter's secagg.audit_rounds is {window}"
+        raise UserError(f"round {number + 1}: its uploads are not kept", mend)
+    if wrong and promised and number not in _last_rounds(_check(run_dir, checked.charter).verified, window):
+        raise UserError(f"round {number + 1}: the run went on, and its uploads were deleted", "audit a later round")
+    return rows, wrong
+
+
+def _last_rounds(verified: "Sequence[Verified]", window: int) -> list[int]:
+    """The rounds whose uploads the coordinator has promised to keep."""
+    return [one.plan.round for one in verified][-window:] if window else []
 
 
 def _audited_row(charter: "Charter", one: "AuditedChunk") -> tuple[str, ...]:
@@ -236,36 +265,32 @@ def _verified_document(checked: _Checked, at_home: AtHome | None, finding: Findi
     }
 
 
-def _kept_round(run_dir: Path, asked: int | None) -> int:
-    """The round to audit, from 0."""
-    from ..server.audit_window import kept_rounds
-
-    kept = kept_rounds(run_dir)
-    named = ", ".join(str(number + 1) for number in kept)
-    if not kept:
-        raise UserError(
-            f"{run_dir}: no uploads are kept", "the charter's secagg.audit_rounds says for how long they are"
-        )
-    if asked is None:
-        return kept[-1]
-    if asked - 1 not in kept:
-        raise UserError(f"round {asked}: its uploads are not kept", f"choose among {named}")
-    return asked - 1
+def _asked_round(run_dir: Path, checked: _Checked, asked: int | None) -> int:
+    """The round to audit, from 0: the last that has a record, unless one is asked for."""
+    if not run_dir.is_dir():
+        raise UserError(f"{run_dir}: a transcript holds no uploads", "give the coordinator's run directory, or a copy")
+    known = [one.round for one in checked.rounds if one.round >= 0]
+    if asked is not None and asked - 1 not in known:
+        raise UserError(f"round {asked}: it has no record", "audit one that `cotune transcript verify` shows")
+    if asked is not None:
+        return asked - 1
+    return known[-1] if known else -1
 
 
 def _chosen(total: int, chunks: str | None, some: int | None, every: bool) -> list[int]:
-    """The numbers of the chunks to recompute, of `total`."""
+    """The chunks to recompute, of `total`: chunk 0, which holds the control words, and those asked for."""
     if every:
         return list(range(total))
     if chunks is None:
-        return sorted(random.SystemRandom().sample(range(total), min(some or _RANDOM_CHUNKS, total)))
+        others = range(1, total)
+        return [0, *sorted(random.SystemRandom().sample(others, min(some or _RANDOM_CHUNKS, len(others))))]
     words = chunks.split(",")
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
         raise UserError(f"--chunks {chunks[:40]}: not a list of numbers", "write them as 0,3,17")
     numbers = sorted({int(word) for word in words})
     if numbers[-1] >= total:
         raise UserError(f"chunk {numbers[-1]}: the round has {total}", f"choose from 0 to {total - 1}")
-    return numbers
+    return sorted({0, *numbers})
 
 
 def _show(rows: Sequence[tuple[str, ...]]) -> None:

@@ -80,9 +80,10 @@ def _round(member: Member, message: Message) -> RecordDict:
     arrays = message.content[wire.VECTOR]
     if not isinstance(arrays, ArrayRecord):
         raise UserError("plan: no adapter came with it", "update the coordinator")
+    adapter = wire.read_vector(arrays[wire.VECTOR].data, "<f4", MAX_PARAMETERS)
+    member.require_size(adapter)
     # A copy: torch must not hold a view of read-only bytes.
-    adapter = wire.read_vector(arrays[wire.VECTOR].data, "<f4", MAX_PARAMETERS).copy()
-    return _content(member.begin(_body(message), adapter, _records(message)))
+    return _content(member.begin(_body(message), adapter.copy(), _records(message)))
 
 
 def _upload(member: Member, message: Message) -> RecordDict:

@@ -1,15 +1,18 @@
 """An organization's home on disk: everything its node knows, 0700, secrets 0600.
 
-identity.key        Ed25519 identity, PKCS8 PEM
+identity.key        identity key of the charter's suite: Ed25519, or Ed25519 and ML-DSA-65
 charter.yaml        the charter it signed; its digest is the only one the node acts under
 signatures.json     everybody's detached signatures on it
 policy.yaml         where its records are, and what it allows whatever the charter says
 node.yaml           where its copy of the base model is, and how to compute
 ledger.sqlite       epsilon spent, append-only
+ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
 journal             hashes of everything this node signed in its rounds
-chain.json          head of the transcript it last verified, last round and attempt it took part in
+chains.json         for every run: head of the transcript it last verified, last round and attempt it took part in
 round.bin           secrets of the round in progress; deleted when they are revealed
 pending.npz         this round's noised contribution, sent again if the attempt is retried
+node.log            why something was refused; never sent
+lock                held while a message is handled
 cache/              hidden states of the frozen layers, over private records
 """
 
@@ -19,32 +22,16 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
+from .chains import Chain, decode, encode, with_chain
 
-CHAIN, ROUND, PENDING = "chain.json", "round.bin", "pending.npz"
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Where a node stands in a run.
-
-    Attributes:
-        run: run id, hex; empty before the first round.
-        head: the transcript's head that the node verified last, hex.
-        round: the last round whose plan it accepted, -1 before the first.
-        attempt: the attempt of that round.
-    """
-
-    run: str = ""
-    head: str = ""
-    round: int = -1
-    attempt: int = -1
+CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
 
 
 @dataclass(frozen=True)
@@ -52,15 +39,16 @@ class Pending:
     """A contribution that was trained and noised and not yet summed.
 
     Attributes:
-        run, round: where it belongs.
+        run, round: where it belongs. attempt: the one that it was charged for; later ones send it again.
         model_hash: of base, tokenizer and adapter that it was computed from, hex.
         contribution: float64 [dimension + metrics].
     """
 
     run: str
     round: int
+    attempt: int
     model_hash: str
-    contribution: np.ndarray
+    contribution: np.ndarray = field(repr=False)
 
 
 class Home:
@@ -137,7 +125,7 @@ class Home:
 
     def _clear_unfinished(self) -> None:
         """Delete what a killed process had begun to write beside its place: it may hold secrets of a round."""
-        for name in (CHAIN, ROUND, PENDING):
+        for name in (CHAINS, ROUND, PENDING):
             for file in self.path.glob(f".{name}.*"):
                 file.unlink()
 
@@ -156,15 +144,37 @@ class Home:
         Raises:
             UserError: it is gone; an empty one would let the node sign everything again.
         """
-        if self.chain() != Chain() and not self.journal.exists():
+        if self.chains() and not self.journal.exists():
             raise UserError(f"{self.journal}: the round journal is gone", "restore it, or set up a node with a new key")
 
-    def chain(self) -> Chain:
-        file = self.path / CHAIN
-        return Chain(**json.loads(file.read_text())) if file.exists() else Chain()
+    def chains(self) -> dict[str, Chain]:
+        """Where the node stands in every run that it has seen, by run id; the one changed last comes last.
+
+        Raises:
+            UserError: the file is not one that `set_chain` wrote. No crash does that: it is replaced as a whole.
+        """
+        file = self.path / CHAINS
+        try:
+            return decode(file.read_bytes()) if file.exists() else {}
+        except (ValueError, TypeError, KeyError, OSError):
+            raise UserError(
+                f"{file} cannot be read", "restore it; the node takes part in no round without it"
+            ) from None
+
+    def chain(self, run: str | None = None) -> Chain:
+        """Where the node stands in a run, by default the one changed last; without a head if it has not seen it."""
+        chains = self.chains()
+        if run is None:
+            return list(chains.values())[-1] if chains else Chain()
+        return chains.get(run, Chain(run=run))
 
     def set_chain(self, chain: Chain) -> None:
-        self._write(CHAIN, json.dumps(asdict(chain)).encode())
+        """Keep where the node stands in a run; the other runs stay.
+
+        Raises:
+            UserError: the run is new, and this node has seen too many.
+        """
+        self._write(CHAINS, encode(with_chain(self.chains(), chain)))
 
     def round_secrets(self) -> bytes | None:
         file = self.path / ROUND
@@ -189,7 +199,7 @@ class Home:
         if pending is None:
             self._delete(PENDING)
             return
-        about = {"run": pending.run, "round": pending.round, "model_hash": pending.model_hash}
+        about = {name: getattr(pending, name) for name in ("run", "round", "attempt", "model_hash")}
         content = io.BytesIO()
         np.savez(content, about=np.array(json.dumps(about)), contribution=pending.contribution)
         self._write(PENDING, content.getvalue())

@@ -24,13 +24,14 @@ from ..secagg.admission import Expected, admit
 from ..secagg.journal import FileJournal
 from ..secagg.organization import Organization
 from ..secagg.plan import Plan
-from ..secagg.record import genesis, verify
 from ..secagg.refused import Refused
 from ..secagg.state import State
 from ..strategies.agreed import encoding_of, model_hash, nominal_batch, schema_of, strategy_of
 from ..strategies.base import Adapter, Vector
 from ..training.guards import check_finite
-from .home import Chain, Home, Pending
+from .chains import Chain
+from .history import follow, follow_last
+from .home import Home, Pending
 from .settings import load as load_settings
 from .workbench import Workbench, prepare
 
@@ -98,12 +99,13 @@ class Member:
             OverBudget: the ledger has no room for this round; nothing was spent.
         """
         plan = Plan.open(plan_message, self.roster)
-        chain = self._catch_up(plan.run, records)
+        chain = follow(self.home.chain(plan.run.hex()), records, self.roster)
         expected = self._expected(plan, chain, adapter)
         admit(plan_message, self.roster, expected, self.journal)
         bench = self._workbench()
         own_key = signing.public_hex(self.identity)
         policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
+        chain = self._take_up(chain)
         # A newer plan ends the round before: its secrets must never mask this round's contribution.
         self.home.set_round_secrets(None)
         contribution = self._contribution(plan, adapter, bench)
@@ -168,8 +170,7 @@ class Member:
 
     def record(self, records: tuple[bytes, ...]) -> None:
         """P5: verify the last records and keep the transcript's head."""
-        chain = self.home.chain()
-        self.home.set_chain(self._catch_up(bytes.fromhex(chain.run), records))
+        follow_last(self.home, records, self.roster)
 
     def _organization(self) -> Organization:
         secrets = self.home.round_secrets()
@@ -188,30 +189,25 @@ class Member:
             raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
         return pending.contribution
 
-    def _catch_up(self, run: bytes, records: tuple[bytes, ...]) -> Chain:
-        """The chain after the given records; a new run starts a new chain, the ledger goes on.
+    def _take_up(self, chain: Chain) -> Chain:
+        """Remember a new run before anything is spent on it, if the policy allows one more under this charter."""
+        known, digest = self.home.chains(), self.charter.digest()
+        if chain.run in known:
+            return chain
+        policies.check_runs(self.policy, sum(other.charter == digest for other in known.values()))
+        begun = replace(chain, charter=digest)
+        self.home.set_chain(begun)
+        return begun
 
-        A record that does not extend the head held here is passed over: it may be an old one. If it is a fork, the plan
-        that follows names another head and is refused.
-        """
-        chain = self.home.chain()
-        if chain.run != run.hex():
-            chain = Chain(run=run.hex(), head=genesis(run, self.roster).hex())
-        for content in records:
-            try:
-                verified = verify(content, self.roster, run, bytes.fromhex(chain.head))
-            except Refused as refusal:
-                if refusal.code != "record.fork":
-                    raise
-            else:
-                chain = replace(chain, head=verified.head.hex())
-        return chain
+    def require_size(self, adapter: Adapter) -> None:
+        """Refuse an adapter of another size than the charter's; called before a copy of it is made."""
+        if adapter.shape != (schema_of(self.charter).dimension,):
+            raise Refusal("plan.adapter", "the adapter has another size than the charter's", "update the coordinator")
 
     def _expected(self, plan: Plan, chain: Chain, adapter: Adapter) -> Expected:
         """What this node knows without the server."""
         schema = schema_of(self.charter)
-        if adapter.shape != (schema.dimension,):
-            raise Refusal("plan.adapter", "the adapter has another size than the charter's", "update the coordinator")
+        self.require_size(adapter)
         check_finite(adapter, "the coordinator's adapter")
         encoding = encoding_of(self.charter, self.strategy, schema, plan.round)
         agreed = self.charter.secagg
@@ -224,8 +220,8 @@ class Member:
             raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
         return Expected(
             run=plan.run,
-            # The chain forgets a run when another begins; the journal does not. Without it a coordinator that goes back
-            # to an earlier run would get a second noised result for an attempt that the ledger has charged once.
+            # By the newer of two memories: the one that came back from a backup must not give a second noised result
+            # for an attempt that the ledger has charged once.
             last=max((chain.round, chain.attempt), self.journal.last(plan.run)),
             model_hash=model_hash(self.charter, adapter),
             schema_hash=self.charter.schema_hash(),
@@ -251,12 +247,16 @@ class Member:
         about, pending = _about(plan), self.home.pending()
         if pending is not None and (pending.run, pending.round, pending.model_hash) == about:
             return pending.contribution
+        if pending is not None and (pending.run, pending.round, pending.attempt) == (*about[:2], plan.attempt):
+            # Its charge is used up: an old copy of the file would bring it back beside the second one.
+            raise Refusal("round.pending", "this attempt was trained for another model", "wait for the next attempt")
         self._reserve(plan, bench)
         own = nominal_batch(self.charter, self.settings.name)
         terms = self.charter.privacy
         trained = self.strategy.local(bench.trainer, adapter, terms, own, SystemRandomness())
         contribution = self._checked(trained, plan)
-        self.home.set_pending(Pending(*about, contribution))
+        run, number, model = about
+        self.home.set_pending(Pending(run, number, plan.attempt, model, contribution))
         return contribution
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:
@@ -271,8 +271,7 @@ class Member:
 
     def _rounds_seen(self, run: bytes) -> set[int]:
         """The newest rounds of a run that this home remembers outside its ledger: by its journal and by its chain."""
-        chain = self.home.chain()
-        newest = {self.journal.last(run)[0], chain.round if chain.run == run.hex() else -1}
+        newest = {self.journal.last(run)[0], self.home.chain(run.hex()).round}
         return newest - {-1}
 
     def _checked(self, trained: Vector, plan: Plan) -> Vector:

@@ -55,7 +55,8 @@ def audit_chunk(verified: Verified, number: int, uploads: Mapping[int, Chunk], r
     Raises:
         Refused: "audit.chunk" for a number that the vector does not have; "audit.missing" and "audit.upload" naming the
             organization whose chunk is missing or not what it signed; "audit.sum" where the server's chunk is not under
-            the recorded result; "audit.result" where it is not the sum; "sum.control".
+            the recorded result; "audit.result" where it is not the sum; "sum.control" and "sum.range" where the
+            revealed secrets do not take the masks off.
     """
     size = CONTROL_WORDS + verified.plan.encoding.words
     require(0 <= number < merkle.chunks(size), "audit.chunk", f"the vector has {merkle.chunks(size)} chunks")
@@ -70,11 +71,23 @@ def audit_chunk(verified: Verified, number: int, uploads: Mapping[int, Chunk], r
     require(held, "audit.sum", "the sum that was kept is not the one whose hash is in the record")
     suite, secrets = suite_of(verified.plan.suite), (verified.self_secrets, verified.mask_secrets, verified.agreed)
     masking.apply(total, remaining_streams(*secrets, verified.cohort, verified.ctx2, suite), start)
-    if not number:
-        check_control(total[:CONTROL_WORDS], len(verified.survivors))
+    _check_bare(total, start, verified)
     same = bool((total == result.words).all())
     require(same, "audit.result", f"chunk {number} of the recorded sum is not the sum of the uploads")
     return total
+
+
+def _check_bare(chunk: NDArray[np.uint64], start: int, verified: Verified) -> None:
+    """Refuse words [start, ...) that are no sum of the survivors' encoded vectors: a mask is still on them.
+
+    What a dropped member of the hybrid suite had agreed upon is in the record without a proof. Whatever else stands
+    there leaves masks on, and the sum can be recorded to match; but then its words are random.
+    """
+    contributions = len(verified.survivors)
+    if not start:
+        check_control(chunk[:CONTROL_WORDS], contributions)
+    first = max(CONTROL_WORDS, start)
+    verified.plan.encoding.check_range(chunk[first - start :], first - CONTROL_WORDS, contributions)
 
 
 def _under(root: bytes, chunk: Chunk, number: int, size: int, context: bytes, index: int) -> bool:

@@ -72,15 +72,16 @@ def _slot(kind: str, body: bytes, roster: Roster) -> bytes:
 def left_out(complaints: Iterable[Complaint], n: int, threshold: int) -> tuple[int, ...]:
     """Whom the next attempt leaves out, so that no dispute is between two that are in it.
 
-    First whoever more than n - threshold members accuse: one of the accusers is honest. Of the disputes that are left,
-    over and over the member that stands in most of them; of two that stand in as many, the accused.
+    First whoever more than 2 threshold - n - 1 members accuse: only so many may lie, so one of the accusers is honest.
+    Of the disputes that are left, over and over the member that stands in most of them; of two that stand in as many,
+    the accused. A single liar can so have one honest member left out.
 
     Returns:
         Indices, ascending.
     """
     disputes = {(complaint.index, complaint.accused) for complaint in complaints}
     accusers = Counter(accused for _, accused in disputes)
-    out = {accused for accused, count in accusers.items() if count > n - threshold}
+    out = {accused for accused, count in accusers.items() if count > max(0, 2 * threshold - n - 1)}
     while left := {pair for pair in disputes if not out & set(pair)}:
         stands = Counter(member for pair in left for member in pair)
         accused = {pair[1] for pair in left}

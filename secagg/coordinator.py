@@ -15,14 +15,15 @@ from . import keys, masking, merkle
 from .control import CONTROL_WORDS, check_control
 from .identity import Identity, raw_public
 from .masking import WORD
-from .messages import Advert, Complaint, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
+from .merkle import HASH
+from .messages import OFFER, Advert, Complaint, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
 from .plan import Plan
 from .record import RoundRecord, next_head
-from .recovery import Offers, agreements, rebuild_secrets, remaining_streams
+from .recovery import agreements, rebuild_secrets, remaining_streams
 from .refused import Refused, require
 from .roster import Roster
 from .suites import suite_of
-from .views import Cohort, Survivors, box_leaves, read_adverts, read_survivors, share_root
+from .views import Cohort, Survivors, box_leaves, read_adverts, read_survivors, share_root, split_box
 from .wire import seal
 
 
@@ -89,7 +90,8 @@ class Coordinator:
         self._suite = suite_of(plan.suite)
         self._shares: dict[int, Shares] = {}
         self._paths: dict[int, list[tuple[bytes, ...]]] = {}
-        self._offers: Offers = {}
+        self._offers: dict[tuple[int, int], bytes] = {}
+        self._committed: dict[tuple[int, int], bytes] = {}
         self._root_envelopes: dict[int, bytes] = {}
         self._share_roots: dict[int, Rooted] = {}
         self._reveals: dict[int, Reveal] = {}
@@ -154,11 +156,9 @@ class Coordinator:
         self._ctx2 = keys.context2(self._cohort.ctx1, members, [self._share_roots[i].root for i in members])
         inboxes = {member: self._inbox(member, members) for member in members}
         self._root_envelopes = {member: self._shares[member].root for member in members}
-        self._offers = {
-            (sender, to): box[self._suite.sealed_bytes :]
-            for sender in members
-            for to, box in zip(self._cohort.others(sender), self._shares[sender].boxes, strict=True)
-        }
+        for sender in members:
+            for to, box in zip(self._cohort.others(sender), self._shares[sender].boxes, strict=True):
+                _, self._offers[sender, to], self._committed[sender, to] = split_box(box, self._suite)
         self._shares, self._paths = {}, {}
         return inboxes
 
@@ -196,6 +196,8 @@ class Coordinator:
             complaint = open_member("complaint", message, Complaint.decode, self._roster)
             require(complaint.index == index, "message.index", "signed by another organization than the sender")
             require(complaint.ctx1 == self._cohort.ctx1, "message.context", "a complaint of another round or view")
+            offered = complaint.reason != OFFER or bool(self._suite.kem_bytes)
+            require(offered, "complaint.reason", "a complaint about an offer in a suite without offers")
             known = {index, complaint.accused} <= set(self._share_roots) and index != complaint.accused
             require(known, "complaint.stranger", "a complaint by or about an organization without shares")
         except Refused as no:
@@ -236,7 +238,21 @@ class Coordinator:
         require(index in self._survivors.members, "reveal.stranger", "shares from outside the survivors")
         owners = tuple(tuple(owner for owner, _ in part) for part in (reveal.self_shares, reveal.mask_shares))
         require(owners == (self._survivors.members, self._dropped), "reveal.owners", "not one share for each of U2")
+        for owner, value in reveal.self_shares:
+            self._check_share("b", owner, index, value)
+        for owner, value in reveal.mask_shares:
+            self._check_share("mk", owner, index, value)
         self._reveals[index] = reveal
+
+    def _check_share(self, of: str, owner: int, holder: int, value: int) -> None:
+        """A share that its owner did not commit to convicts its holder, who did not complain; its own is committed to
+        by nobody.
+        """
+        if owner != holder:
+            committed = self._committed[owner, holder]
+            half = committed[:HASH] if of == "b" else committed[HASH:]
+            same = keys.share_commitment(self._cohort.ctx1, owner, holder, of, value) == half
+            require(same, "reveal.share", f"not the share that organization {owner} committed to", holder)
 
     @property
     def _dropped(self) -> tuple[int, ...]:

@@ -185,18 +185,41 @@ class Encoding:
         require(
             words.shape == (self.words,) and 1 <= contributions <= self.parties, "sum.range", "wrong shape or count"
         )
-        values, buffer = np.empty(self.dimension), np.empty(CHUNK_WORDS, dtype=WORD)
-        lane_mask, top = np.uint64((1 << self.lane_bits) - 1), 2 * self.levels * contributions
+        values = np.empty(self.dimension)
         for at in range(0, self.words, CHUNK_WORDS):
-            chunk, lanes = words[at : at + CHUNK_WORDS], buffer[: self.words - at]
-            right = int(chunk.max()) >> (self.lanes * self.lane_bits) == 0
-            for shift, first, last in self._slices(at, at + len(chunk)):
-                np.right_shift(chunk, shift, out=lanes)
-                lanes &= lane_mask
-                right = right and int(lanes.max()) <= top and not lanes[last - first :].any()
-                self._unscale(lanes[: last - first].view(np.int64), contributions, values[first:last], first)
-            require(right, "sum.range", "a lane of the sum is out of range")
+            for first, last, lanes in self._unpack(words[at : at + CHUNK_WORDS], at, contributions):
+                self._unscale(lanes.view(np.int64), contributions, values[first:last], first)
         return values
+
+    def check_range(self, chunk: NDArray[np.uint64], start: int, contributions: int) -> None:
+        """Refuse a part of a sum that no honest sum can hold, as `decode` does.
+
+        Args:
+            chunk: uint64 [w], the words [start, start + w) of the unmasked sum; at most CHUNK_WORDS.
+            contributions: how many organizations are in the sum.
+
+        Raises:
+            Refused: "sum.range".
+        """
+        for _ in self._unpack(chunk, start, contributions):
+            pass
+
+    def _unpack(
+        self, chunk: NDArray[np.uint64], start: int, contributions: int
+    ) -> Iterator[tuple[int, int, NDArray[np.uint64]]]:
+        """Each lane of a part of a sum, once it is found in range: the coordinates [first, last) and their lanes.
+
+        The lanes are valid until the next step.
+        """
+        lane_mask, top = np.uint64((1 << self.lane_bits) - 1), 2 * self.levels * contributions
+        lanes = np.empty(len(chunk), dtype=WORD)
+        right = not len(chunk) or int(chunk.max()) >> (self.lanes * self.lane_bits) == 0
+        for shift, first, last in self._slices(start, start + len(chunk)):
+            np.right_shift(chunk, shift, out=lanes)
+            lanes &= lane_mask
+            right = right and (not len(lanes) or int(lanes.max()) <= top) and not lanes[last - first :].any()
+            require(right, "sum.range", "a lane of the sum is out of range")
+            yield first, last, lanes[: last - first]
 
     def _unscale(self, lanes: NDArray[np.int64], contributions: int, values: NDArray[np.float64], first: int) -> None:
         lanes -= contributions * self.levels

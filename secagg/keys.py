@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .refused import refuse, require
+from .shamir import SHARE_BYTES
 from .suites import NONCE_BYTES, Suite
 from .wire import Writer, digest
 
@@ -105,6 +106,22 @@ def open_share(
         return box.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _associated(ctx1, sender, recipient))
     except (InvalidTag, ValueError):
         refuse("share.seal", f"the share sealed by organization {sender} does not open", sender)
+
+
+def share_commitment(ctx1: bytes, owner: int, holder: int, of: str, value: int) -> bytes:
+    """H of one share, so that a false share convicts who shows it. A share is uniform in the field: it needs no salt.
+
+    Args:
+        of: "b" or "mk", which of the owner's secrets it is a share of.
+    """
+    place = owner.to_bytes(2, "big") + holder.to_bytes(2, "big")
+    return digest("share", ctx1, of.encode(), place, value.to_bytes(SHARE_BYTES, "big"))
+
+
+def share_commitments(ctx1: bytes, owner: int, holder: int, shares: tuple[int, int]) -> bytes:
+    """Both commitments at the end of a box, b first."""
+    both = zip(("b", "mk"), shares, strict=True)
+    return b"".join(share_commitment(ctx1, owner, holder, of, value) for of, value in both)
 
 
 # An encapsulation is random, so the secret that it offers cannot be derived from the sender's mask secret alone. It

@@ -117,7 +117,10 @@ class Organization:
         shares, others = self._split(view), view.others(state.index)
         offers = [self._offer(view, peer) for peer in others]
         boxes = tuple(
-            self._seal(view, peer, shares[peer]) + carried for peer, (_, carried) in zip(others, offers, strict=True)
+            self._seal(view, peer, shares[peer])
+            + carried
+            + keys.share_commitments(view.ctx1, state.index, peer, shares[peer])
+            for peer, (_, carried) in zip(others, offers, strict=True)
         )
         leaves = box_leaves(view.ctx1, state.index, others, boxes)
         root = share_root(view.ctx1, state.index, merkle.top(leaves))

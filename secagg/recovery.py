@@ -27,16 +27,14 @@ def _windows(members: tuple[int, ...], threshold: int) -> Iterator[tuple[int, ..
 
 
 def rebuild(shares: Mapping[int, int], threshold: int, holds: Callable[[bytes], bool]) -> bytes | None:
-    """The 32-byte secret behind shares, some of which may be wrong.
+    """The 32-byte secret behind shares, each of which its owner committed to (but its own, which it reveals itself).
 
     Args:
-        shares: revealing organization -> its share.
-        threshold: how many are combined.
+        shares: revealing organization -> its share. threshold: how many are combined.
         holds: whether a candidate is the secret that its owner committed to.
 
     Returns:
-        The secret, or None where no choice that was tried holds. One wrong share among more than `threshold` is always
-        outvoted; more are where they stand close together.
+        The secret, or None where no choice that was tried holds: then its owner dealt false shares, or shows one.
     """
     for chosen in _windows(tuple(sorted(shares)), threshold):
         value = shamir.combine([shares[i] for i in chosen], _weights(tuple(i + 1 for i in chosen)))
@@ -52,7 +50,8 @@ def rebuild_secrets(
     """b of every survivor and mk of every dropped organization, each checked against its advert.
 
     Raises:
-        Refused: "unmask.secret" naming the first owner whose shares do not rebuild what it committed to.
+        Refused: "unmask.secret" naming the first owner whose shares do not rebuild what it committed to: since every
+            share was held against the owner's signed commitment, it is the owner's fault.
     """
     ctx0, suite = plan.ctx0, suite_of(plan.suite)
     first = next(iter(reveals.values()))

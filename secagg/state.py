@@ -36,11 +36,11 @@ class State:
     index: int
     plan: bytes
     advert: bytes
-    secrets: tuple[bytes, ...]
+    secrets: tuple[bytes, ...] = field(repr=False)
     adverts: tuple[bytes, ...] = ()
     own_root: bytes = b""
-    offered: tuple[bytes, ...] = ()
-    held: dict[int, tuple[int, int]] = field(default_factory=dict)
+    offered: tuple[bytes, ...] = field(default=(), repr=False)
+    held: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
     ctx2: bytes = bytes(HASH)
     sharers: tuple[int, ...] = ()
     header: bytes = b""

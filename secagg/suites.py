@@ -20,6 +20,7 @@ from .refused import refuse
 X25519_BYTES = 32
 NONCE_BYTES = 12
 TAG_BYTES = 16
+COMMITMENTS_BYTES = 2 * 32
 _SHARES_BYTES = 2 * 66
 
 
@@ -53,8 +54,8 @@ class Suite:
 
     @property
     def box_bytes(self) -> int:
-        """What one organization sends to another in P1: sealed shares, then the offer."""
-        return self.sealed_bytes + self.offer_bytes
+        """What one organization sends to another in P1: sealed shares, the offer, two commitments to the shares."""
+        return self.sealed_bytes + self.offer_bytes + COMMITMENTS_BYTES
 
     def public_half(self, secret: bytes) -> bytes:
         """The public round key of a secret of 32 bytes."""

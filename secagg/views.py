@@ -13,7 +13,7 @@ from .plan import Plan
 from .refused import Refused, refuse, require
 from .roster import Roster
 from .state import State
-from .suites import Suite, suite_of
+from .suites import COMMITMENTS_BYTES, Suite, suite_of
 from .wire import Reader, digest, unseal
 
 
@@ -120,13 +120,20 @@ def open_inbox(
             require(not part.path and not part.box, "shares.own", "a box to oneself")
         else:
             check_box(cohort, root, index, part.path, part.box, suite)
-            sealed, offers[root.index] = part.box[: suite.sealed_bytes], part.box[suite.sealed_bytes :]
+            sealed, offers[root.index], committed = split_box(part.box, suite)
             public = cohort.adverts[root.index].channel_key
             plain = keys.open_share(suite, channel_secret, public, cohort.ctx1, root.index, index, sealed)
             shares[root.index] = _two_shares(plain, root.index)
+            same = keys.share_commitments(cohort.ctx1, root.index, index, shares[root.index]) == committed
+            require(same, "share.range", f"organization {root.index} committed to other shares", root.index)
     members = tuple(root.index for root in roots)
     ctx2 = keys.context2(cohort.ctx1, members, [root.root for root in roots])
     return Inbox(members, ctx2, shares, offers)
+
+
+def split_box(box: bytes, suite: Suite) -> tuple[bytes, bytes, bytes]:
+    """The sealed shares, the offer and the commitments to the shares of a box of the right size."""
+    return box[: suite.sealed_bytes], box[suite.sealed_bytes : -COMMITMENTS_BYTES], box[-COMMITMENTS_BYTES:]
 
 
 def check_box(cohort: Cohort, root: Rooted, recipient: int, path: Sequence[bytes], box: bytes, suite: Suite) -> None:

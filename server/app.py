@@ -8,7 +8,7 @@ its privacy is spent, nobody signs for it again, and the model stays as it was.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..strategies.agreed import nominal_batch, schema_of, strategy_of
 from ..training.schema import initial
-from . import disputes, roll_call
+from . import burned, disputes, roll_call
 from .audit_window import AuditWindow
 from .events import RoundEvent
 from .exchange import Exchange, Outgoing, Reply
@@ -36,19 +36,10 @@ from .run_directory import Committed, RunDirectory
 from .spent import charged, epsilons
 
 log = logging.getLogger("cotune.server")
-# Failed attempts at one round before a person has to look.
+# Failed attempts at one round before a person has to look. Those that a dispute ended do not count: they come to an end
+# by themselves, see `disputes.require_settled`.
 ATTEMPTS = 3
 Watch = Callable[[RoundEvent], None]
-# The values of a run whose first round was burned.
-_NOTHING_SHOWN: dict[str, Any] = {
-    "loss": None,
-    "clipped": None,
-    "units": 0.0,
-    "saturated": 0.0,
-    "bytes_up": 0,
-    "contributions": 0,
-    "seconds": 0.0,
-}
 
 
 def build(
@@ -88,6 +79,7 @@ class Run:
         self._window = AuditWindow(folder.path, charter.secagg.audit_rounds)
         self._nodes: dict[int, int] = {}
         self._left_out: tuple[int, ...] = ()
+        self._proven = burned.proven(folder.attempts())
         self._acknowledged = dict.fromkeys(range(len(self._names)), -1)
         self._started = time.monotonic()
 
@@ -95,25 +87,29 @@ class Run:
         """Run every round that is not committed yet.
 
         Raises:
-            UserError: a round could not be completed, with every member's answer.
+            UserError: a round could not be completed, with every member's answer; or rounds were burned in a row.
         """
         self._window.forget(self._folder.recorded())
         while (number := len(self._folder.committed())) < self._charter.rounds:
             self._started = time.monotonic()
-            before = self._folder.last() or self._genesis()
-            failures = 0
-            while any(noted.signing for noted in self._folder.attempts(number)) or not self._try(number, before):
-                if any(noted.signing for noted in self._folder.attempts(number)):
-                    self._burn(number, before)
-                    break
-                failures += 1
-                if failures == ATTEMPTS:
-                    said = disputes.describe(self._charter, self._folder.complaints(number))
-                    raise UserError(
-                        f"round {number + 1}: {ATTEMPTS} attempts failed{f' ({said})' if said else ''}",
-                        "read the log for each member's answer, then start again to continue",
-                    )
+            self._finish_round(number, self._folder.last() or self._genesis())
         self._publish_last()
+
+    def _finish_round(self, number: int, before: Committed) -> None:
+        """Attempt a round until it is committed, or burned: by an attempt here, or before this server was killed."""
+        failures = 0
+        while not burned.asked_to_sign(self._folder.attempts(number)):
+            if failures == ATTEMPTS:
+                said = disputes.describe(self._charter, self._folder.complaints(number))
+                raise UserError(
+                    f"round {number + 1}: {ATTEMPTS} attempts failed{f' ({said})' if said else ''}",
+                    "read the log for each member's answer, then start again to continue",
+                )
+            refusal = self._try(number, before)
+            if refusal is None:
+                return
+            failures += refusal.code != disputes.DISPUTED
+        self._burn(number, before)
 
     def _genesis(self) -> Committed:
         """The state before the first round."""
@@ -122,8 +118,8 @@ class Run:
         state = self._strategy.start(self._strategy.dimension(self._schema, 0))
         return Committed(-1, adapter, state, head.hex(), (), {}, b"")
 
-    def _try(self, number: int, before: Committed) -> bool:
-        """One attempt; True where the round was committed."""
+    def _try(self, number: int, before: Committed) -> Refused | None:
+        """One attempt; None where the round was committed, else why not."""
         self._gather()
         complaints = self._folder.complaints(number)
         self._leave_out(number, complaints)
@@ -156,53 +152,60 @@ class Run:
             log.error(
                 "round %d attempt %d failed: %s; refusals: %s", number, attempt_number, refusal, answers or "none"
             )
-            self._note_end(number, attempt_number, attempt.seen)
+            self._note_end(number, attempt_number, attempt.seen, refusal)
             self._raise_if_final(number, attempt.seen)
-            return False
+            return refusal
         for index in attempt.seen.trained:
             self._acknowledged[index] = number - 1
         self._commit(number, before, total, attempt.seen)
-        return True
+        return None
 
-    def _note_end(self, number: int, attempt: int, seen: Attempted) -> None:
-        """Write down that an attempt failed, who trained in it and who complained."""
+    def _note_end(self, number: int, attempt: int, seen: Attempted, refusal: Refused | None = None) -> None:
+        """Write down that an attempt failed, who trained in it, who complained and what was refused."""
         complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
-        self._folder.note(Noted(number, attempt, signing=False, trained=seen.trained, complaints=complaints))
+        code, named = ("", None) if refusal is None else (refusal.code, refusal.member)
+        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named))
 
     def _leave_out(self, number: int, complaints: tuple[bytes, ...]) -> None:
         """Decide whom the next attempt leaves out."""
-        self._left_out = disputes.left_out(self._charter, complaints, set(self._nodes.values()))
+        disputed = disputes.left_out(self._charter, complaints, set(self._nodes.values()) - self._proven)
+        self._left_out = tuple(sorted(self._proven.union(disputed)))
         if complaints:
-            names = ", ".join(self._names[index] for index in self._left_out)
-            said = disputes.describe(self._charter, complaints)
-            log.warning("round %d: %s; left out: %s", number, said, names or "nobody, too few would remain")
+            names = self._said(disputed) or "nobody, too few would remain"
+            log.warning("round %d: %s; left out: %s", number, disputes.describe(self._charter, complaints), names)
 
     def _raise_if_final(self, number: int, seen: Attempted) -> None:
         """Members that refuse will refuse again: say so at once where too few others are left."""
-        left = len(self._names) - len(seen.refused)
+        left = len(self._names) - len(self._proven.union(seen.refused))
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
             raise UserError(
                 f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"
             )
 
-    def _call(self) -> None:
-        """Wait until enough members are online, or the deadline."""
-        seconds = (
-            self._charter.secagg.deadline_seconds if len(self._nodes) < self._charter.secagg.min_survivors else 0.0
-        )
+    def _call(self) -> set[int]:
+        """Wait until enough members are online, or the deadline. Returns who may take part."""
+        few = len(set(self._nodes.values()) - self._proven) < self._charter.secagg.min_survivors
+        seconds = self._charter.secagg.deadline_seconds if few else 0.0
         self._nodes = roll_call.call(self._charter, self._exchange, self._nodes, seconds)
+        return set(self._nodes.values()) - self._proven
 
     def _gather(self) -> None:
         """`_call`, and end the run where too few came."""
-        self._call()
-        need = self._charter.secagg.min_survivors
-        if len(self._nodes) < need:
-            missing = [name for index, name in enumerate(self._names) if index not in self._nodes.values()]
+        need, others = self._charter.secagg.min_survivors, set(range(len(self._names))) - self._proven
+        if len(others) < need:
+            what = f"{self._said(self._proven)}: proven to have broken the protocol, and too few others are left"
+            raise UserError(what, "read the log, and sign a charter for the other members")
+        here = self._call()
+        if len(here) < need:
             raise UserError(
-                f"only {len(self._nodes)} of the {need} members needed are online",
-                f"start the nodes of {', '.join(missing)}",
+                f"only {len(here)} of the {need} members needed are online",
+                f"start the nodes of {self._said(others - here)}",
             )
+
+    def _said(self, members: Iterable[int]) -> str:
+        """Members by name, in one line."""
+        return ", ".join(self._names[index] for index in sorted(members))
 
     def _commit(self, number: int, before: Committed, total: RoundSum, seen: Attempted) -> None:
         """Apply the sum, check that it moved the adapter, and make the round durable."""
@@ -244,23 +247,22 @@ class Run:
             "seconds": time.monotonic() - self._started,
         }
 
-    def _attempted(self, number: int) -> set[int]:
-        return {noted.attempt for noted in self._folder.attempts(number)}
-
     def _burn(self, number: int, before: Committed) -> None:
-        """Survivors may have signed and nothing was committed: go on without this round."""
-        log.warning("round %d was interrupted while its survivors signed; it is burned", number)
-        earlier: dict[str, int] = dict(before.values.get("trained", {}))  # type: ignore[call-overload]
-        # Who trained is not known any more: everybody counts, with shared noise for each attempt.
-        attempts = 1 if self._charter.privacy.shares is None else len(self._attempted(number))
-        trained = {name: earlier.get(name, 0) + attempts for name in self._names}
-        values = (
-            _NOTHING_SHOWN
-            | before.values
-            | {"trained": trained, "epsilon": epsilons(self._charter.privacy, self._strategy.steps_per_round, trained)}
-        )
-        self._folder.commit(Committed(number, before.adapter, before.state, before.head, (), values, b""))
+        """Survivors may have signed and nothing was committed: go on without this round.
+
+        Raises:
+            UserError: the round before was burned too, and both by a refusal.
+        """
+        noted = self._folder.attempts(number)
+        said = ", ".join(attempt.refused for attempt in burned.refusals(noted))
+        log.warning("round %d is burned: its survivors were asked to sign (%s)", number, said or "interrupted")
+        self._folder.commit(burned.burned(self._charter, self._strategy.steps_per_round, number, before, noted))
         self._window.forget(self._folder.recorded())
+        found = burned.proven(self._folder.attempts()) - self._proven
+        if found:
+            log.error("%s: proven to have broken the protocol, and left out of this run from now on", self._said(found))
+        self._proven |= found
+        burned.stop_if_repeated(self._charter, self._folder)
 
     def _publish_last(self) -> None:
         """Give the last records to whoever is online, so that its transcript ends where the server's does.
@@ -279,9 +281,9 @@ class Run:
         known: dict[str, Any] = state.values
         self._watch(
             RoundEvent(
-                round=number + 1,
-                rounds=self._charter.rounds,
-                phase=phase,
+                number + 1,
+                self._charter.rounds,
+                phase,
                 loss=values.get("loss"),
                 clipped=values.get("clipped"),
                 units=values.get("units", 0.0),

@@ -5,7 +5,8 @@
         sum.words     the bare sum, the same shape
 
 Only a committed round keeps them: what a failed attempt left is deleted, and so is what is older than the charter's
-`audit_rounds`. A round takes (survivors + 1) times the size of an upload: 2.0 to 2.7 bytes a parameter each.
+`audit_rounds`. A round takes (survivors + 1) times the size of an upload: 2.0 to 2.7 bytes a parameter each with lanes
+of 16 to 21 bits.
 
 An upload without its masks needs the key shares of a threshold of members, which they forgot. The window is short all
 the same: what is deleted cannot be opened by keys that are broken later.
@@ -25,6 +26,7 @@ from ..errors import UserError
 from ..secagg.control import CONTROL_WORDS
 from ..secagg.masking import WORD, WORD_BYTES
 from ..secagg.plan import Plan
+from .run_directory import numbered
 
 SUM: Final = "sum"
 _FOLDER, _ENDING = "uploads", ".words"
@@ -122,7 +124,7 @@ class AuditWindow:
 def kept_rounds(run: Path) -> list[int]:
     """The rounds whose uploads a run directory holds, ascending."""
     folder = run / _FOLDER
-    return sorted(int(found.name) for found in folder.iterdir() if found.name.isdigit()) if folder.is_dir() else []
+    return numbered(folder) if folder.is_dir() else []
 
 
 def kept_words(run: Path, number: int, name: int | str) -> NDArray[np.uint64] | None:

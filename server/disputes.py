@@ -9,9 +9,13 @@ from collections.abc import Collection, Iterable
 
 from ..charter.charter import Charter
 from ..secagg import blame
-from ..secagg.messages import NONSENSE, SEAL, Complaint
+from ..secagg.messages import NONSENSE, OFFER, SEAL, Complaint
 from ..secagg.refused import require
 from ..secagg.wire import peek
+
+# The code of an attempt that ended so that the next is made without one side of a dispute.
+DISPUTED = "round.disputed"
+_SAID = {SEAL: "does not open", NONSENSE: "holds no shares", OFFER: "offers another secret than it committed to"}
 
 
 def left_out(charter: Charter, complaints: Iterable[bytes], online: Collection[int]) -> tuple[int, ...]:
@@ -33,24 +37,33 @@ def left_out(charter: Charter, complaints: Iterable[bytes], online: Collection[i
 def require_settled(
     charter: Charter, complaints: Iterable[bytes], online: Collection[int], uploaded: Iterable[int]
 ) -> None:
-    """End an attempt, before anybody signs, in which a member that should be left out has uploaded.
+    """End an attempt, before anybody signs, that a dispute spoils and that one without some of its members may mend.
 
-    Otherwise a member could keep another out of the sum of every round by one bad box.
+    That is so where a member that should be left out has uploaded: otherwise it could keep another out of the sum of
+    every round by one bad box. And where the members that complained are missing for a sum.
+
+    Guarantees: every attempt that ends so brought a dispute between two members that had none before, since no dispute
+    stands between two members that take part. So these attempts come to an end.
+
+    Args:
+        complaints: of this attempt and the round's earlier ones. online: indices of the members that take part.
+        uploaded: indices of those whose upload counts.
 
     Raises:
         Refused: "round.disputed".
     """
-    out = left_out(charter, complaints, online)
-    require(not set(out) & set(uploaded), "round.disputed", "a member complained of another; again without one of them")
+    leaving = set(left_out(charter, complaints, online)) & set(online)
+    here = set(uploaded)
+    spoiled = bool(leaving & here) or (bool(leaving) and len(here) < charter.secagg.min_survivors)
+    require(not spoiled, DISPUTED, "a member complained of another; again without one of them")
 
 
 def describe(charter: Charter, complaints: Iterable[bytes]) -> str:
     """The complaints in words, by name; empty where there are none."""
     names = [member.name for member in charter.members]
     read = sorted({(found.index, found.accused, found.reason) for found in map(_read, complaints)})
-    said = {SEAL: "does not open", NONSENSE: "holds no shares"}
     return ", ".join(
-        f"{names[index]} says that what {names[accused]} sealed for it {said[reason]}"
+        f"{names[index]} says that what {names[accused]} sealed for it {_SAID.get(reason, 'is of no use')}"
         for index, accused, reason in read
     )
 

@@ -70,7 +70,11 @@ def _ask(charter: Charter, exchange: Exchange, nodes: list[int], taken: set[int]
             return
         found[node] = index
 
-    exchange.run(HELLO, {node: Outgoing(body) for node in nodes}, "hello", seconds, receive, interruptible=True)
+    outgoing = {node: Outgoing(body) for node in nodes}
+    answered = exchange.run(HELLO, outgoing, "hello", seconds, receive, interruptible=True)
+    for node in nodes:
+        if node not in answered:
+            log.warning("roll call: node %d did not answer within %.0f seconds", node, seconds)
     return found
 
 

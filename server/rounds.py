@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..charter.charter import Charter
 from ..charter.messages import REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
 from ..secagg.coordinator import Coordinator, RoundSum, Step
@@ -21,6 +24,7 @@ from .audit_window import AuditWindow
 from .exchange import Exchange, Outgoing, Reply
 
 log = logging.getLogger("cotune.server")
+Words = NDArray[np.uint64]
 
 
 @dataclass
@@ -112,77 +116,101 @@ class Attempt:
         """
         coordinator = Coordinator(self._charter.roster(), plan, self._key)
         window.begin(plan)
+        try:
+            return self._steps(coordinator, plan, adapter, records_for, window, earlier, signing)
+        finally:
+            for no in coordinator.rejections:
+                log.warning("round %d: a message of %s was left out: %s", plan.round, self._name(no.index), no.code)
+
+    def _steps(
+        self,
+        coordinator: Coordinator,
+        plan: Plan,
+        adapter: Adapter,
+        records_for: Callable[[int], tuple[bytes, ...]],
+        window: AuditWindow,
+        earlier: tuple[bytes, ...],
+        signing: Callable[[], None],
+    ) -> RoundSum:
+        """The five exchanges."""
         everybody = tuple(sorted(self._node_of))
         self._phase("train", everybody)
         offers = {index: Outgoing(coordinator.plan_message, adapter, records_for(index)) for index in everybody}
         self._ask(ROUND, plan, offers, lambda index, reply: coordinator.add_advert(index, reply.body))
         self.seen.trained = coordinator.present(Step.ADVERTS)
-        adverts = coordinator.close_adverts()
+        adverts = dict.fromkeys(self.seen.trained, Outgoing(coordinator.close_adverts()))
         self._phase("share", self.seen.trained)
-        self._ask(
-            SHARES,
-            plan,
-            dict.fromkeys(self.seen.trained, Outgoing(adverts)),
-            lambda index, reply: coordinator.add_shares(index, reply.body),
-        )
-        inboxes = coordinator.close_shares()
+        self._ask(SHARES, plan, adverts, lambda index, reply: coordinator.add_shares(index, reply.body))
+        inboxes = {index: Outgoing(inbox) for index, inbox in coordinator.close_shares().items()}
         self._phase("mask", tuple(inboxes))
         self._ask(
             UPLOAD,
             plan,
-            {index: Outgoing(inbox) for index, inbox in inboxes.items()},
-            lambda index, reply: self._add_upload(coordinator, plan, window, index, reply),
+            inboxes,
+            lambda index, reply: self._add_upload(coordinator, plan, index, reply),
+            lambda index, words: window.add(plan.round, index, words),
         )
         complaints = (*earlier, *self.seen.complaints.values())
         disputes.require_settled(self._charter, complaints, everybody, coordinator.present(Step.UPLOADS))
-        survivors = coordinator.close_uploads()
+        survivors = Outgoing(coordinator.close_uploads())
         signing()
         members = coordinator.present(Step.UPLOADS)
         self._phase("survive", members)
-        self._ask(
-            SURVIVORS,
-            plan,
-            dict.fromkeys(members, Outgoing(survivors)),
-            lambda index, reply: coordinator.add_survival(index, reply.body),
-        )
-        quorum = coordinator.close_survival()
+        asked = dict.fromkeys(members, survivors)
+        self._ask(SURVIVORS, plan, asked, lambda index, reply: coordinator.add_survival(index, reply.body))
+        asked = dict.fromkeys(members, Outgoing(coordinator.close_survival()))
         self._phase("unmask", members)
-        self._ask(
-            REVEAL,
-            plan,
-            dict.fromkeys(members, Outgoing(quorum)),
-            lambda index, reply: coordinator.add_reveal(index, reply.body),
-        )
-        for rejection in coordinator.rejections:
-            log.warning(
-                "round %d: a message of member %d was left out: %s", plan.round, rejection.index, rejection.code
-            )
+        self._ask(REVEAL, plan, asked, lambda index, reply: coordinator.add_reveal(index, reply.body))
         return coordinator.result()
 
     def _ask(
-        self, kind: str, plan: Plan, outgoing: Mapping[int, Outgoing], add: Callable[[int, Reply], object]
+        self,
+        kind: str,
+        plan: Plan,
+        outgoing: Mapping[int, Outgoing],
+        add: Callable[[int, Reply], bool],
+        keep: Callable[[int, Words], None] = lambda index, words: None,
     ) -> None:
-        """One exchange with the members in `outgoing`; refusals are kept by code."""
+        """One exchange with the members in `outgoing`; refusals are kept by code.
+
+        Args:
+            add: hands a reply to the protocol, and says whether it counts. What one member sent ends no round: where
+                `add` fails unexpectedly, the reply does not count.
+            keep: gets the words of a reply that counts.
+        """
         index_of = {self._node_of[index]: index for index in outgoing}
 
         def receive(node: int, reply: Reply) -> None:
+            index = index_of[node]
             self.seen.bytes_up += len(reply.body) + (0 if reply.vector is None else reply.vector.nbytes)
             if reply.refused:
-                self.seen.refused[index_of[node]] = reply.refused
-                log.warning("round %d: member %d refused %s: %s", plan.round, index_of[node], kind, reply.refused)
-            else:
-                add(index_of[node], reply)
+                self.seen.refused[index] = reply.refused
+                log.warning("round %d: %s refused %s: %s", plan.round, self._name(index), kind, reply.refused)
+                return
+            try:
+                counts = add(index, reply)
+            except MemoryError:
+                raise
+            except Exception:
+                log.exception("round %d: what %s sent to %s fails here", plan.round, self._name(index), kind)
+                counts = False
+            if counts and reply.vector is not None:
+                keep(index, reply.vector)
 
         messages = {self._node_of[index]: content for index, content in outgoing.items()}
         self._exchange.run(
             kind, messages, str(plan.round), self._charter.secagg.deadline_seconds, receive, interruptible=kind == ROUND
         )
 
-    def _add_upload(self, coordinator: Coordinator, plan: Plan, window: AuditWindow, index: int, reply: Reply) -> None:
-        """What came back in P2: an upload, or a complaint where there is no vector."""
-        if reply.vector is None:
-            if coordinator.add_complaint(index, reply.body):
-                self.seen.complaints[index] = reply.body
-                log.warning("round %d: %s", plan.round, disputes.describe(self._charter, [reply.body]))
-        elif index not in coordinator.present(Step.UPLOADS) and coordinator.add_upload(index, reply.body, reply.vector):
-            window.add(plan.round, index, reply.vector)
+    def _add_upload(self, coordinator: Coordinator, plan: Plan, index: int, reply: Reply) -> bool:
+        """What came back in P2: an upload, or a complaint where there is no vector. Whether an upload now counts."""
+        if reply.vector is not None:
+            again = index in coordinator.present(Step.UPLOADS)
+            return coordinator.add_upload(index, reply.body, reply.vector) and not again
+        if coordinator.add_complaint(index, reply.body):
+            self.seen.complaints[index] = reply.body
+            log.warning("round %d: %s", plan.round, disputes.describe(self._charter, [reply.body]))
+        return False
+
+    def _name(self, index: int) -> str:
+        return self._charter.members[index].name

@@ -78,7 +78,7 @@ class RunDirectory:
 
     def committed(self) -> list[int]:
         """The numbers of the committed rounds, ascending."""
-        return sorted(int(folder.name) for folder in self._rounds.iterdir() if folder.name.isdigit())
+        return numbered(self._rounds)
 
     def recorded(self) -> list[int]:
         """The numbers of the committed rounds that have a record: all but the burned ones."""
@@ -144,8 +144,11 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
-    def attempts(self, round_number: int) -> list["Attempt"]:
-        """What was noted of a round. A line that a crash cut short was never acted upon, and is passed over."""
+    def attempts(self, round_number: int | None = None) -> list["Attempt"]:
+        """What was noted of a round, or of all rounds.
+
+        A line that a crash cut short was never acted upon, and is passed over.
+        """
         file = self.path / "attempts.jsonl"
         noted: list[Attempt] = []
         for line in file.read_text().splitlines() if file.exists() else []:
@@ -160,7 +163,7 @@ class RunDirectory:
                 complaints=tuple(attempt.complaints),
             )
             for attempt in noted
-            if attempt.round == round_number
+            if round_number in (None, attempt.round)
         ]
 
     def complaints(self, round_number: int) -> tuple[bytes, ...]:
@@ -178,6 +181,8 @@ class Attempt:
         signing: its survivors are about to be asked to sign.
         trained: of an attempt that failed: indices of the members that trained; None in the other notes.
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
+        refused: of an attempt that the protocol refused: the code of the refusal.
+        named: of such an attempt: index of the member that the refusal names, if it names one.
     """
 
     round: int
@@ -185,6 +190,14 @@ class Attempt:
     signing: bool
     trained: tuple[int, ...] | None = None
     complaints: tuple[str, ...] = ()
+    refused: str = ""
+    named: int | None = None
+
+
+def numbered(folder: Path) -> list[int]:
+    """The rounds that have a folder of their own in `folder`, ascending; whatever else lies there is passed over."""
+    digits = [int(found.name) for found in folder.iterdir() if found.name.isascii() and found.name.isdigit()]
+    return sorted(number for number in digits if (folder / f"{number:04d}").is_dir())
 
 
 def read_records(path: Path, charter_digest: str) -> list[bytes]:
@@ -196,7 +209,7 @@ def read_records(path: Path, charter_digest: str) -> list[bytes]:
     mend = "give the folder that holds run.json and rounds/"
     try:
         known = json.loads((path / "run.json").read_bytes())["charter"]
-        folders = sorted(folder for folder in (path / "rounds").iterdir() if folder.name.isdigit())
+        folders = [path / "rounds" / f"{number:04d}" for number in numbered(path / "rounds")]
         records = [(folder / _RECORD).read_bytes() for folder in folders if (folder / _RECORD).exists()]
     except OSError as problem:
         raise UserError(f"{path}: not a run directory, {problem.filename}: {problem.strerror}", mend) from None

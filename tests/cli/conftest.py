@@ -10,7 +10,8 @@ from cotune.charter import charter as charters
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from cotune.charter.signing import new_key, public_hex
 from cotune.client import settings as nodes
-from cotune.client.home import Chain, Home
+from cotune.client.chains import Chain
+from cotune.client.home import Home
 from cotune.client.settings import NodeModel, NodeSettings
 from cotune.privacy.terms import PrivacyTerms
 from cotune.secagg.admission import Expected

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cotune.charter import charter as charters
 from cotune.cli.app import main
-from cotune.client.home import Chain, Home
+from cotune.client.home import Home
 from cotune.secagg.masking import CHUNK_WORDS
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord
@@ -164,13 +164,15 @@ def test_a_transcript_that_ends_before_what_the_home_saw(
 
 def test_a_home_of_another_run_another_charter_or_none(consortium: Consortium, tmp_path: Path, said: Callable) -> None:
     home = Home(Path(shutil.copytree(consortium.homes[0].path, tmp_path / "home")))
-    home.set_chain(replace(home.chain(), run="ab" * 16))
+    chain, chains = home.chain(), home.path / "chains.json"
+    chains.unlink()
+    home.set_chain(replace(chain, run="ab" * 16))
     code, lines = said("verify", consortium.run, "--home", home.path)
     assert (code, "takes part in run abababababab" in lines[-1]) == (1, True)
-    home.set_chain(Chain())
+    chains.unlink()
     assert "no run yet" in said("verify", consortium.run, "--home", home.path)[1][0]
-    (home.path / "chain.json").write_text("{")
-    assert "chain.json cannot be read" in said("verify", consortium.run, "--home", home.path)[1][0]
+    chains.write_text("{")
+    assert "chains.json cannot be read" in said("verify", consortium.run, "--home", home.path)[1][0]
     charters.save(consortium.charter.model_copy(update={"epoch": 2}), home.charter)
     code, lines = said("verify", consortium.run, "--home", home.path)
     assert (code, "signed another charter" in lines[0]) == (2, True)
@@ -188,8 +190,19 @@ def test_an_audit_of_every_chunk(consortium: Consortium, said: Callable) -> None
     code, lines = said("audit", consortium.run, "--round", 2, "--chunks", "2,0", "--json")
     found = json.loads("\n".join(lines))
     assert (code, found["holds"], found["round"], [one["chunk"] for one in found["chunks"]]) == (0, True, 2, ["0", "2"])
-    code, lines = said("audit", consortium.run, "--random", 2)
-    assert (code, len(lines)) == (0, 4)
+
+
+def test_chunk_0_is_always_audited(consortium: Consortium, said: Callable) -> None:
+    """It holds the control words; the others are drawn by lot."""
+    drawn = set()
+    for _ in range(20):
+        code, lines = said("audit", consortium.run, "--random", 1)
+        chunks = [line.split()[0] for line in lines[1:-1]]
+        assert (code, chunks[0], len(chunks)) == (0, "0", 2)
+        drawn.add(chunks[1])
+    assert drawn == {"1", "2"}
+    assert [line.split()[0] for line in said("audit", consortium.run, "--chunks", "2")[1][1:-1]] == ["0", "2"]
+    assert len(said("audit", consortium.run)[1]) == 5  # three chunks are fewer than the lot
 
 
 @pytest.mark.parametrize(
@@ -260,9 +273,9 @@ def test_bad_input_is_one_line(consortium: Consortium, run: Path, tmp_path: Path
         (("verify", tmp_path), "not a run directory"),
         (("verify", run, "--home", nowhere), "no such node"),
         (("audit", nowhere), "No such file"),
-        (("audit", consortium.root / "transcript.bin"), "no uploads are kept"),
+        (("audit", consortium.root / "transcript.bin"), "a transcript holds no uploads"),
         (("audit", run, "--round", 1), "not kept: choose among 2, 3"),
-        (("audit", run, "--round", 9), "not kept"),
+        (("audit", run, "--round", 9), "it has no record"),
         (("audit", run, "--chunks", "3"), "choose from 0 to 2"),
         (("audit", run, "--chunks", "1,x"), "not a list"),
         (("audit", run, "--chunks", ""), "not a list"),
@@ -273,8 +286,53 @@ def test_bad_input_is_one_line(consortium: Consortium, run: Path, tmp_path: Path
         assert (code, len(lines)) == (2, 1), words
         assert part in lines[0], words
     assert "another charter" in said("verify", run, charter=stranger)[1][0]
+
+
+@pytest.mark.parametrize("gone", ["uploads/0002", "uploads"])
+def test_uploads_that_are_gone_within_the_window_are_a_fault(run: Path, said: Callable, gone: str) -> None:
+    shutil.rmtree(run / gone)
+    line = "does not hold: round 3: the coordinator does not have its uploads any more"
+    for words in ((), ("--all",), ("--round", 3)):
+        code, lines = said("audit", run, *words)
+        assert (code, lines[-1]) == (1, line), words
+    code, lines = said("audit", run, "--json")
+    found = json.loads("\n".join(lines))
+    assert (code, found["holds"], found["chunks"], found["faults"]) == (1, False, [], [line[15:]])
+    assert said("audit", run, "--round", 2)[0] == (0 if gone == "uploads/0002" else 1)
+    assert said("audit", run, "--round", 1)[0] == 2  # nobody promised to keep them for so long
+
+
+def test_a_charter_that_keeps_nothing_promises_nothing(
+    consortium: Consortium, run: Path, tmp_path: Path, said: Callable
+) -> None:
+    secagg = consortium.charter.secagg.model_copy(update={"audit_rounds": 0})
+    charter = consortium.charter.model_copy(update={"secagg": secagg})
+    charters.save(charter, tmp_path / "charter.yaml")
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(about | {"charter": charter.digest()}))
     shutil.rmtree(run / "uploads")
-    assert "no uploads are kept" in said("audit", run)[1][0]
+    code, lines = said("audit", run, charter=tmp_path / "charter.yaml")
+    assert (code, "audit_rounds is 0" in lines[-1]) == (2, True)
+
+
+def test_a_round_that_leaves_the_window_during_its_audit_is_no_fault(
+    consortium: Consortium, run: Path, said: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator commits two more rounds between the records that were read and the uploads."""
+    from cotune.server import audit_window
+
+    real = audit_window.kept_rounds
+    for number in (1, 2):
+        (run / "rounds" / f"000{number}").rename(run / f"000{number}")
+
+    def meanwhile(path: Path) -> list[int]:
+        for number in (1, 2):
+            (run / f"000{number}").rename(run / "rounds" / f"000{number}")
+        return real(path)
+
+    monkeypatch.setattr(audit_window, "kept_rounds", meanwhile)
+    code, lines = said("audit", run)
+    assert (code, "round 1: the run went on" in lines[-1]) == (2, True)
 
 
 def test_nothing_is_written(consortium: Consortium, said: Callable) -> None:

@@ -8,8 +8,11 @@ import pytest
 from cotune.errors import UserError
 from cotune.secagg.messages import NONSENSE, SEAL, Complaint
 from cotune.secagg.organization import Organization
+from cotune.secagg.refused import require
 from cotune.secagg.transcript import examine
 from cotune.secagg.wire import peek
+from cotune.server import disputes
+from cotune.server.app import ATTEMPTS
 from cotune.server.audit_window import kept_rounds
 
 DOGWOOD = 3
@@ -108,7 +111,7 @@ def test_a_restarted_server_still_knows_whom_to_leave_out(found: Callable, spoil
 
 
 def test_who_complains_of_everybody_is_left_out_itself(found: Callable, spoil: Callable) -> None:
-    """A false complaint costs an attempt; the second one, of another member, costs its author the round."""
+    """A false complaint costs the accused the round; a second one, of another member, costs its author the round."""
     federation = found(rounds=1)
     # That boxes for dogwood are bad is what its false complaints say.
     spoil({0: {DOGWOOD}, 1: {DOGWOOD}})
@@ -116,6 +119,19 @@ def test_who_complains_of_everybody_is_left_out_itself(found: Callable, spoil: C
     assert run.load(0).survivors == ("alder", "birch", "cedar")
     assert [noted.attempt for noted in run.attempts(0) if noted.signing] == [2]
     assert [len(federation.charges(i)) for i in range(4)] == [1] * 4
+
+
+def test_attempts_that_a_dispute_ended_do_not_end_the_run(found: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation, settled, left = found(rounds=1), disputes.require_settled, iter(range(ATTEMPTS + 1))
+
+    def disputed(*given):
+        require(next(left, None) is None, disputes.DISPUTED, "made up")
+        settled(*given)
+
+    monkeypatch.setattr(disputes, "require_settled", disputed)
+    run = federation.run()
+    assert len(run.load(0).survivors) == 4
+    assert [noted.attempt for noted in run.attempts(0) if noted.signing] == [ATTEMPTS + 1]
 
 
 def test_where_too_few_would_be_left_the_dispute_is_named(found: Callable, spoil: Callable) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from cotune.client import home as homes
 from cotune.privacy.anchor import anchor_of
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
@@ -52,3 +53,19 @@ def test_an_older_database_alone_stops_the_node(found: Callable) -> None:
     assert "rolled back: 1 of its 1 charges" in home.log.read_text()
     with pytest.raises(LedgerBroken):
         Ledger(home.ledger).charges()
+
+
+def test_every_file_of_a_home_is_in_its_description(found: Callable) -> None:
+    """What must be in a backup, or must not be, is decided by that list."""
+    federation = found(rounds=1)
+    seen: set[str] = set()
+
+    def after(kind, member, message):
+        seen.update(file.name for file in federation.homes[0].path.iterdir())
+        return message
+
+    federation.grid.after = after
+    federation.run()
+    listed = {line.split(" ")[0].rstrip("/") for line in str(homes.__doc__).splitlines()[2:]}
+    assert {"pending.npz", "round.bin", "chains.json", "journal"} <= seen
+    assert seen - {"records.jsonl"} <= listed  # the records are where its policy says

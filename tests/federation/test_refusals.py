@@ -12,7 +12,6 @@ from cotune.charter import signing
 from cotune.charter.messages import BODY, RECORDS, REFUSED, VECTOR
 from cotune.client import participation
 from cotune.client import settings as nodes
-from cotune.errors import UserError
 from cotune.secagg.record import genesis
 from cotune.server.exchange import Outgoing, _message
 from cotune.server.rounds import Attempt
@@ -105,14 +104,22 @@ def test_a_plan_by_a_stranger_is_refused(found: Callable) -> None:
 def test_adapters_of_another_size_type_or_value_are_refused(found: Callable) -> None:
     federation = found()
     good = first_adapter(federation)
-    bad = good.copy()
-    bad[3] = np.nan
+    bad = np.where(np.arange(good.size) == 3, np.float32(np.nan), good)
     plan = plan_of(federation, model_hash=model_hash(federation.charter, bad))
     assert offer(federation, adapter=good[:-1])[REFUSED] == "plan.adapter"
     assert offer(federation, plan, bad)[REFUSED] == "error.node"
     assert offer(federation, adapter=good + np.float32(1e-3))[REFUSED] == "plan.model"
+    assert offer(federation, adapter=np.append(good, good[:1]))[REFUSED] == "plan.adapter"
     assert offer(federation, adapter=good.astype(np.float64))[REFUSED] == "error.internal"
     assert offer(federation, adapter=good.reshape(1, -1))[REFUSED] == "error.internal"
+    assert untouched(federation)
+
+
+def test_an_adapter_of_another_size_is_never_copied(found: Callable, monkeypatch) -> None:
+    federation = found()
+    large = np.broadcast_to(np.float32(0), 1 << 60)  # a view of four bytes; its copy would be too large
+    monkeypatch.setattr("cotune.charter.messages.read_vector", lambda content, dtype, most: large)
+    assert offer(federation)[REFUSED] == "plan.adapter"
     assert untouched(federation)
 
 
@@ -129,6 +136,7 @@ def test_the_same_plan_twice_is_a_replay_and_costs_once(found: Callable) -> None
 
 def test_switching_runs_back_and_forth_never_trains_twice_for_one_charge(found: Callable) -> None:
     federation = found(rounds=4)
+    bend_policy(federation, max_runs=2)
     first, other = plan_of(federation), plan_of(federation, run=b"o" * 16)
     other = replace(other, prev_head=genesis(b"o" * 16, federation.charter.roster()))
     released = []
@@ -136,7 +144,7 @@ def test_switching_runs_back_and_forth_never_trains_twice_for_one_charge(found: 
         refused = offer(federation, plan)[REFUSED]
         if not refused:
             released.append(federation.homes[0].pending().contribution)
-    assert len({vector.tobytes() for vector in released}) <= len(federation.charges(0))
+    assert len({vector.tobytes() for vector in released}) == len(federation.charges(0)) == 3
 
 
 def test_another_charter_is_refused_at_hello(found: Callable) -> None:
@@ -212,33 +220,6 @@ def test_a_node_with_another_identity_or_name_is_refused(found: Callable) -> Non
     nodes.save(nodes.load(home.settings).model_copy(update={"name": "stranger"}), home.settings)
     assert offer(federation)[REFUSED] == "charter.member"
     assert untouched(federation)
-
-
-def test_a_second_run_of_the_charter_is_over_budget(found: Callable) -> None:
-    federation = found(rounds=2)
-    federation.run()
-    spent = [charge.digest for charge in federation.charges(0)]
-    federation.folder = federation.folder.with_name("again")
-    with pytest.raises(UserError, match="too few members agree"):
-        federation.run()
-    assert set(federation.refusals()) == {"ledger.budget"}
-    assert [charge.digest for charge in federation.charges(0)] == spent
-    assert federation.homes[0].pending() is None
-
-
-def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) -> None:
-    federation = found(rounds=2)
-
-    def after(kind, member, message):
-        if kind == "query.reveal" and member == 1 and federation.homes[1].chain().round == 0:
-            chain = federation.homes[1].chain()
-            federation.homes[1].set_chain(replace(chain, head="ab" * 32))
-        return message
-
-    federation.grid.after = after
-    run = federation.run()
-    assert run.load(1).survivors == ("alder", "cedar", "dogwood")
-    assert federation.refusals() == ["plan.head"]
 
 
 def test_a_forged_record_is_refused(found: Callable) -> None:

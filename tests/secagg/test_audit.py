@@ -1,19 +1,22 @@
 """Any chunk of a round's sum can be recomputed from the kept uploads, and every lie about it has its code."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from cotune.secagg import merkle
+from cotune.secagg import masking, merkle
 from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
 from cotune.secagg.control import CONTROL_WORDS
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.masking import CHUNK_WORDS
 from cotune.secagg.record import RoundRecord, Verified, genesis, next_head, verify
+from cotune.secagg.recovery import remaining_streams
 from cotune.secagg.refused import Refused
+from cotune.secagg.suites import suite_of
 from cotune.secagg.wire import peek
 from numpy.typing import NDArray
 
@@ -152,3 +155,22 @@ def test_masks_that_do_not_cancel(kept: Kept) -> None:
     wrong = {i: bytes(32) for i in kept.verified.self_secrets}
     verified = replace(kept.verified, self_secrets=wrong)
     assert kept.refusal(0, kept.chunks(0), kept.result(0), verified).code == "sum.control"
+
+
+def test_a_sum_that_was_recorded_with_masks_on_it(kept: Kept) -> None:
+    """The record's secrets leave masks on the sum, and its result is the hash of just that: no chunk is a sum.
+
+    What a dropped member had agreed upon is random here where there is such a thing, else the members' own secrets.
+    """
+    true = kept.verified
+    agreed = {index: os.urandom(len(bytes_)) for index, bytes_ in true.agreed.items()}
+    own = true.self_secrets if any(agreed.values()) else {i: os.urandom(32) for i in true.self_secrets}
+    lie = sum(kept.uploads[i] for i in true.survivors)
+    suite = suite_of(true.plan.suite)
+    masking.apply(lie, remaining_streams(own, true.mask_secrets, agreed, true.cohort, true.ctx2, suite))
+    verified = replace(forged(kept, lie), self_secrets=own, agreed=agreed)
+    assert not np.array_equal(lie, kept.words)
+    for number in range(LAST + 1):
+        result = chunk_of(lie, number, verified.ctx2, merkle.SUM)
+        code = kept.refusal(number, kept.chunks(number), result, verified).code
+        assert code == ("sum.range" if number else "sum.control")

@@ -27,7 +27,7 @@ def test_sizes(suite: Suite) -> None:
     plain = bytes(2 * 66)
     assert len(keys.seal_share(suite, secret, public, CTX, 0, 1, plain)) == suite.sealed_bytes
     assert len(keys.offer(suite, secret, public, CTX, 0, 1)[1]) == suite.offer_bytes
-    assert suite.box_bytes == suite.sealed_bytes + suite.offer_bytes
+    assert suite.box_bytes == suite.sealed_bytes + suite.offer_bytes + 2 * 32
 
 
 def test_known_suites() -> None:

@@ -72,6 +72,19 @@ def test_what_a_failed_attempt_left_is_gone_with_the_next(tmp_path: Path) -> Non
     assert files(tmp_path) == ["0000/1.words", "0000/sum.words"]
 
 
+def test_other_folders_are_passed_over(tmp_path: Path) -> None:
+    """Digits that are not ASCII, a number that is not written as a round's, a file."""
+    for name in ("\u00b2", "7", "00007", "x", ".0003"):
+        (tmp_path / "uploads" / name).mkdir(parents=True)
+    (tmp_path / "uploads" / "0004").write_bytes(b"")
+    assert kept_rounds(tmp_path) == []
+    fill(window := AuditWindow(tmp_path, 2), 12)
+    window.keep(12, WORDS)
+    assert kept_rounds(tmp_path) == [12]
+    window.forget([12])
+    assert {found.name for found in (tmp_path / "uploads").iterdir()} == {"0004", "0012"}
+
+
 def test_a_crash_at_any_moment_leaves_whole_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every change of the disk in turn is the last one; after a restart the window is that of the committed rounds."""
 

@@ -97,6 +97,14 @@ def test_complaints_come_back_with_their_attempt(tmp_path) -> None:
     assert RunDirectory(tmp_path, CHARTER).attempts(0) == [failed]
 
 
+def test_what_was_refused_comes_back_with_its_attempt(tmp_path) -> None:
+    refused = Attempt(1, 0, signing=False, trained=(0, 1, 2), refused="unmask.secret", named=2)
+    run = RunDirectory(tmp_path, CHARTER)
+    run.note(Attempt(0, 0, signing=False))
+    run.note(refused)
+    assert run.attempts() == [Attempt(0, 0, signing=False), refused]
+
+
 def test_records_are_read_without_making_a_run_directory(tmp_path) -> None:
     run = RunDirectory(tmp_path / "run", CHARTER)
     for number, record in enumerate((b"first", b"", b"third")):

@@ -168,16 +168,32 @@ def test_wrong_numbers_are_outvoted_or_named(federation: Build, n: int, victims:
 
 
 def test_wrong_numbers_in_the_reveal(federation: Build, refusal: Build) -> None:
-    """Organization 0 lies in P4. With a spare answer it is outvoted; without one, one more answer mends the round."""
+    """Organization 0 lies in P4: it is named, and the answers of the others are enough."""
     fed = federation(4)
     quorum = fed.survive()
     messages = {i: organization.unmask(quorum) for i, organization in fed.organizations.items()}
     honest = Reveal.decode(peek(messages[0])[0])
     lie = replace(honest, self_shares=tuple((owner, value ^ 1) for owner, value in honest.self_shares))
+    false = seal("reveal", lie.encode(), fed.keys[0])
     server = fed.coordinator
-    assert server.add_reveal(0, seal("reveal", lie.encode(), fed.keys[0]))
+    assert not server.add_reveal(0, false)
+    assert (server.rejections[-1].index, server.rejections[-1].code) == (0, "reveal.share")
     assert server.add_reveal(1, messages[1])
     assert server.add_reveal(2, messages[2])
-    assert refusal(server.result) == "unmask.secret"
+    assert refusal(server.result) == "round.too_few"
     assert server.add_reveal(3, messages[3])
     assert np.allclose(server.result().values, fed.vectors.sum(axis=0), atol=1e-4)
+
+
+def test_without_commitments_a_liar_has_another_named(federation: Build, without: Build) -> None:
+    without("reveal.share")
+    fed = federation(3)
+    quorum = fed.survive()
+    messages = {i: organization.unmask(quorum) for i, organization in fed.organizations.items()}
+    honest = Reveal.decode(peek(messages[2])[0])
+    lie = replace(honest, self_shares=tuple((owner, value ^ 1) for owner, value in honest.self_shares))
+    messages[2] = seal("reveal", lie.encode(), fed.keys[2])
+    assert all(fed.coordinator.add_reveal(i, message) for i, message in messages.items())
+    with pytest.raises(Refused) as no:
+        fed.coordinator.result()
+    assert (no.value.code, no.value.member) == ("unmask.secret", 0)

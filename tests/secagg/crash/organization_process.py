@@ -7,7 +7,8 @@ from typing import Any
 
 import lifetimes
 import numpy as np
-from cotune.client.home import Chain, Home, Pending
+from cotune.client.chains import Chain
+from cotune.client.home import Home, Pending
 from cotune.secagg.admission import admit
 from cotune.secagg.identity import HybridIdentity, Identity
 from cotune.secagg.journal import FileJournal
@@ -29,14 +30,14 @@ def contribution(home: Home, plan: Plan) -> np.ndarray:
     pending = home.pending()
     if pending is None or (pending.run, pending.round, pending.model_hash) != about:
         noised = np.random.default_rng(list(os.urandom(16))).uniform(-1, 1, plan.encoding.dimension)
-        pending = Pending(*about, noised)
+        pending = Pending(*about[:2], plan.attempt, about[2], noised)
         home.set_pending(pending)
     return pending.contribution
 
 
 def begin(home: Home, journal: FileJournal, life: dict[str, Any]) -> Organization:
     plan = Plan.open(life["message"], life["roster"])
-    chain = home.chain()
+    chain = home.chain(plan.run.hex())
     last = max((chain.round, chain.attempt), journal.last(plan.run))
     expected = replace(life["expected"], last=last)
     admit(life["message"], life["roster"], expected, journal)

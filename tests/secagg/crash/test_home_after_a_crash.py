@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cotune.client.home import Chain, Home
+from cotune.client.chains import Chain
+from cotune.client.home import Home
 from cotune.errors import UserError
 
 
@@ -15,7 +16,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_unfinished_files_go_and_others_stay(home: Home) -> None:
-    for name in ("round.bin", "pending.npz", "chain.json"):
+    for name in ("round.bin", "pending.npz", "chains.json"):
         (home.path / f".{name}.k1ll3d__").write_bytes(b"half a secret")
     (home.path / ".identity.key.k1ll3d__").write_bytes(b"written by a command without the lock")
     home.set_round_secrets(b"whole")

@@ -82,4 +82,4 @@ def test_the_disk_is_full(lives: Any, table: Any, four: Any, phase: int) -> None
         again = here.call(phase, server.message())
         server.finish(here, again if isinstance(reply, Exception) else reply)
         here.replay()
-    assert refused > 1
+    assert refused > 0

@@ -1,0 +1,192 @@
+"""Several runs of a charter, several histories of a run: no head is forgotten, no more runs than allowed are begun."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cotune.charter import policy as policies
+from cotune.charter.refusal import Refusal
+from cotune.client.chains import Chain
+from cotune.client.home import Home
+from cotune.client.participation import Member
+from cotune.errors import UserError
+from cotune.secagg.plan import Plan
+from cotune.secagg.record import RoundRecord, genesis, next_head, verify
+from cotune.secagg.refused import Refused
+from cotune.secagg.wire import peek
+from cotune.server.rounds import Attempt
+from cotune.strategies.agreed import model_hash, schema_of, strategy_of
+from cotune.training.schema import initial
+
+RUN, OTHER, THIRD = b"r" * 16, b"o" * 16, b"t" * 16
+
+
+def adapter_of(federation: Any) -> np.ndarray:
+    return initial(schema_of(federation.charter), federation.charter.model.initial_seed)
+
+
+def begin(federation: Any, run: bytes, records: tuple[bytes, ...] = (), **changes: Any) -> Plan:
+    """Organization 0 joins round 0 of a run; what it is asked to do can be changed."""
+    charter, adapter = federation.charter, changes.pop("adapter", adapter_of(federation))
+    attempt = Attempt(charter, federation.key, None, {}, lambda phase, members: None)  # type: ignore[arg-type]
+    plan = attempt.plan(strategy_of(charter), adapter, run, 0, 0, genesis(run, charter.roster()))
+    plan = replace(plan, **{"model_hash": model_hash(charter, adapter)} | changes)
+    with federation.homes[0].locked():
+        Member(federation.homes[0]).begin(plan.sign(federation.key), adapter, records)
+    return plan
+
+
+def allow_runs(federation: Any, number: int) -> None:
+    for home in federation.homes:
+        policies.save(policies.load(home.policy).model_copy(update={"max_runs": number}), home.policy)
+
+
+def fork(federation: Any, record: bytes, previous: bytes) -> bytes:
+    """Another end of the same round, signed by the coordinator: a false result under the members' own signatures."""
+    run = Plan.open(RoundRecord.decode(peek(record)[0]).plan, federation.charter.roster()).run
+    true, result = verify(record, federation.charter.roster(), run, previous), b"x" * 32
+    head = next_head(previous, true.ctx2, true.survivors, tuple(true.roots.values()), result)
+    return replace(true.record, result=result, head=head).sign(federation.key)
+
+
+def test_another_run_does_not_make_a_node_take_a_history_again(found: Callable, caplog: Any) -> None:
+    federation = found(rounds=2, enabled=False)
+    allow_runs(federation, 2)
+    run = federation.run()
+    home, records = federation.homes[0], run.records(-1)
+    chain = home.chain()
+    start = genesis(run.run_id, federation.charter.roster())
+    begin(federation, OTHER)
+    assert home.chain().run == OTHER.hex()
+    Member(home).record((fork(federation, records[0], start),))
+    assert home.chain(run.run_id.hex()) == chain
+    assert "it may be a fork" in caplog.text
+    with pytest.raises(Refused, match=r"plan\.replay"):
+        begin(federation, run.run_id)
+    Member(home).record(records)
+    assert home.chain(run.run_id.hex()) == chain
+    assert home.chain(OTHER.hex()).head == genesis(OTHER, federation.charter.roster()).hex()
+
+
+def test_a_forked_record_is_told_once_and_an_old_one_is_not(found: Callable, caplog: Any) -> None:
+    federation = found(rounds=2, enabled=False)
+    run = federation.run()
+    home, records = federation.homes[0], run.records(-1)
+    caplog.set_level(logging.WARNING, "cotune.client")
+    caplog.clear()
+    for old in (records, records[:1], records[1:]):
+        Member(home).record(old)
+    assert not caplog.records
+    chain = home.chain()
+    forked = fork(federation, records[1], bytes.fromhex(chain.seen[0]))
+    for shown in ((forked,), (*records, forked)):
+        caplog.clear()
+        Member(home).record(shown)
+        assert [message.levelname for message in caplog.records] == ["WARNING"]
+    caplog.clear()
+    with pytest.raises(Refused, match=r"plan\."):
+        begin(federation, run.run_id, (forked,), attempt=1)
+    assert "from round 1 on" in caplog.text
+    assert home.chain() == chain
+
+
+def test_a_record_of_a_run_that_the_node_is_not_in_is_refused(found: Callable) -> None:
+    federation = found(rounds=1)
+    records = federation.run().records(-1)
+    home = federation.homes[0]
+    (home.path / "chains.json").unlink()
+    with pytest.raises(Refusal) as no:
+        Member(home).record(records)
+    assert no.value.code == "record.run"
+    assert home.chains() == {}
+
+
+def test_runs_of_a_charter_are_bounded_by_the_policy(found: Callable) -> None:
+    federation = found(rounds=4)
+    home = federation.homes[0]
+    home.journal.touch(0o600)
+    home.set_chain(Chain(THIRD.hex(), "cd" * 32, charter="ef" * 32))  # of an earlier charter
+    begin(federation, RUN)
+    before = (home.chains(), home.pending().contribution.tobytes(), home.round_secrets())
+    with pytest.raises(Refusal) as no:
+        begin(federation, OTHER)
+    assert no.value.code == "policy.runs"
+    assert len(federation.charges(0)) == 1
+    assert (home.chains(), home.pending().contribution.tobytes(), home.round_secrets()) == before
+    begin(federation, RUN, attempt=1)
+    allow_runs(federation, 2)
+    begin(federation, OTHER)
+    with pytest.raises(Refusal, match="the policy allows 2"):
+        begin(federation, b"u" * 16)
+    assert len(federation.charges(0)) == 2
+
+
+def test_a_second_run_of_the_charter_is_refused(found: Callable) -> None:
+    federation = found(rounds=1)
+    federation.run()
+    federation.folder = federation.folder.with_name("again")
+    with pytest.raises(UserError, match="too few members agree"):
+        federation.run()
+    assert set(federation.refusals()) == {"policy.runs"}
+
+
+def test_a_second_run_of_the_charter_is_over_budget(found: Callable) -> None:
+    federation = found(rounds=2)
+    allow_runs(federation, 2)
+    federation.run()
+    spent = [charge.digest for charge in federation.charges(0)]
+    federation.folder = federation.folder.with_name("again")
+    with pytest.raises(UserError, match="too few members agree"):
+        federation.run()
+    assert set(federation.refusals()) == {"ledger.budget"}
+    assert [charge.digest for charge in federation.charges(0)] == spent
+    assert federation.homes[0].pending() is None
+
+
+def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) -> None:
+    federation = found(rounds=2)
+
+    def after(kind: str, member: int, message: Any) -> Any:
+        if kind == "query.reveal" and member == 1 and federation.homes[1].chain().round == 0:
+            chain = federation.homes[1].chain()
+            federation.homes[1].set_chain(replace(chain, head="ab" * 32))
+        return message
+
+    federation.grid.after = after
+    run = federation.run()
+    assert run.load(1).survivors == ("alder", "cedar", "dogwood")
+    assert federation.refusals() == ["plan.head"]
+    assert federation.homes[1].log.read_text().count("it may be a fork") == 2  # with the plan and after the last round
+
+
+def test_an_attempt_that_was_charged_is_not_trained_for_another_model(found: Callable, monkeypatch: Any) -> None:
+    """Killed after the contribution was written and before the chain was: an old copy of it must find no second one."""
+    federation = found(rounds=4)
+    home, moved = federation.homes[0], adapter_of(federation) + np.float32(1e-3)
+    keep = Home.set_chain
+
+    def killed(self: Home, chain: Chain) -> None:
+        if chain.round >= 0:
+            raise KeyboardInterrupt
+        keep(self, chain)
+
+    monkeypatch.setattr(Home, "set_chain", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begin(federation, RUN)
+    monkeypatch.setattr(Home, "set_chain", keep)
+    first = home.pending().contribution
+    with pytest.raises(Refusal) as no:
+        begin(federation, RUN, adapter=moved)
+    assert no.value.code == "round.pending"
+    np.testing.assert_array_equal(home.pending().contribution, first)
+    assert len(federation.charges(0)) == 1
+    begin(federation, RUN)
+    np.testing.assert_array_equal(home.pending().contribution, first)
+    assert len(federation.charges(0)) == 1
+    begin(federation, RUN, adapter=moved, attempt=1)
+    assert home.pending().attempt == 1
+    assert len(federation.charges(0)) == 2
+    assert "contribution" not in repr(home.pending())

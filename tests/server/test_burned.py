@@ -1,0 +1,115 @@
+"""What follows from burned rounds: who is proven to have done it, when a run stops, what such a round shows."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from cotune.errors import UserError
+from cotune.privacy.terms import PrivacyTerms
+from cotune.server.burned import asked_to_sign, burned, proven, refusals, stop_if_repeated
+from cotune.server.run_directory import Attempt, Committed, RunDirectory
+from cotune.strategies.base import ServerState
+
+NAMES = ("alder", "birch", "cedar", "dogwood")
+CHARTER: Any = SimpleNamespace(
+    members=[SimpleNamespace(name=name) for name in NAMES],
+    privacy=PrivacyTerms(True, "patient", 8.0, 1e-3, 1.0, 1.0, 0.25, 4, 10.0, 0.1),
+)
+
+
+def attempt(
+    number: int, code: str = "", named: int | None = None, signing: bool = True, count: int = 0
+) -> list[Attempt]:
+    """The notes of one attempt; no code: the server was killed."""
+    noted = [Attempt(number, count, False)]
+    noted += [Attempt(number, count, True)] if signing else []
+    return noted + ([Attempt(number, count, False, (0, 1, 2), (), code, named)] if code else [])
+
+
+def round_of(number: int, record: bytes = b"") -> Committed:
+    return Committed(number, np.zeros(2, np.float32), ServerState(0, {}), "00", (), {}, record)
+
+
+def run_of(path: Path, *rounds: list[Attempt] | None) -> RunDirectory:
+    """A run directory of rounds that were burned after these notes; None: committed."""
+    folder = RunDirectory(path, "ab" * 32)
+    for number, noted in enumerate(rounds):
+        for note in noted or []:
+            folder.note(note)
+        folder.commit(round_of(number, b"" if noted else b"record"))
+    return folder
+
+
+@pytest.mark.parametrize("code", ["unmask.secret", "share.offer"])
+def test_a_refusal_after_signing_proves_whose_fault_it_is(code: str) -> None:
+    assert proven(attempt(0, code, 3) + attempt(1, code, 1)) == {1, 3}
+    assert proven(attempt(0, code, 3, signing=False) + attempt(1, code)) == set()
+    # The same number of an attempt in another round proves nothing.
+    assert proven(attempt(0, code, 3, signing=False) + attempt(1)) == set()
+
+
+def test_other_refusals_prove_nothing() -> None:
+    for code in ("sum.control", "sum.range", "round.too_few", "reveal.share"):
+        noted = attempt(0, code, 3)
+        assert asked_to_sign(noted)
+        assert [found.refused for found in refusals(noted)] == [code]
+        assert proven(noted) == set()
+    assert not asked_to_sign(attempt(0, "round.too_few", signing=False))
+
+
+A, B, KILLED = "unmask.secret", "sum.control", ""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "stops"),
+    [
+        ([A], False),
+        ([A, B], True),
+        ([B, B, B], True),
+        ([A, None, B], False),
+        ([None, A, B], True),
+        ([KILLED, KILLED, KILLED], False),
+        ([A, KILLED], False),
+        ([A, KILLED, B], True),
+        ([A, B, None], False),
+    ],
+)
+def test_two_refused_rounds_in_a_row_stop_the_run(tmp_path: Path, rounds: list[str | None], stops: bool) -> None:
+    noted = [None if code is None else attempt(number, code, 3) for number, code in enumerate(rounds)]
+    folder = run_of(tmp_path, *noted)
+    if not stops:
+        return stop_if_repeated(CHARTER, folder)
+    with pytest.raises(UserError, match=r"rounds in a row were burned.*dogwood") as no:
+        stop_if_repeated(CHARTER, folder)
+    assert "\n" not in str(no.value)
+
+
+def test_it_says_each_refusal_and_whom_it_names(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, attempt(0, A, 3), attempt(1, B))
+    with pytest.raises(UserError, match=r"round 1: unmask.secret, dogwood; round 2: sum.control, no member is named"):
+        stop_if_repeated(CHARTER, folder)
+
+
+def test_an_attempt_that_failed_before_signing_is_not_the_one_that_burned(tmp_path: Path) -> None:
+    early = attempt(0, "round.too_few", signing=False)
+    folder = run_of(tmp_path, early + attempt(0, KILLED, count=1), attempt(1, A, 3))
+    stop_if_repeated(CHARTER, folder)
+
+
+def test_a_burned_round_shows_nothing_and_keeps_what_was_counted() -> None:
+    measured = {"loss": 2.5, "clipped": 0.5, "units": 40.0, "saturated": 0.1, "seconds": 9.0}
+    counted = {"bytes_up": 1000, "contributions": 7, "trained": {"alder": 2, "birch": 1}}
+    before = Committed(4, np.ones(2, np.float32), ServerState(5, {}), "ab", NAMES, measured | counted, b"record")
+    after = burned(CHARTER, 3, 5, before, attempt(5, A, 3))
+    assert (after.number, after.head, after.survivors, after.record, after.state) == (5, "ab", (), b"", before.state)
+    assert np.array_equal(after.adapter, before.adapter)
+    shown = {name: after.values[name] for name in measured}
+    assert shown == {"loss": None, "clipped": None, "units": 0.0, "saturated": 0.0, "seconds": 0.0}
+    assert (after.values["bytes_up"], after.values["contributions"]) == (1000, 7)
+    assert after.values["trained"] == {"alder": 3, "birch": 2, "cedar": 1, "dogwood": 1}
+    spent: Any = after.values["epsilon"]
+    assert spent["alder"] > spent["birch"] > spent["cedar"] == spent["dogwood"] > 0
+    first = burned(CHARTER, 3, 0, round_of(-1), attempt(0))
+    assert set(first.values) == set(after.values)

@@ -67,7 +67,7 @@ def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
     forked = [plan.round for record, plan in opened if not chain.knows(record.head.hex(), plan.round)]
     if forked:
         log.warning(
-            "run %s: the coordinator sent %d record(s), from round %d on, of another history than the one verified here "
+            "run %s: the coordinator sent %d record(s), from round %d on, of another history than verified here "
             "(head %s): it may be a fork, compare transcripts with the other organizations",
             chain.run,
             len(forked),

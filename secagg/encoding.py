@@ -213,11 +213,11 @@ class Encoding:
         """
         lane_mask, top = np.uint64((1 << self.lane_bits) - 1), 2 * self.levels * contributions
         lanes = np.empty(len(chunk), dtype=WORD)
-        right = not len(chunk) or int(chunk.max()) >> (self.lanes * self.lane_bits) == 0
+        right = int(chunk.max(initial=0)) >> (self.lanes * self.lane_bits) == 0
         for shift, first, last in self._slices(start, start + len(chunk)):
             np.right_shift(chunk, shift, out=lanes)
             lanes &= lane_mask
-            right = right and (not len(lanes) or int(lanes.max()) <= top) and not lanes[last - first :].any()
+            right = right and int(lanes.max(initial=0)) <= top and not lanes[last - first :].any()
             require(right, "sum.range", "a lane of the sum is out of range")
             yield first, last, lanes[: last - first]
 

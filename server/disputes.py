@@ -1,6 +1,6 @@
 """What the coordinator does about complaints: whom the next attempts at a round leave out.
 
-A complaint says that a box of another member holds no shares. Which of the two lies cannot be shown without opening
+A complaint says that a box of another member is of no use. Which of the two lies cannot be shown without opening
 other members' shares, so nobody is convicted: for the rest of the round no dispute stands between two members that both
 take part (see `secagg.blame`). The next round begins with everybody.
 """
@@ -15,7 +15,11 @@ from ..secagg.wire import peek
 
 # The code of an attempt that ended so that the next is made without one side of a dispute.
 DISPUTED = "round.disputed"
-_SAID = {SEAL: "does not open", NONSENSE: "holds no shares", OFFER: "offers another secret than it committed to"}
+_SAID = {
+    SEAL: "does not open",
+    NONSENSE: "holds no shares that it committed to",
+    OFFER: "offers another secret than it committed to",
+}
 
 
 def left_out(charter: Charter, complaints: Iterable[bytes], online: Collection[int]) -> tuple[int, ...]:

@@ -220,8 +220,8 @@ def test_a_bent_bundle_that_its_coordinator_signed(round_: Any, phase: str, data
         organization.mask(message, round_.vectors[0]) if phase == "inbox" else call[phase](message)
     except Refused:
         assert organization.dump() == dump
-    else:
-        assert phase in ("survivors", "quorum")
+    else:  # the honest bundle again: now and then the fresh rounding comes out as it did
+        assert phase in ("survivors", "quorum") or body == honest
 
 
 @pytest.mark.parametrize("kind", ["advert", "shares", "survive", "reveal"])

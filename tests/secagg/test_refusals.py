@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.secagg import merkle, shamir, transcript
+from cotune.secagg import keys, merkle, shamir, transcript
 from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
-from cotune.secagg.messages import Advert, Reveal, decode_inbox, decode_list, encode_inbox, encode_list
+from cotune.secagg.messages import (
+    OFFER,
+    Advert,
+    Complaint,
+    Reveal,
+    decode_inbox,
+    decode_list,
+    encode_inbox,
+    encode_list,
+)
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import MAX_MESSAGE, Writer, peek, seal
@@ -171,3 +180,38 @@ def test_a_record_larger_than_any_is_not_read(tmp_path: Path, size: int, code: s
     path = tmp_path / "transcript"
     path.write_bytes(transcript.encode([]) + size.to_bytes(4, "big"))
     assert code_of(list, transcript.read(path)) == f"transcript.{code}"
+
+
+def test_shares_that_their_sender_did_not_commit_to(federation: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They open, they are two shares, and nobody could be convicted by them later."""
+    fed = federation(3)
+    bundle = fed.advertise()
+    honest = keys.share_commitments
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "share_commitments", lambda *args: honest(*args)[::-1])
+        messages = {2: fed.organizations[2].share(bundle)}
+    messages |= {i: fed.organizations[i].share(bundle) for i in (0, 1)}
+    assert all(fed.coordinator.add_shares(i, message) for i, message in messages.items())
+    inboxes = fed.coordinator.close_shares()
+    with pytest.raises(Refused) as no:
+        fed.organizations[0].mask(inboxes[0], fed.vectors[0])
+    assert (no.value.code, no.value.member) == ("share.range", 2)
+
+
+@pytest.mark.parametrize(("value", "good"), [(shamir.PRIME - 1, True), (shamir.PRIME, False), (2**528 - 1, False)])
+def test_a_share_lies_in_the_field(value: int, good: bool) -> None:
+    body = bytes(Writer().fixed(bytes(32), 32).uint(0, 2).indices((1,)).uint(value, shamir.SHARE_BYTES).indices(()))
+    if good:
+        assert Reveal.decode(body).self_shares == ((1, value),)
+    else:
+        assert code_of(Reveal.decode, body) == "share.range"
+
+
+def test_a_complaint_about_an_offer_needs_a_suite_with_offers(federation: Build) -> None:
+    fed = federation(4)
+    fed.share()
+    ctx1 = fed.coordinator._cohort.ctx1
+    message = seal("complaint", Complaint(ctx1, 0, 2, OFFER).encode(), fed.keys[0])
+    assert fed.coordinator.add_complaint(0, message) == bool(fed.suite.kem_bytes)
+    if not fed.suite.kem_bytes:
+        assert fed.coordinator.rejections[-1].code == "complaint.reason"

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from cotune.secagg import merkle, views
+from cotune.secagg import merkle
 from cotune.secagg.messages import Reveal, Rooted, Shares
 from cotune.secagg.plan import least_threshold
 from cotune.secagg.suites import CLASSIC, HYBRID
@@ -245,7 +245,7 @@ def test_whatever_the_server_does(machine: type[HostileServer], examples: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("machine", "examples"), [(Classic, 150), (Hybrid, 12)])
+@pytest.mark.parametrize(("machine", "examples"), [(Classic, 60), (Hybrid, 8)])
 def test_whatever_the_server_does_for_longer(machine: type[HostileServer], examples: int) -> None:
     worlds = play(machine, examples, 50)
     assert sum(bool(each.opened) for each in worlds) >= len(worlds) / 4
@@ -271,12 +271,6 @@ class ForgetsSurvivors(OneSided):
     unseen = frozenset({"two statements about survivors"})
 
 
-class Colluding(Equivocator):
-    """Four organizations, of which one may collude."""
-
-    sizes = (4,)
-
-
 def found(machine: type[Equivocator], examples: int) -> str:
     """What the machine finds, in its own words."""
     with pytest.raises(AssertionError) as violation:
@@ -290,9 +284,3 @@ def test_it_finds_a_second_upload() -> None:
 
 def test_it_finds_both_secrets_where_survivors_may_be_signed_twice() -> None:
     assert "both secrets of one organization" in found(ForgetsSurvivors, 600)
-
-
-@pytest.mark.slow
-def test_it_finds_what_opens_without_a_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "check_quorum", lambda *_: None)
-    assert "a secret that no quorum opened" in found(Colluding, 3000)

@@ -48,7 +48,7 @@ mutation: install-dev
 crash: install-dev
 	COTUNE_EVERY_CRASH=1 $(BIN)/python -m pytest -q tests/secagg/crash
 
-bench: install
+bench: install-dev
 	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
 
 clean:

@@ -135,7 +135,7 @@ class Member:
         organization = self._organization()
         contribution = self._own_contribution()
         try:
-            header, words = organization.mask(inbox, contribution)
+            header, words = organization.mask(inbox, contribution, self.settings.threads)
         except Refused as refusal:
             if refusal.code not in _GROUNDS or refusal.member is None:
                 raise

@@ -45,7 +45,7 @@ class NodeSettings(Document):
         cache: folder for converted models, shared by the nodes of one machine.
         cache_features: keep the frozen layers' hidden states in the node's home.
         physical_batch_tokens: tokens that pass through the model at once; bounds memory only.
-        threads: CPU threads of torch.
+        threads: CPU threads of torch and of masking.
     """
 
     name: Name

@@ -131,12 +131,12 @@ class Organization:
         state.phase = Phase.SHARED
         return Shares(envelope, boxes).encode()
 
-    def mask(self, inbox: bytes, vector: NDArray[np.floating]) -> tuple[bytes, NDArray[np.uint64]]:
+    def mask(self, inbox: bytes, vector: NDArray[np.floating], workers: int = 1) -> tuple[bytes, NDArray[np.uint64]]:
         """P2: check and open every share, encode the vector, mask it.
 
         Args:
             inbox: this organization's bundle.
-            vector: float64 or float32 [dimension].
+            vector: float64 or float32 [dimension]. workers: threads; the words do not depend on it.
 
         Returns:
             The signed header, and the masked words, little-endian uint64 [8 + encoding.words]: uniform to anyone who
@@ -152,8 +152,8 @@ class Organization:
         box = open_inbox(inbox, view, self._plan, self._roster, state.index, secret, state.own_root)
         words = np.empty(CONTROL_WORDS + self._plan.encoding.words, dtype=masking.WORD)
         words[:CONTROL_WORDS] = BLOCK
-        saturated = self._plan.encoding.encode(vector, words[CONTROL_WORDS:])
-        masking.apply(words, self._streams(view, box))
+        saturated = self._plan.encoding.encode(vector, words[CONTROL_WORDS:], workers)
+        masking.apply(words, self._streams(view, box), workers=workers)
         root = merkle.root(words, box.ctx2, state.index)
         header = self._sign("upload", Rooted(box.ctx2, state.index, root).encode())
         state.held |= box.shares

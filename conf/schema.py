@@ -154,7 +154,7 @@ class PrivacySettings(_Value):
     unit: Annotated[str, Field(min_length=1, max_length=64)]
     epsilon: Positive | None
     delta: Annotated[float, Field(gt=0, lt=1)] | None
-    max_grad_norm: Positive
+    max_grad_norm: Annotated[float, Field(ge=1e-9, le=1e9)]
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     records_per_unit: Count
     loss_cap: Positive

@@ -27,7 +27,7 @@ import pytest
 import torch
 from cotune.conf.compose import compose
 from cotune.data.units import Units
-from cotune.privacy import accounting, clipping, keystream, noise, sampling
+from cotune.privacy import accounting, clipping, keystream, mechanism, noise, sampling
 from cotune.privacy.terms import PrivacyTerms
 from cotune.simulations.audit.audits import audit_gradients
 from cotune.simulations.consortium import terms
@@ -59,7 +59,7 @@ def noise_scaled(factor: float) -> None:
     def scaled(right: Any) -> Any:
         return lambda size, std: factor * right(size, std)
 
-    for module in (noise, trainer):
+    for module in (noise, mechanism):
         _replaced(module, "gaussian", scaled)
 
 
@@ -85,11 +85,11 @@ def layer_unnoised() -> None:
 
         return drawn
 
-    _replaced(trainer, "gaussian", partial)
+    _replaced(mechanism, "gaussian", partial)
 
 
 def noise_repeated() -> None:
-    _replaced(trainer, "gaussian", cache)
+    _replaced(mechanism, "gaussian", cache)
 
 
 def key_fixed() -> None:

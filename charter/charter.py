@@ -6,6 +6,7 @@ every float. Two charters with the same bytes are the same charter, whatever the
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,7 +21,7 @@ from ..secagg.roster import Roster
 from ..secagg.suites import SUITES, Suite
 from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
-from .sharing import check_sharing
+from .sharing import check_grid, check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, lt=2**32)]
@@ -66,6 +67,11 @@ class ModelTerms(Document):
     )
     schema_digest: Hex32
     initial_seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @property
+    def dimension(self) -> int:
+        """Coordinates of the adapter."""
+        return sum(math.prod(shape) for _, shape in self.adapter_schema)
 
     @model_validator(mode="after")
     def _check_digest(self) -> Self:
@@ -120,6 +126,9 @@ class _PrivacyFields(Document):
     organizations: int = 0
     colluders: int = 0
     dropouts: int = 0
+    mechanism: Literal["gaussian", "skellam"] = "gaussian"
+    grid_step: float = 0.0
+    dimension: int = 0
 
 
 _CHECKED = Annotated[
@@ -166,6 +175,8 @@ class Charter(Document):
                 agreed.threshold,
                 agreed.min_survivors,
             )
+        if self.privacy.grid is not None:
+            check_grid(self.privacy.grid, self.model.dimension, self.strategy.target)
         if not parse_moment(self.not_before) < parse_moment(self.not_after):
             raise UserError(f"not_before {self.not_before} is not before not_after", "order the two dates")
         return self

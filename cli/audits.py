@@ -70,9 +70,11 @@ def invert(
     if trials < 1:
         raise UserError(f"--trials is {trials}", "give a positive number")
     from ..simulations.audit.exposure import exposure
+    from ..simulations.audit.subject import LARGEST_RANK, coordinates
     from ..simulations.consortium import terms
 
-    agreed = terms(settings, settings.data.units_per_organization or _UNITS).alone
+    units = settings.data.units_per_organization or _UNITS
+    agreed = terms(settings, units, coordinates(LARGEST_RANK)).alone
     lines = exposure(agreed, trials, seed)
     if as_json:
         found = {"noise_multiplier": agreed.noise_multiplier, "trials": trials, "seen": [asdict(one) for one in lines]}

@@ -72,9 +72,11 @@ def _lines(charter: "Charter") -> list[str]:
     from ..charter.signing import fingerprint
 
     privacy, model, secagg = charter.privacy, charter.model, charter.secagg
+    grid = "" if privacy.grid is None else f" in steps of {privacy.grid_step:.4g}"
     bound = (
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:.3g} for each {privacy.unit}, noise multiplier "
-        f"{privacy.noise_multiplier:g}, sample rate {privacy.sample_rate:g}, clipped to {privacy.max_grad_norm:g}"
+        f"{privacy.noise_multiplier:g} ({privacy.mechanism}{grid}), sample rate {privacy.sample_rate:g}, clipped to "
+        f"{privacy.max_grad_norm:g}"
         if privacy.enabled
         else "none: what leaves is clipped and not noised"
     )
@@ -107,7 +109,7 @@ def _exposure_lines(charter: "Charter") -> list[str]:
     if terms.shares is None:
         return []
     # Shared noise means one step a round.
-    found = exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, charter.rounds, terms.delta)
+    found = exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, charter.rounds, terms.delta, terms.grid)
     head = "the noise is shared (honest majority): each organization adds"
     sizes = f"{head} {terms.own_multiplier:.4g}, the honest sum carries {terms.noise_multiplier:g}"
     return [sizes, *found.lines(terms.shares)]

@@ -39,6 +39,10 @@ def plan(
     batch: Annotated[
         float | None, typer.Option("--batch", metavar="N", help="Expected units in a step, for privacy.sample_rate.")
     ] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option("--parameters", metavar="D", help="Trained parameters, for privacy.mechanism=skellam."),
+    ] = None,
     home: Annotated[
         Path | None, typer.Option("--home", metavar="HOME", help="Plan what the ledger of this node has left.")
     ] = None,
@@ -53,7 +57,7 @@ def plan(
     from ..privacy.budgeting import at_noise, for_rounds
 
     given = overrides or []
-    tasks = [_task(settings, batch) for settings in (sweep(given) if multirun else [compose(given)])]
+    tasks = [_task(settings, batch, parameters) for settings in (sweep(given) if multirun else [compose(given)])]
     if home is not None:
         tasks = [_continued(task, home, data_set or "", unit) for task in tasks]
     elif data_set is not None or unit is not None:
@@ -72,8 +76,10 @@ def plan(
         typer.echo(line)
 
 
-def _task(settings: "Settings", batch: float | None) -> "Task":
+def _task(settings: "Settings", batch: float | None, parameters: int | None) -> "Task":
     from ..privacy.budgeting import Task
+    from ..privacy.skellam import grid_for
+    from ..privacy.terms import METRICS, sensitivity
 
     privacy, units = settings.privacy, settings.data.units_per_organization
     if privacy.epsilon is None:
@@ -84,7 +90,15 @@ def _task(settings: "Settings", batch: float | None) -> "Task":
     if rate > 1:
         raise UserError(f"--batch {batch:g} is more than the {units} units", "give fewer")
     delta, steps = privacy.delta_for(units), settings.strategy.steps_per_round
-    return Task(privacy.epsilon, delta, units, rate, settings.rounds, steps)
+    grid = None
+    if privacy.mechanism == "skellam":
+        if parameters is None or parameters < 1:
+            raise UserError(
+                "what rounding to integers costs depends on how many parameters are trained",
+                "give their number with --parameters, or set privacy.mechanism=gaussian",
+            )
+        grid = grid_for(sensitivity(privacy.max_grad_norm, privacy.metrics_weight), parameters + len(METRICS))
+    return Task(privacy.epsilon, delta, units, rate, settings.rounds, steps, grid=grid)
 
 
 def _positive(name: str, value: float) -> float:
@@ -196,7 +210,9 @@ def _room(account: "Account", charges: "list[Charge]") -> str:
     rows = _of(account, charges)
     history = [row.segment for row in rows]
     last = rows[-1]
-    more = steps_affordable(account.budget_epsilon, account.delta, last.noise_multiplier, last.sample_rate, history)
+    more = steps_affordable(
+        account.budget_epsilon, account.delta, last.noise_multiplier, last.sample_rate, history, last.terms.grid
+    )
     return f"{more} more steps fit at noise {last.noise_multiplier:g} and rate {last.sample_rate:g}"
 
 

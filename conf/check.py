@@ -55,11 +55,24 @@ def _check_privacy(settings: Settings) -> None:
         raise UserError("privacy.enabled=true without privacy.epsilon", "set privacy.epsilon, e.g. privacy.epsilon=8")
     if privacy.trust == "honest_majority":
         _check_shared_noise(settings)
+    if privacy.mechanism == "skellam":
+        _check_integers(settings)
     units = settings.data.units_per_organization
     if privacy.delta is not None and units is not None and privacy.delta > (limit := 1 / (10 * units)):
         raise UserError(
             f"privacy.delta={privacy.delta:g} is above 1/(10 n) for n={units} units",
             f"set privacy.delta={limit:.3g} or less, or null",
+        )
+
+
+def _check_integers(settings: Settings) -> None:
+    if not settings.privacy.enabled:
+        raise UserError("privacy.mechanism=skellam with privacy.enabled=false", "set privacy.mechanism=gaussian")
+    if isinstance(settings.strategy, FedAvgSettings):
+        raise UserError(
+            "privacy.mechanism=skellam with strategy=fedavg: what local steps make of the noised integers is not on "
+            "their grid",
+            "set privacy.mechanism=gaussian, or choose strategy=dp_fedsgd",
         )
 
 

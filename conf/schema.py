@@ -159,6 +159,7 @@ class PrivacySettings(_Value):
     records_per_unit: Count
     loss_cap: Positive
     metrics_weight: Positive
+    mechanism: Literal["gaussian", "skellam"]
     trust: Literal["nobody", "honest_majority"]
     colluders: Annotated[int, Field(ge=0, le=200)]
     dropouts: Annotated[int, Field(ge=0, le=200)]

@@ -1,10 +1,11 @@
 """Epsilon of a whole history, and the noise that a planned history needs.
 
-Mechanism: Gaussian noise of standard deviation sigma times the sensitivity on the sum over a Poisson sample of units.
-Adjacency: all records of one unit added or removed. One history is composed as a whole; adding up the epsilons of its
-rounds would be far too pessimistic. The number comes from numerical composition of privacy loss random variables
-(`composition`), and is checked against bounds that hold by proof (`bounds`). Where it fails, whatever the failure, the
-answer is the bound: larger, never smaller.
+Mechanism: noise of standard deviation sigma times the sensitivity on the sum over a Poisson sample of units: Gaussian,
+or Skellam on a grid. Adjacency: all records of one unit added or removed. One history is composed as a whole; adding up
+the epsilons of its rounds would be far too pessimistic. For Gaussian noise the number comes from numerical composition
+of privacy loss random variables (`composition`), and is checked against bounds that hold by proof (`bounds`). Where it
+fails, whatever the failure, the answer is the bound: larger, never smaller. A history with a step of Skellam noise has
+the bound only (`skellam_account`).
 """
 
 import logging
@@ -17,8 +18,11 @@ from functools import lru_cache
 from typing import Literal
 
 from ..errors import UserError
-from .bounds import Segment, distinguishing_epsilon, rdp_epsilon, zcdp_epsilon
+from .bounds import GaussianSegment, distinguishing_epsilon, rdp_epsilon, zcdp_epsilon
 from .composition import composed_epsilon
+from .history import Segment, Segments, kinds, merged, segment
+from .skellam import Grid
+from .skellam_account import skellam_epsilon, unsampled_epsilon
 
 log = logging.getLogger("cotune.privacy")
 _SIGMA_GRID = 1_000
@@ -26,8 +30,6 @@ _LARGEST_SIGMA = 10_000
 _MOST_STEPS = 1_000_000
 # Far above the few seconds that the largest grid takes: a numerical composition that hangs is given up.
 _PATIENCE_SECONDS = 120.0
-
-Segments = tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class Accounted:
 
 
 def epsilon(history: Iterable[Segment], delta: float) -> float:
-    """The epsilon that a history of (noise multiplier, sample rate, steps) has spent at `delta`: `accounted`'s."""
+    """The epsilon that a history of segments has spent at `delta`: `accounted`'s."""
     return accounted(history, delta).epsilon
 
 
 def accounted(history: Iterable[Segment], delta: float) -> Accounted:
-    """The epsilon that a history of (noise multiplier, sample rate, steps) has spent at `delta`, and how it was found.
+    """The epsilon that a history of segments has spent at `delta`, and how it was found.
 
     The history is what really happened: the steps of the rounds that a member was in, whatever their number was
     expected to be.
@@ -63,7 +65,7 @@ def accounted(history: Iterable[Segment], delta: float) -> Accounted:
         segments does not matter.
 
     Edge cases:
-        No steps at all: 0. No noise in any step: infinite.
+        No steps at all: 0. No noise in any step: infinite. Skellam noise in any step: the Rényi bound.
 
     Raises:
         ValueError: a sigma is negative or not finite, a rate outside (0, 1], steps negative, delta outside (0, 1).
@@ -72,9 +74,10 @@ def accounted(history: Iterable[Segment], delta: float) -> Accounted:
     if not segments:
         return Accounted(0.0, "none", 0.0)
     proven, least = _proven(segments, float(delta))
-    if math.isinf(proven.epsilon):
+    gaussian, discrete = kinds(segments)
+    if math.isinf(proven.epsilon) or discrete:
         return proven
-    composed = _composed(segments, float(delta))
+    composed = _composed(gaussian, float(delta))
     # NaN compares as false: without a lower bound there is no check, and no check no number.
     return Accounted(composed, "prv", proven.rdp) if least <= composed <= proven.epsilon else proven
 
@@ -89,12 +92,21 @@ def rounded(value: float, up: bool = True) -> str:
 
 
 def calibrate(
-    target_epsilon: float, delta: float, sample_rate: float, steps: int, history: Sequence[Segment] = ()
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    history: Sequence[Segment] = (),
+    grid: Grid | None = None,
 ) -> float:
     """The smallest noise multiplier, in thousandths, with which `steps` more steps after `history` stay in the budget.
 
+    Args:
+        grid: of Skellam noise; None for Gaussian noise.
+
     Guarantees:
-        `epsilon([*history, (result, sample_rate, steps)], delta) <= target_epsilon`, by the very function that reports.
+        `epsilon([*history, segment(result, sample_rate, steps, grid)], delta) <= target_epsilon`, by the very function
+        that reports.
 
     Raises:
         UserError: the budget is not a positive number, or needs a multiplier above 10,000.
@@ -104,11 +116,16 @@ def calibrate(
         raise UserError(f"privacy.epsilon is {target_epsilon}", "set it to a positive number")
     if steps < 1:
         raise ValueError(f"cannot calibrate noise for {steps} steps")
-    return _calibrate(float(target_epsilon), float(delta), float(sample_rate), int(steps), tuple(history))
+    return _calibrate(float(target_epsilon), float(delta), float(sample_rate), int(steps), tuple(history), grid)
 
 
 def steps_affordable(
-    target_epsilon: float, delta: float, noise_multiplier: float, sample_rate: float, history: Sequence[Segment] = ()
+    target_epsilon: float,
+    delta: float,
+    noise_multiplier: float,
+    sample_rate: float,
+    history: Sequence[Segment] = (),
+    grid: Grid | None = None,
 ) -> int:
     """How many further steps fit into the budget after `history`: 0 to 1,000,000.
 
@@ -117,7 +134,8 @@ def steps_affordable(
     """
 
     def fits(steps: int) -> bool:
-        return _against(target_epsilon, [*history, (noise_multiplier, sample_rate, steps)], delta) <= target_epsilon
+        more = segment(noise_multiplier, sample_rate, steps, grid)
+        return _against(target_epsilon, [*history, more], delta) <= target_epsilon
 
     most = 1
     while most <= _MOST_STEPS and fits(most):
@@ -130,16 +148,10 @@ def steps_affordable(
 
 
 def _merged(history: Iterable[Segment], delta: float) -> Segments:
-    """The history with equal mechanisms in one segment, sorted, without empty segments; ValueError as `accounted`."""
+    """`history.merged`; ValueError as `accounted`."""
     if not 0 < delta < 1:
         raise ValueError(f"delta {delta} is outside (0, 1)")
-    merged: dict[tuple[float, float], int] = {}
-    for sigma, rate, steps in history:
-        if not (math.isfinite(sigma) and sigma >= 0 and 0 < rate <= 1 and steps >= 0):
-            raise ValueError(f"cannot account for {steps} steps with noise {sigma} and sample rate {rate}")
-        key = (float(sigma), float(rate))
-        merged[key] = merged.get(key, 0) + int(steps)
-    return tuple((sigma, rate, steps) for (sigma, rate), steps in sorted(merged.items()) if steps)
+    return merged(history)
 
 
 def _against(target: float, history: Iterable[Segment], delta: float) -> float:
@@ -156,19 +168,21 @@ def _against(target: float, history: Iterable[Segment], delta: float) -> float:
 def _proven(segments: Segments, delta: float) -> tuple[Accounted, float]:
     """The Rényi bound, or where it fails or contradicts the distinguisher, the closed form that nothing can break;
     and what the distinguisher proves, NaN where it fails."""
-    least = _attempt(lambda: distinguishing_epsilon(segments, delta))
-    rdp = _attempt(lambda: rdp_epsilon(segments, delta))
+    gaussian, discrete = kinds(segments)
+    # Of the Gaussian steps: a part of a history tells no more than the whole.
+    least = _attempt(lambda: distinguishing_epsilon(gaussian, delta))
+    rdp = _attempt(lambda: skellam_epsilon(discrete, delta, gaussian) if discrete else rdp_epsilon(gaussian, delta))
     if math.isfinite(rdp) and rdp >= (0.0 if math.isnan(least) else least):
         return Accounted(rdp, "rdp", rdp), least
-    closed = zcdp_epsilon(segments, delta)
+    closed = unsampled_epsilon(discrete, delta, gaussian) if discrete else zcdp_epsilon(gaussian, delta)
     return Accounted(closed, "zcdp", closed), least
 
 
-_numbers: dict[tuple[Segments, float], float] = {}
+_numbers: dict[tuple[tuple[GaussianSegment, ...], float], float] = {}
 _MOST_NUMBERS = 4096
 
 
-def _composed(segments: Segments, delta: float) -> float:
+def _composed(segments: tuple[GaussianSegment, ...], delta: float) -> float:
     """`composed_epsilon`, kept; NaN where it fails. A failure is not kept: the next call tries again."""
     key = (segments, delta)
     if key not in _numbers:
@@ -209,9 +223,9 @@ def _attempt(compute: Callable[[], float], patience: float | None = None) -> flo
 
 
 @lru_cache(maxsize=256)
-def _calibrate(target: float, delta: float, rate: float, steps: int, history: Segments) -> float:
+def _calibrate(target: float, delta: float, rate: float, steps: int, history: Segments, grid: Grid | None) -> float:
     def excess(thousandths: int) -> float:
-        spent = _against(target, [*history, (thousandths / _SIGMA_GRID, rate, steps)], delta)
+        spent = _against(target, [*history, segment(thousandths / _SIGMA_GRID, rate, steps, grid)], delta)
         # Close to a straight line over log sigma, so that a secant finds the grid point in a few evaluations.
         return math.log(max(spent, 1e-12) / target)
 

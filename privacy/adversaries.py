@@ -72,7 +72,14 @@ def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budge
     Raises:
         OverBudget: of whichever account has no room. What another account was charged with before stays charged.
     """
-    charge = partial(ledger.reserve, **asdict(event), sample_rate=terms.sample_rate, steps=steps, delta=terms.delta)
+    charge = partial(
+        ledger.reserve,
+        **asdict(event),
+        sample_rate=terms.sample_rate,
+        steps=steps,
+        delta=terms.delta,
+        grid=terms.grid,
+    )
     unit = account_unit(terms)
     if terms.shares is not None:
         _bring_up_to_date(ledger, event.data_set, terms.unit, unit)
@@ -96,6 +103,7 @@ def _bring_up_to_date(ledger: Ledger, data_set: str, everybody: str, unit: str) 
                 steps=row.steps,
                 delta=row.delta,
                 budget_epsilon=row.budget_epsilon,
+                grid=row.terms.grid,
             )
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Segment = tuple[float, float, int]
+GaussianSegment = tuple[float, float, int]
 
 # Rényi orders: dense where large epsilons have their optimum, wide where tiny ones have it.
 ORDERS = (
@@ -19,7 +19,7 @@ ORDERS = (
     1.02,
     1.05,
     *(1 + tenth / 10 for tenth in range(1, 100)),
-    *range(12, 64),
+    *range(11, 64),
     72,
     80,
     96,
@@ -37,7 +37,7 @@ _SMALLEST_SIGMA = 0.02
 _MOST_STEPS = 1_000
 
 
-def rdp_epsilon(history: Sequence[Segment], delta: float) -> float:
+def rdp_epsilon(history: Sequence[GaussianSegment], delta: float) -> float:
     """Upper bound by Rényi differential privacy of the sampled Gaussian (Mironov, Talwar and Zhang 2019), converted by
     Balle et al. 2020, theorem 21; where that does not evaluate, by `zcdp_epsilon`.
 
@@ -59,7 +59,7 @@ def rdp_epsilon(history: Sequence[Segment], delta: float) -> float:
     return max(0.0, float(np.min(epsilons, initial=unamplified)))
 
 
-def zcdp_epsilon(history: Sequence[Segment], delta: float) -> float:
+def zcdp_epsilon(history: Sequence[GaussianSegment], delta: float) -> float:
     """Upper bound in closed form, as if every unit joined every step: sampling can only help.
 
     Concentrated differential privacy (Bun and Steinke 2016, proposition 1.3): rho = sum k / (2 sigma^2) gives
@@ -72,7 +72,7 @@ def zcdp_epsilon(history: Sequence[Segment], delta: float) -> float:
     return rho + 2 * math.sqrt(rho * math.log(1 / delta))
 
 
-def distinguishing_epsilon(history: Sequence[Segment], delta: float) -> float:
+def distinguishing_epsilon(history: Sequence[GaussianSegment], delta: float) -> float:
     """Lower bound: no sound account of this history can be smaller.
 
     An adversary who adds up the outputs of k equal steps sees N(0, k sigma^2) without the unit and N(J, k sigma^2),

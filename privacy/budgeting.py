@@ -6,9 +6,10 @@ from typing import Literal
 
 from ..errors import UserError
 from .accounting import accounted, calibrate, rounded, steps_affordable
-from .bounds import Segment
 from .charges import Charge
+from .history import Segment, segment
 from .ledger import Account
+from .skellam import Grid
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Task:
         units: how many the data hold. sample_rate: q.
         rounds, steps_per_round: as configured.
         history: what was charged before.
+        grid: of Skellam noise; None for Gaussian noise.
     """
 
     epsilon: float
@@ -29,6 +31,7 @@ class Task:
     rounds: int
     steps_per_round: int
     history: tuple[Segment, ...] = ()
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,19 @@ def for_rounds(task: Task, rounds: int) -> Option:
         UserError: no noise is enough.
     """
     steps = rounds * task.steps_per_round
-    sigma = calibrate(task.epsilon, task.delta, task.sample_rate, steps, task.history)
+    sigma = calibrate(task.epsilon, task.delta, task.sample_rate, steps, task.history, task.grid)
     return _option(task, rounds, sigma)
 
 
 def at_noise(task: Task, sigma: float) -> Option:
     """The most rounds at a noise; 0 where not even one fits."""
-    steps = steps_affordable(task.epsilon, task.delta, sigma, task.sample_rate, task.history)
+    steps = steps_affordable(task.epsilon, task.delta, sigma, task.sample_rate, task.history, task.grid)
     return _option(task, steps // task.steps_per_round, sigma)
 
 
 def _option(task: Task, rounds: int, sigma: float) -> Option:
     steps, batch = rounds * task.steps_per_round, task.sample_rate * task.units
-    reached = accounted([*task.history, (sigma, task.sample_rate, steps)], task.delta)
+    reached = accounted([*task.history, segment(sigma, task.sample_rate, steps, task.grid)], task.delta)
     return Option(
         epsilon=task.epsilon,
         delta=task.delta,

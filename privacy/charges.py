@@ -4,8 +4,11 @@ import hashlib
 import json
 import sqlite3
 from dataclasses import astuple, dataclass, fields
+from typing import NamedTuple
 
 from .anchor import Head
+from .history import Segment, segment
+from .skellam import Grid
 
 GENESIS = hashlib.sha256(b"cotune/ledger/v1").hexdigest()
 _TABLE = """
@@ -13,6 +16,7 @@ CREATE TABLE IF NOT EXISTS charges (
     sequence INTEGER PRIMARY KEY, data_set TEXT NOT NULL, unit TEXT NOT NULL, charter TEXT NOT NULL,
     run TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, noise_multiplier REAL NOT NULL,
     sample_rate REAL NOT NULL, steps INTEGER NOT NULL, delta REAL NOT NULL, budget_epsilon REAL NOT NULL,
+    grid_step REAL NOT NULL, dimension INTEGER NOT NULL, sensitivity REAL NOT NULL,
     spent_epsilon REAL NOT NULL, reserved_at TEXT NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL,
     UNIQUE (data_set, unit, charter, run, round, attempt)) STRICT
 """
@@ -23,10 +27,42 @@ CREATE TRIGGER IF NOT EXISTS never_{verb}d BEFORE {verb} ON charges
 SCHEMA = (_TABLE, _APPEND_ONLY.format(verb="UPDATE"), _APPEND_ONLY.format(verb="DELETE"))
 
 
+class Terms(NamedTuple):
+    """The columns of a charge that accounting and budgets depend on, in the order of the table."""
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    delta: float
+    budget_epsilon: float
+    grid_step: float
+    dimension: int
+    sensitivity: float
+
+    @property
+    def grid(self) -> Grid | None:
+        """Of Skellam noise; None with Gaussian noise."""
+        return Grid(self.grid_step, self.dimension, self.sensitivity) if self.grid_step else None
+
+    @property
+    def segment(self) -> Segment:
+        """The steps, as accounting takes them."""
+        return segment(self.noise_multiplier, self.sample_rate, self.steps, self.grid)
+
+
+def terms_of(
+    sigma: float, sample_rate: float, steps: int, delta: float, budget_epsilon: float, grid: Grid | None
+) -> Terms:
+    """The columns for these numbers, in the types that the table stores."""
+    place = (0.0, 0, 0.0) if grid is None else (float(grid.step), int(grid.dimension), float(grid.sensitivity))
+    return Terms(float(sigma), float(sample_rate), int(steps), float(delta), float(budget_epsilon), *place)
+
+
 @dataclass(frozen=True)
 class Charge:
     """One reservation, as stored.
 
+    `grid_step`, `dimension` and `sensitivity` are those of the grid of Skellam noise, and 0 with Gaussian noise.
     `budget_epsilon` is what its charter allowed; `spent_epsilon` is the epsilon of the whole account, this charge
     included, at the smallest delta that the account has seen; `reserved_at` is UTC by this machine's clock, for people:
     the order of charges is their sequence. Digests are hex SHA-256.
@@ -44,6 +80,9 @@ class Charge:
     steps: int
     delta: float
     budget_epsilon: float
+    grid_step: float
+    dimension: int
+    sensitivity: float
     spent_epsilon: float
     reserved_at: str
     previous: str
@@ -55,14 +94,23 @@ class Charge:
         return self.data_set, self.unit
 
     @property
-    def segment(self) -> tuple[float, float, int]:
-        """(noise multiplier, sample rate, steps), as accounting takes them."""
-        return self.noise_multiplier, self.sample_rate, self.steps
+    def segment(self) -> Segment:
+        """The steps, as accounting takes them."""
+        return self.terms.segment
 
     @property
-    def terms(self) -> tuple[float, float, int, float, float]:
+    def terms(self) -> Terms:
         """What a repeated reservation must repeat."""
-        return self.noise_multiplier, self.sample_rate, self.steps, self.delta, self.budget_epsilon
+        return Terms(
+            self.noise_multiplier,
+            self.sample_rate,
+            self.steps,
+            self.delta,
+            self.budget_epsilon,
+            self.grid_step,
+            self.dimension,
+            self.sensitivity,
+        )
 
 
 def chained(body: tuple[object, ...]) -> Charge:

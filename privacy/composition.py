@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import Segment, rdp_epsilon
+from .bounds import GaussianSegment, rdp_epsilon
 
 # Grid points of one composition, and of all its segments together: at most about 5 s and 300 MB on one core.
 _MOST_POINTS = 2**20
@@ -24,7 +24,7 @@ _MOST_ROUNDING = 0.1
 _LEAST_ERROR = 0.001
 
 
-def composed_epsilon(segments: Sequence[Segment], delta: float) -> float:
+def composed_epsilon(segments: Sequence[GaussianSegment], delta: float) -> float:
     """The upper end of the composition's epsilon: the truth, plus at most twice the grid's error.
 
     Args:
@@ -55,7 +55,7 @@ def composed_epsilon(segments: Sequence[Segment], delta: float) -> float:
     return max(0.0, *(_one_way(segments, (reach, mesh), wanted, removed) for removed in (True, False)))
 
 
-def _reach(segments: Sequence[Segment], steps: int, delta_error: float) -> float:
+def _reach(segments: Sequence[GaussianSegment], steps: int, delta_error: float) -> float:
     """Half the grid's width: what is lost beyond it weighs less than `delta_error` (Gopi et al., remark 5.6)."""
     whole = rdp_epsilon(segments, delta_error / 4)
     single = (rdp_epsilon([(sigma, rate, 1)], delta_error / (8 * steps)) for sigma, rate, _ in segments)
@@ -63,7 +63,7 @@ def _reach(segments: Sequence[Segment], steps: int, delta_error: float) -> float
 
 
 def _one_way(
-    segments: Sequence[Segment], grid: tuple[float, float], wanted: tuple[float, float, float], removed: bool
+    segments: Sequence[GaussianSegment], grid: tuple[float, float], wanted: tuple[float, float, float], removed: bool
 ) -> float:
     from opacus.accountants.analysis.prv import (
         Domain,

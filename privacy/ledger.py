@@ -21,7 +21,8 @@ from ..atomic import sync_folder
 from ..errors import UserError
 from .accounting import accounted, epsilon, rounded
 from .anchor import Head, read_head, write_head
-from .charges import SCHEMA, Charge, chained, check_head, head_of, insert, read_chain
+from .charges import SCHEMA, Charge, Terms, chained, check_head, head_of, insert, read_chain, terms_of
+from .skellam import Grid
 
 _BUSY_SECONDS = 120.0
 _RESTORE = "put back the newest ledger with its head, from a backup no older than its last round; do not start anew"
@@ -96,11 +97,12 @@ class Ledger:
         steps: int,
         delta: float,
         budget_epsilon: float,
+        grid: Grid | None = None,
     ) -> Charge:
         """Charge `steps` noised steps to a data set, durably, before any of them is taken.
 
         The composed epsilon of all charges to this data set and unit, with this one, is compared at the smallest delta
-        of all of them with the smallest budget of all of them.
+        of all of them with the smallest budget of all of them. With a grid the steps have Skellam noise.
 
         Guarantees:
             After the return the charge survives a crash. A second call with the same charter, run, round and attempt
@@ -116,7 +118,7 @@ class Ledger:
         if steps < 1 or not sigma > 0:
             raise ValueError(f"cannot reserve {steps} steps with noise {sigma}")
         name = (data_set, unit, charter, run, round, attempt)
-        terms = (float(sigma), float(sample_rate), int(steps), float(delta), float(budget_epsilon))
+        terms = terms_of(sigma, sample_rate, steps, delta, budget_epsilon, grid)
         with self._writing() as database:
             rows = self._verified(database, self._head())
             charge = next((row for row in rows if _name(row) == name), None)
@@ -268,19 +270,18 @@ def _name(row: Charge) -> tuple[str, str, str, str, int, int]:
     return row.data_set, row.unit, row.charter, row.run, row.round, row.attempt
 
 
-def _within_budget(account: list[Charge], terms: tuple[float, float, int, float, float]) -> float:
-    """The composed epsilon with the new terms, or `OverBudget`."""
-    sigma, rate, steps, delta, budget = terms
+def _within_budget(account: list[Charge], terms: Terms) -> float:
+    """The composed epsilon with the new steps, or `OverBudget`."""
     history = [row.segment for row in account]
-    delta = min([delta, *(row.delta for row in account)])
-    budget = min([budget, *(row.budget_epsilon for row in account)])
-    total = epsilon([*history, (sigma, rate, steps)], delta)
+    delta = min([terms.delta, *(row.delta for row in account)])
+    budget = min([terms.budget_epsilon, *(row.budget_epsilon for row in account)])
+    total = epsilon([*history, terms.segment], delta)
     if total <= budget:
         return total
     spent = epsilon(history, delta)
     how = f" by {len(account)} charges of {len({row.run for row in account})} runs" if account else ""
     raise OverBudget(
-        f"privacy budget: epsilon {rounded(spent)} spent{how}, {rounded(total)} with these {steps} steps, "
+        f"privacy budget: epsilon {rounded(spent)} spent{how}, {rounded(total)} with these {terms.steps} steps, "
         f"{rounded(max(budget - spent, 0.0), up=False)} left of {budget:g} at delta {delta:g}",
         "see each charge with cotune privacy show, then agree on a larger epsilon or on new data, or stop here",
     )

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .accounting import epsilon, rounded
+from .history import segment
+from .skellam import Grid
 
 # The chance that a number in any vector of a run does not fit, e^epsilon included: as far below any delta in use as
 # the tail that the Gaussian sampler leaves out.
@@ -100,17 +102,19 @@ class Exposures:
         )
 
 
-def exposures(shares: NoiseShares, multiplier: float, sample_rate: float, steps: int, delta: float) -> Exposures:
+def exposures(
+    shares: NoiseShares, multiplier: float, sample_rate: float, steps: int, delta: float, grid: Grid | None = None
+) -> Exposures:
     """What `steps` steps cost against each adversary.
 
     Args:
         shares: who shares the noise.
         multiplier: sigma, that of the honest sum; what a charter states.
-        sample_rate, steps, delta: as in `accounting`.
+        sample_rate, steps, delta: as in `accounting`. grid: of Skellam noise.
     """
 
     def spent(sigma: float) -> float:
-        return epsilon([(sigma, sample_rate, steps)], delta)
+        return epsilon([segment(sigma, sample_rate, steps, grid)], delta)
 
     return Exposures(spent(multiplier), spent(shares.everybody(multiplier)), spent(shares.own(multiplier)))
 
@@ -123,12 +127,18 @@ def most_colluders(organizations: int, threshold: int) -> int:
     return min(threshold - 1, 2 * threshold - organizations - 1)
 
 
-def fitting_sigmas(numbers: float, epsilon: float) -> float:
-    """How many standard deviations hold every one of `numbers` Gaussian draws, but for a chance of 1e-15 e^-epsilon.
+def fitting_sigmas(numbers: float, epsilon: float, std: float = math.inf) -> float:
+    """How many standard deviations hold every one of `numbers` draws of noise, but for a chance of 1e-15 e^-epsilon.
 
-    P[|z| > t] <= e^(-t^2 / 2), added up over all draws of a run.
+    P[|z| > t] <= e^(-t^2 / 2) for Gaussian draws, added up over all draws of a run. Skellam draws have a wider tail:
+    by Bernstein's inequality P[X >= x] <= e^(-x^2 / (2 mu + 2 x / 3)).
+
+    Args:
+        std: the root of mu, in steps of the grid; infinite for Gaussian draws.
     """
-    return math.sqrt(2 * (math.log(2 * numbers / _UNFIT) + epsilon))
+    rarity = math.log(2 * numbers / _UNFIT) + epsilon
+    third = rarity / (3 * std)
+    return third + math.sqrt(third**2 + 2 * rarity)
 
 
 def fitting_units(batch: float, steps: float, epsilon: float) -> float:

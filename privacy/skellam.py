@@ -11,21 +11,17 @@ whatever the data: the change is v / g rounded at random by itself. Its norm is 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .keystream import Keystream
 
-# Integer orders only: the bounds are proved there.
-_ORDERS = (*range(2, 64), 72, 80, 96, 128, 192, 256)
-# The part of delta that pays for a change which rounding makes longer than its bound.
-_ROUNDING_SHARE = 1e-3
-# Steps in one standard deviation: above it the table is large, and a coarser grid would do.
-_MOST_STD = 2.0**18
+# Of one draw, in squared steps: above it the table is large, and a coarser grid would do.
+MOST_VARIANCE: Final = 2.0**36
 _EXPANDED = 1e4
 _CHUNK = 65_536
 _WORD = np.uint64
@@ -104,7 +100,7 @@ def skellam(size: int, variance: float) -> NDArray[np.int64]:
     Raises:
         ValueError: a number is out of range.
     """
-    if size < 0 or not 0 < variance <= _MOST_STD**2:
+    if size < 0 or not 0 < variance <= MOST_VARIANCE:
         raise ValueError(f"cannot draw {size} numbers of variance {variance}")
     table, stream = _table(float(variance)), Keystream()
     draws = np.empty(size, dtype=np.int64)
@@ -142,112 +138,3 @@ def _masses(variance: float, most: int) -> NDArray[np.float64]:
     exponent = orders**2 / (width + variance) - orders * np.arcsinh(orders / variance)
     series = 1 + (3 - 5 * slant) / (24 * width) + (81 - 462 * slant + 385 * slant**2) / (1152 * width**2)
     return np.asarray(np.exp(exponent) / np.sqrt(2 * math.pi * width) * series)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Equal steps of a history: the grid, the noise multiplier of the sum that is seen, the sample rate, the steps."""
-
-    grid: Grid
-    multiplier: float
-    sample_rate: float
-    steps: int
-
-
-def skellam_epsilon(history: Sequence[Segment], delta: float) -> float:
-    """Upper bound on the epsilon of a history of Poisson samples, rounded and noised with Skellam noise.
-
-    Rényi divergences (`divergence`) of integer order, amplified by sampling, composed, and converted as in
-    `bounds.rdp_epsilon`. Adjacency: one unit added or removed.
-
-    Returns:
-        epsilon >= 0; 0 without steps.
-
-    Raises:
-        ValueError: a number that no mechanism has.
-    """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta {delta} is outside (0, 1)")
-    steps = sum(segment.steps for segment in history)
-    if steps == 0:
-        return 0.0
-    chance = _ROUNDING_SHARE * delta / steps
-    curve = np.sum([segment.steps * sampled_curve(segment, chance) for segment in history], axis=0)
-    orders = np.array(_ORDERS)
-    left = (1 - _ROUNDING_SHARE) * delta
-    epsilons = curve - (math.log(left) + np.log(orders)) / (orders - 1) + np.log1p(-1 / orders)
-    return max(0.0, float(np.min(epsilons)))
-
-
-def divergence(order: NDArray[np.float64], l2: float, l1: float, variance: float) -> NDArray[np.float64]:
-    """Rényi divergence between Skellam noise and itself moved by integers, at most (Agarwal et al. 2021, theorem 3.5).
-
-    Args:
-        order: integers above 1. l2, l1: norms of the move, in steps. variance: mu of each coordinate.
-    """
-    gaussian = order * l2**2 / (2 * variance)
-    fine = ((2 * order - 1) * l2**2 + 6 * l1) / (4 * variance**2)
-    return np.asarray(gaussian + np.minimum(fine, 3 * l1 / (2 * variance)))
-
-
-@lru_cache(maxsize=1024)
-def sampled_curve(segment: Segment, chance: float) -> NDArray[np.float64]:
-    """One step's Rényi divergence at each order, where every unit joins with probability q.
-
-    E[((1 - q) + q L)^a], L being the likelihood ratio, expands into the divergences of the orders up to a. That is the
-    direction of adding a unit; removing one costs no more, since noise and its move are mirror images of each other
-    (Mironov, Talwar and Zhang 2019, theorem 5), on the integers too.
-    """
-    if not (segment.multiplier > 0 and 0 < segment.sample_rate <= 1 and segment.steps >= 0 and 0 < chance < 1):
-        raise ValueError(f"cannot account for {segment}")
-    l2, l1 = segment.grid.norms(chance)
-    variance = segment.grid.variance(segment.multiplier)
-    every = np.arange(2, _ORDERS[-1] + 1, dtype=np.float64)
-    # (l - 1) D_l for l = 0, 1, 2, ...
-    moments = np.concatenate([[0.0, 0.0], (every - 1) * divergence(every, l2, l1, variance)])
-    return np.array([_amplified(order, moments, segment.sample_rate) / (order - 1) for order in _ORDERS])
-
-
-def gaussian_equivalent(segment: Segment, chance: float) -> float:
-    """A noise multiplier whose Gaussian has, at every integer order and rate, no smaller divergence than the segment.
-
-    For accounts that hold steps of both kinds and compose divergences; it says nothing about numerical composition.
-    """
-    l2, l1 = segment.grid.norms(chance)
-    variance = segment.grid.variance(segment.multiplier)
-    # 2 D_a / a, whose second term falls or rises with a: the larger of a = 2 and its limit.
-    excess = l2**2 / variance**2 + max(0.0, 6 * l1 - l2**2) / (4 * variance**2)
-    return 1 / math.sqrt(l2**2 / variance + excess)
-
-
-def _amplified(order: int, moments: NDArray[np.float64], rate: float) -> float:
-    from scipy.special import gammaln
-
-    if rate == 1.0:
-        return float(moments[order])
-    joined = np.arange(order + 1)
-    ways = gammaln(order + 1) - gammaln(joined + 1) - gammaln(order - joined + 1)
-    terms = ways + (order - joined) * math.log1p(-rate) + joined * math.log(rate) + moments[: order + 1]
-    return max(0.0, float(np.logaddexp.reduce(terms)))
-
-
-def skellam_multiplier(grid: Grid, target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
-    """The smallest noise multiplier, in thousandths, with which so many steps stay within the budget.
-
-    Raises:
-        ValueError: none up to 10,000 does, or a number that no mechanism has.
-    """
-
-    def fits(thousandths: int) -> bool:
-        return skellam_epsilon([Segment(grid, thousandths / 1000, sample_rate, steps)], delta) <= target_epsilon
-
-    above = 1000
-    while not fits(above):
-        above *= 2
-        if above > 10_000_000:
-            raise ValueError(f"epsilon {target_epsilon} for {steps} steps is out of reach")
-    below = 0
-    while above - below > 1:
-        middle = (above + below) // 2
-        below, above = (below, middle) if fits(middle) else (middle, above)
-    return above / 1000

@@ -1,12 +1,13 @@
 """The privacy terms of a run and the private metrics that travel with the gradient.
 
 Everything that leaves an organization is one vector: d gradient coordinates, then one coordinate for each of `METRICS`.
-It is noised once, by one Gaussian mechanism. With C = `max_grad_norm` and a = `metrics_weight`, a unit adds
+It is noised once, by one mechanism. With C = `max_grad_norm` and a = `metrics_weight`, a unit adds
 
     (clip_C(gradient), a C min(loss, cap) / cap, a C, a C [its gradient was clipped])
 
 to it, so adding or removing a unit moves the sum by at most S = C sqrt(1 + 3 a^2) in the L2 norm, and every coordinate
-gets Gaussian noise of standard deviation `own_multiplier` * S. The metrics therefore cost no budget of their own.
+gets noise of standard deviation `own_multiplier` * S. The metrics therefore cost no budget of their own. The noise is
+Gaussian, or Skellam on a grid of integers (`skellam`).
 """
 
 import math
@@ -17,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .history import Segment, segment
 from .noise_shares import NoiseShares
+from .skellam import MOST_VARIANCE, Grid, grid_for
 
 METRICS = ("loss", "units", "clipped")
 # Far from what squares of float32 numbers lose at either end, where a norm would come out too small.
 _CLIP_RANGE = (1e-9, 1e9)
+
+
+def sensitivity(max_grad_norm: float, metrics_weight: float) -> float:
+    """S = C sqrt(1 + 3 a^2): a clipped gradient, and three metrics of at most a C each."""
+    return max_grad_norm * math.sqrt(1.0 + len(METRICS) * metrics_weight**2)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class PrivacyTerms:
         trust: "nobody": an organization's own noise carries its whole guarantee, which needs no other. Only who opts in
             writes "honest_majority": the noise is shared, see `noise_shares`.
         organizations, colluders, dropouts: n, c and d of the shares; 0 where nobody is trusted.
+        mechanism: "gaussian" noise, or "skellam" noise on integers, whose account is about what is really sent.
+        grid_step: g, what one integer stands for, a power of two; 0 with Gaussian noise.
+        dimension: the coordinates that the account of integers is about, gradient and metrics; 0 with Gaussian noise.
 
     Raises:
         UserError: a number is outside its range.
@@ -61,6 +72,9 @@ class PrivacyTerms:
     organizations: int = 0
     colluders: int = 0
     dropouts: int = 0
+    mechanism: Literal["gaussian", "skellam"] = "gaussian"
+    grid_step: float = 0.0
+    dimension: int = 0
 
     def __post_init__(self) -> None:
         for name in ("max_grad_norm", "loss_cap", "metrics_weight"):
@@ -78,6 +92,7 @@ class PrivacyTerms:
             _require(0 < self.delta < 1, "delta", self.delta, "a number in (0, 1)")
             _require(sigma > 0, "noise_multiplier", sigma, "a positive number, or disable privacy")
         self._check_trust()
+        self._check_grid()
 
     def _check_trust(self) -> None:
         _require(self.trust in ("nobody", "honest_majority"), "trust", self.trust, "nobody or honest_majority")
@@ -87,6 +102,32 @@ class PrivacyTerms:
             return
         for name in ("organizations", "colluders", "dropouts"):
             _require(getattr(self, name) == 0, name, getattr(self, name), "0, or set privacy.trust=honest_majority")
+
+    def _check_grid(self) -> None:
+        _require(self.mechanism in ("gaussian", "skellam"), "mechanism", self.mechanism, "gaussian or skellam")
+        if self.mechanism == "gaussian":
+            for name in ("grid_step", "dimension"):
+                _require(getattr(self, name) == 0, name, getattr(self, name), "0, or set privacy.mechanism=skellam")
+            return
+        _require(self.enabled, "mechanism", self.mechanism, "gaussian: without privacy there is no noise")
+        try:
+            grid = Grid(self.grid_step, self.dimension, self.sensitivity)
+        except ValueError:
+            mend = "a power of two, with a positive privacy.dimension"
+            raise UserError(f"privacy.grid_step is {self.grid_step}", f"set it to {mend}") from None
+        fine = grid.variance(self.own_multiplier) <= MOST_VARIANCE
+        _require(fine, "grid_step", self.grid_step, f"{grid_for(self.sensitivity, self.dimension).step}, or coarser")
+
+    @property
+    def grid(self) -> Grid | None:
+        """The integers that are sent; None where the noise is Gaussian."""
+        if self.mechanism == "gaussian":
+            return None
+        return Grid(self.grid_step, self.dimension, self.sensitivity)
+
+    def segment(self, steps: int) -> Segment:
+        """So many steps, as accounting takes them; with shared noise those of the honest sum."""
+        return segment(self.noise_multiplier, self.sample_rate, steps, self.grid)
 
     @property
     def shares(self) -> NoiseShares | None:
@@ -101,6 +142,13 @@ class PrivacyTerms:
         return replace(self, trust="nobody", organizations=0, colluders=0, dropouts=0)
 
     @property
+    def without_noise(self) -> "PrivacyTerms":
+        """The same clipping and scales without privacy, for comparison."""
+        return replace(
+            self.alone, enabled=False, noise_multiplier=0.0, mechanism="gaussian", grid_step=0.0, dimension=0
+        )
+
+    @property
     def own_multiplier(self) -> float:
         """The noise multiplier of what one organization adds."""
         return self.noise_multiplier if self.shares is None else self.shares.own(self.noise_multiplier)
@@ -108,7 +156,7 @@ class PrivacyTerms:
     @property
     def sensitivity(self) -> float:
         """S: the L2 sensitivity of the contribution to adding or removing one unit."""
-        return self.max_grad_norm * math.sqrt(1.0 + len(METRICS) * self.metrics_weight**2)
+        return sensitivity(self.max_grad_norm, self.metrics_weight)
 
     @property
     def noise_std(self) -> float:

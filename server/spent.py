@@ -40,10 +40,7 @@ def epsilons(terms: PrivacyTerms, steps: int, trained: Mapping[str, int]) -> dic
     """
     if not terms.enabled:
         return {}
-    by_rounds = {
-        rounds: epsilon([(terms.noise_multiplier, terms.sample_rate, rounds * steps)], terms.delta)
-        for rounds in set(trained.values())
-    }
+    by_rounds = {rounds: epsilon([terms.segment(rounds * steps)], terms.delta) for rounds in set(trained.values())}
     return {name: by_rounds[rounds] for name, rounds in trained.items()}
 
 
@@ -56,4 +53,4 @@ def exposure(terms: PrivacyTerms, steps: int, trained: Iterable[int]) -> Exposur
     if terms.shares is None:
         return None
     most = steps * max(trained, default=0)
-    return exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, most, terms.delta)
+    return exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, most, terms.delta, terms.grid)

@@ -27,7 +27,8 @@ from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
 from ..privacy.accounting import calibrate
-from ..privacy.terms import PrivacyTerms
+from ..privacy.skellam import grid_for
+from ..privacy.terms import METRICS, PrivacyTerms, sensitivity
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
@@ -134,7 +135,7 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )
     charter = draft(settings, members, signing.public_hex(coordinator), base, schema)
-    # Lanes that are too narrow for shared noise are said before anything is trained.
+    # Lanes that are too narrow for the noise are said before anything is trained.
     encoding_of(charter, strategy_of(charter), schema, 0)
     signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
     signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
@@ -185,17 +186,20 @@ def _node(settings: Settings, name: str) -> NodeSettings:
     )
 
 
-def terms(settings: Settings, units: int) -> PrivacyTerms:
+def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     """The privacy terms, with the noise calibrated to the whole planned run.
 
     Args:
-        units: of the largest organization.
+        units: of the largest organization. dimension: coordinates of the adapter.
     """
     privacy = settings.privacy
     delta = privacy.delta_for(units)
     steps = settings.rounds * settings.strategy.steps_per_round
     budget = privacy.epsilon or 1.0
-    sigma = calibrate(budget, delta, privacy.sample_rate, steps) if privacy.enabled else 0.0
+    grid = None
+    if privacy.mechanism == "skellam":
+        grid = grid_for(sensitivity(privacy.max_grad_norm, privacy.metrics_weight), dimension + len(METRICS))
+    sigma = calibrate(budget, delta, privacy.sample_rate, steps, grid=grid) if privacy.enabled else 0.0
     shared = privacy.trust == "honest_majority"
     return PrivacyTerms(
         enabled=privacy.enabled,
@@ -212,6 +216,9 @@ def terms(settings: Settings, units: int) -> PrivacyTerms:
         organizations=settings.data.organizations if shared else 0,
         colluders=privacy.colluders if shared else 0,
         dropouts=privacy.dropouts if shared else 0,
+        mechanism=privacy.mechanism,
+        grid_step=0.0 if grid is None else grid.step,
+        dimension=0 if grid is None else grid.dimension,
     )
 
 
@@ -242,7 +249,7 @@ def draft(
         ),
         strategy=StrategyTerms(target=settings.strategy.target, settings=settings.strategy.options),
         rounds=settings.rounds,
-        privacy=terms(settings, max(member.nominal_units for member in members)),
+        privacy=terms(settings, max(member.nominal_units for member in members), schema.dimension),
         secagg=SecAggTerms(
             lane_bits=settings.secagg.lane_bits,
             suite=settings.secagg.suite,

@@ -4,6 +4,7 @@ Both ends derive it from what was signed. A message can only repeat it, and a me
 """
 
 import hashlib
+import math
 
 import numpy as np
 from hydra.utils import instantiate
@@ -17,6 +18,7 @@ from ..secagg.encoding import MAX_LANE_BITS, Encoding
 from ..training.schema import AdapterSchema
 from .base import MOST_SAMPLES, Adapter, Strategy, metrics_reach
 
+Bounds = tuple[tuple[int, float], ...]
 # Beside adapter and metrics: the fraction of coordinates that the encoding cut, known only after the noise.
 EXTRA = 1
 
@@ -54,23 +56,28 @@ def nominal_batch(charter: Charter, name: str) -> float:
 def encoding_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, round_number: int) -> Encoding:
     """The integer encoding of a round: adapter, metrics and the saturated fraction, each with its public bound.
 
-    Where the noise is shared, the bounds hold for every number of the whole run, so that nothing is ever cut.
+    Where the noise is shared, the bounds hold for every number of the whole run, so that nothing is ever cut. Where it
+    is noise on integers, the steps of the encoding are those of the grid: what is accounted for is sent as it is.
 
     Raises:
-        UserError: the lanes are too narrow for shared noise.
+        UserError: the lanes are too narrow for shared noise, or for noise on integers.
     """
     terms, dimension = charter.privacy, strategy.dimension(schema, round_number)
     largest = max(nominal_batch(charter, member.name) for member in charter.members)
     sigmas = charter.secagg.range_sigmas
     if terms.shares is not None:
-        sigmas = max(sigmas, fitting_sigmas((dimension + len(METRICS)) * MOST_SAMPLES, terms.epsilon))
-    bounds = (
+        std = math.inf if terms.grid is None else terms.noise_std / terms.grid_step
+        sigmas = max(sigmas, fitting_sigmas((dimension + len(METRICS)) * MOST_SAMPLES, terms.epsilon, std))
+    bounds: Bounds = (
         (dimension, strategy.reach(terms, largest, sigmas)),
         (len(METRICS), metrics_reach(terms, largest, sigmas, strategy.steps_per_round)),
         (EXTRA, 1.0),
     )
-    encoding = Encoding(bounds, len(charter.members), charter.secagg.lane_bits)
-    if terms.shares is not None:
+    parties, lane_bits = len(charter.members), charter.secagg.lane_bits
+    if terms.grid is not None:
+        bounds = (*_on_grid(bounds[:-1], terms.grid_step, parties, lane_bits), bounds[-1])
+    encoding = Encoding(bounds, parties, lane_bits)
+    if terms.shares is not None and terms.grid is None:
         require_fine(
             terms.noise_std,
             lambda bits: float(max(Encoding(bounds, encoding.parties, bits).steps()[:-1])),
@@ -78,6 +85,21 @@ def encoding_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, rou
             MAX_LANE_BITS,
         )
     return encoding
+
+
+def _on_grid(bounds: Bounds, step: float, parties: int, lane_bits: int) -> Bounds:
+    """The bounds raised to all that the lanes hold in steps of the grid; UserError where that is less."""
+    # Random rounding to the grid moves a number by less than a step.
+    levels = max(bound for _, bound in bounds) / step + 1
+    room = {bits: Encoding(bounds, parties, bits).levels for bits in range(lane_bits, MAX_LANE_BITS + 1)}
+    if room[lane_bits] < levels:
+        enough = [bits for bits, most in room.items() if most >= levels]
+        raise UserError(
+            f"secagg.lane_bits={lane_bits}: noise on integers needs {math.ceil(levels)} steps on either side, "
+            f"these lanes hold {room[lane_bits]}",
+            f"set secagg.lane_bits={enough[0]}" if enough else "lower the batch, or set privacy.mechanism=gaussian",
+        )
+    return tuple((length, room[lane_bits] * step) for length, _ in bounds)
 
 
 def model_hash(charter: Charter, adapter: Adapter) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..privacy.noise import gaussian
+from ..privacy.mechanism import noised
 from ..privacy.sampling import Randomness, poisson_sample
 from ..privacy.terms import METRICS, PrivacyTerms
 from .adapter import LoraSettings, attach, schema_of, set_flat
@@ -149,7 +149,7 @@ class Trainer:
     def private_sum(
         self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness
     ) -> NDArray[np.float64]:
-        """One private step: a Poisson sample of units, their clipped sum, Gaussian noise on all of it.
+        """One private step: a Poisson sample of units, their clipped sum, the terms' noise on all of it.
 
         Args:
             adapter: float32 [d].
@@ -169,9 +169,7 @@ class Trainer:
         total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
         if len(sample) and not total[: self.schema.dimension].any():
             raise NotMovedError("the gradient of every sampled unit is zero", "check the model and its LoRA targets")
-        if terms.enabled:
-            total += gaussian(len(total), terms.noise_std)
-        return total
+        return noised(total, terms) if terms.enabled else total
 
     @property
     def way(self) -> str:

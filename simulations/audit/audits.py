@@ -1,7 +1,7 @@
 """The audits of a configuration, each beside the epsilon that is claimed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..consortium import terms as terms_of
 from .bound import best_bound
 from .canaries import by_likelihood, by_spread, observe
 from .excess import ALARM, excess, separation, simulated
+from .subject import LARGEST_RANK, coordinates
 from .texts import memorized
 
 _GUESSERS = {"likelihood": by_likelihood, "spread": by_spread}
@@ -66,7 +67,7 @@ def audit_gradients(terms: PrivacyTerms, canaries: int, steps: int, confidence: 
         excess(separation(scores[name], observed.joined), separation(score(seen, terms), joined))
         for name, score in _GUESSERS.items()
     )
-    claimed = accounted([(terms.noise_multiplier, terms.sample_rate, steps)], terms.delta).epsilon
+    claimed = accounted([terms.segment(steps)], terms.delta).epsilon
     return Audit(
         audit="gradient canaries",
         canaries=canaries,
@@ -89,7 +90,7 @@ def audit_texts(terms: PrivacyTerms, strategy: Strategy, canaries: int, rounds: 
     joined, fell = memorized(terms, strategy, canaries, rounds, np.random.default_rng())
     best = best_bound({"loss": fell}, joined, terms.delta, confidence)
     steps = rounds * strategy.steps_per_round
-    claimed = accounted([(terms.noise_multiplier, terms.sample_rate, steps)], terms.delta).epsilon
+    claimed = accounted([terms.segment(steps)], terms.delta).epsilon
     return Audit(
         audit="text canaries" if terms.enabled else "text canaries, no privacy",
         canaries=canaries,
@@ -127,12 +128,12 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
         raise UserError("fewer than 20 canaries prove nothing", "use more")
     if not 0 < confidence < 1:
         raise UserError(f"a confidence of {confidence:g}", "give a number between 0 and 1")
-    terms = terms_of(settings, settings.data.units_per_organization or canaries)
+    terms = terms_of(settings, settings.data.units_per_organization or canaries, coordinates(LARGEST_RANK))
     rule = settings.strategy
     strategy: Strategy = instantiate({"_target_": rule.target, **rule.options})
     steps = settings.rounds * strategy.steps_per_round
     yield audit_gradients(terms, canaries, steps, confidence)
     if text_canaries:
         yield audit_texts(terms, strategy, text_canaries, settings.rounds, confidence)
-        free = replace(terms, enabled=False, noise_multiplier=0.0)
+        free = terms.without_noise
         yield audit_texts(free, strategy, text_canaries, settings.rounds, confidence)

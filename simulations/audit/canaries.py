@@ -21,7 +21,7 @@ from ...privacy.sampling import SystemRandomness
 from ...privacy.terms import PrivacyTerms
 from ...training.adapter import initial
 from ...training.trainer import Trainer
-from .subject import lora, random_rows, tiny_base
+from .subject import coordinates, lora, random_rows, tiny_base
 
 ORDINARY_UNITS: Final = 16
 """Units with real gradients, in the same batches."""
@@ -92,7 +92,7 @@ def observe(terms: PrivacyTerms, canaries: int, steps: int, generator: np.random
         UserError: more canaries than the model has trained coordinates.
     """
     joined = generator.random(canaries) < 0.5
-    dimension = trained_coordinates()
+    dimension = coordinates(_RANK)
     if canaries > dimension:
         raise UserError(f"{canaries} canaries are more than {dimension} trained coordinates", "use fewer canaries")
     # Spread over all layers: one that goes without noise shows.
@@ -101,13 +101,6 @@ def observe(terms: PrivacyTerms, canaries: int, steps: int, generator: np.random
     adapter, randomness = initial(trainer.schema, 0), SystemRandomness()
     seen = np.stack([trainer.private_sum(adapter, terms, randomness)[places] for _ in range(steps)])
     return Observed(joined, seen / terms.max_grad_norm)
-
-
-def trained_coordinates() -> int:
-    """d of the audited model, so the most canaries that there can be."""
-    from ...training.adapter import attach, schema_of
-
-    return schema_of(attach(tiny_base(0), lora(_RANK))).dimension
 
 
 def by_likelihood(seen: NDArray[np.float64], terms: PrivacyTerms) -> NDArray[np.float64]:

@@ -18,11 +18,10 @@ from ...strategies.base import step_reach
 from ...training.trainer import Trainer
 from .inversion import by_energy, by_span, first_layer, recovered, token_inputs
 from .secure_round import secure_round
-from .subject import VOCABULARY, lora, random_rows, tiny_base
+from .subject import LARGEST_RANK, VOCABULARY, lora, random_rows, tiny_base
 
 ORGANIZATIONS: Final = 4
 _PROMPT, _ANSWER = 6, 2
-_RANK = 16
 # Adapters as after some rounds: at the first one lora_B is zero, and so is the gradient of lora_A.
 _SPREAD = 0.05
 _SIGMAS = 6.0
@@ -76,7 +75,7 @@ def _trial(
     rows = random_rows(ORGANIZATIONS, _PROMPT, _ANSWER, generator)
     units = Units(tuple(f"unit {row}" for row in range(len(rows))), tuple((row,) for row in range(len(rows))))
     base = tiny_base(2)
-    trainer = Trainer(base, lora(_RANK), rows, units, 1024, None)
+    trainer = Trainer(base, lora(LARGEST_RANK), rows, units, 1024, None)
     adapter = (_SPREAD * generator.standard_normal(trainer.schema.dimension)).astype(np.float32)
     plain, noised, faint = _contributions(trainer, adapter, terms)
     open_plain = secure_round(plain, terms.max_grad_norm, _PLAIN_LANES)

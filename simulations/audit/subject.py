@@ -6,10 +6,13 @@ import numpy as np
 import torch
 
 from ...data.template import Example
-from ...training.adapter import LoraSettings
+from ...training.adapter import LoraSettings, attach, schema_of
 from ...training.base import BaseModel
 
 VOCABULARY: Final = 1024
+LARGEST_RANK: Final = 16
+"""Of the adapters that are attacked."""
+
 _HIDDEN = 64
 
 
@@ -41,6 +44,11 @@ def tiny_base(seed: int) -> BaseModel:
 def lora(rank: int) -> LoraSettings:
     """LoRA on every linear map of every layer."""
     return LoraSettings(rank, 2.0 * rank, ("all-linear",), False, 0)
+
+
+def coordinates(rank: int) -> int:
+    """How many coordinates an adapter of this rank has."""
+    return schema_of(attach(tiny_base(0), lora(rank))).dimension
 
 
 def random_rows(count: int, prompt: int, answer: int, generator: np.random.Generator) -> list[Example]:

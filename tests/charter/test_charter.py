@@ -131,7 +131,7 @@ def test_canonical_bytes_ignore_order_and_are_stable() -> None:
     assert one.canonical_bytes() == two.canonical_bytes()
     assert one.digest() == hashlib.sha256(one.canonical_bytes()).hexdigest()
     # Pinned: a change of these bytes breaks every signature in the field.
-    assert one.digest() == "382e19a68aae2ae616210d7111f0858fee38a131e8f925e5f1337406a5338b86"
+    assert one.digest() == "740881454448e8a284602aa2720437de00e561b81ab188231b2c558a75affd59"
 
 
 @given(
@@ -319,6 +319,22 @@ def test_delta_may_reach_but_not_pass_its_bound() -> None:
 def test_disabled_privacy_needs_no_budget() -> None:
     off = {"privacy__enabled": False, "privacy__epsilon": 0.0, "privacy__delta": 0.0, "privacy__noise_multiplier": 0.0}
     assert Charter.model_validate(fields_of(**off)).privacy.noise_std == 0.0
+
+
+def test_noise_on_integers_is_a_term_that_is_signed() -> None:
+    def integers(**changed: Any) -> Charter:
+        fields = {"mechanism": "skellam", "grid_step": 2.0**-6} | changed
+        dimension = Charter.model_validate(fields_of()).model.dimension + 3
+        terms = {f"privacy__{key}": value for key, value in ({"dimension": dimension} | fields).items()}
+        return Charter.model_validate(fields_of(**terms))
+
+    charter = integers()
+    assert charter.privacy.grid is not None
+    for changed in ({"mechanism": "gaussian"}, {"grid_step": 0.3}, {"dimension": 1}):
+        with pytest.raises(UserError):
+            integers(**changed)
+    others = [integers(grid_step=2.0**-7), Charter.model_validate(fields_of())]
+    assert len({charter.dp_hash(), *(other.dp_hash() for other in others)}) == 3
 
 
 def test_shared_noise_is_a_term_that_is_signed() -> None:

@@ -1,9 +1,10 @@
-"""What shared noise asks of a charter: each term at its limit is accepted, beyond it refused with the reason."""
+"""What shared noise and noise on integers ask of a charter: terms at their limits pass, beyond them they say why."""
 
 import pytest
-from cotune.charter.sharing import check_sharing
+from cotune.charter.sharing import check_grid, check_sharing
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares
+from cotune.privacy.skellam import grid_for
 
 RULE = "cotune.strategies.dp_fedsgd.DPFedSGD"
 SHARES = NoiseShares(7, 2, 1)
@@ -31,4 +32,22 @@ def test_terms_beyond_them(
 ) -> None:
     with pytest.raises(UserError, match=reason) as caught:
         check_sharing(shares, members, rule, threshold, survivors)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_for_all_that_is_sent() -> None:
+    check_grid(grid_for(1.0, 103), 100, RULE)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "rule", "reason"),
+    [
+        (101, RULE, "privacy.dimension is 103, the adapter and its metrics have 104"),
+        (99, RULE, "have 102"),
+        (100, "cotune.strategies.fedavg.FedAvg", "not on their grid"),
+    ],
+)
+def test_a_grid_for_anything_else(dimension: int, rule: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        check_grid(grid_for(1.0, 103), dimension, rule)
     assert "\n" not in str(caught.value)

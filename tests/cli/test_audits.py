@@ -37,7 +37,7 @@ def test_audit_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_alarm_is_an_exit_code(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     right = __import__("cotune.training.trainer", fromlist=["gaussian"]).gaussian
-    monkeypatch.setattr("cotune.training.trainer.gaussian", lambda size, std: right(size, std / 100))
+    monkeypatch.setattr("cotune.privacy.mechanism.gaussian", lambda size, std: right(size, std / 100))
     assert run("privacy", "audit", *TERMS, "--canaries", "400", "--texts", "0") == 1
     assert "ALARM" in capsys.readouterr().out
 

@@ -35,6 +35,8 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
             ("privacy.trust=honest_majority", "privacy.colluders=2", "secagg.threshold=4"),
         ),
         (("privacy.trust=honest_majority", "privacy.dropouts=3"), "leave none", ("privacy.dropouts=3",)),
+        (("privacy.mechanism=skellam", "strategy=fedavg"), "not on their grid", ("privacy.mechanism=skellam",)),
+        (("privacy.mechanism=skellam", "privacy=none"), "mechanism=gaussian", ("privacy=none",)),
         (("privacy.delta=0.000126",), "1/(10 n)", ("privacy.delta=0.0001",)),
         (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
         (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),

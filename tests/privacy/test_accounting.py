@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.accounting import accounted, calibrate, epsilon, rounded, steps_affordable
-from cotune.privacy.bounds import ORDERS, Segment, distinguishing_epsilon, rdp_curve, rdp_epsilon, zcdp_epsilon
+from cotune.privacy.bounds import ORDERS, distinguishing_epsilon, rdp_curve, rdp_epsilon, zcdp_epsilon
+from cotune.privacy.history import Segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cotune.privacy import accounting, bounds, composition
 from cotune.privacy.accounting import accounted, calibrate, epsilon
-from cotune.privacy.bounds import ORDERS, Segment, distinguishing_epsilon, rdp_curve, rdp_epsilon, zcdp_epsilon
+from cotune.privacy.bounds import ORDERS, distinguishing_epsilon, rdp_curve, rdp_epsilon, zcdp_epsilon
+from cotune.privacy.history import Segment
 
 HISTORY: list[Segment] = [(0.854, 0.25, 15)]
 DELTA = 8e-5

@@ -8,6 +8,8 @@ from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.adversaries import Event, account_unit, limited, plain_unit, require_plain, reserve
 from cotune.privacy.ledger import Ledger, OverBudget
+from cotune.privacy.skellam import grid_for
+from cotune.privacy.skellam_account import Segment, skellam_epsilon
 from cotune.privacy.terms import PrivacyTerms
 
 DELTA, RATE = 1e-5, 0.1
@@ -47,6 +49,28 @@ def test_a_round_with_shared_noise_is_charged_against_both_adversaries(ledger: L
     assert accounts[WITH_ONE].budget_epsilon == 8.0
     # The epsilon against all others is far above the budget that was agreed on for an honest majority.
     assert accounts["patient"].spent_epsilon > 8.0 > accounts[WITH_ONE].spent_epsilon
+
+
+def test_noise_on_integers_is_charged_as_such(ledger: Ledger) -> None:
+    """Alone, shared, and in one account with Gaussian rounds: what is reported is the bound for all of it."""
+    grid = grid_for(ALONE.sensitivity, 5_003)
+    integers = {"mechanism": "skellam", "grid_step": grid.step, "dimension": grid.dimension}
+    alone, shared = replace(ALONE, **integers), replace(SHARED, **integers, noise_multiplier=4.0)
+    reserve(ledger, ALONE, event(0), 1, 8.0)
+    reserve(ledger, alone, event(1), 2, 8.0)
+    expected = [(1.0, RATE, 1), Segment(grid, 1.0, RATE, 2)]
+    assert spent(ledger, "patient") == epsilon(expected, DELTA) == skellam_epsilon(expected[1:], DELTA, expected[:1])
+    (account,) = ledger.statement()
+    assert account.method == "rdp"
+    # With shared noise the other account takes both in, on their own grid and off it.
+    reserve(ledger, shared, event(2), 1, 8.0)
+    expected.append(Segment(grid, 4.0, RATE, 1))
+    assert spent(ledger, WITH_ONE) == epsilon(expected, DELTA)
+    assert spent(ledger, "patient") == epsilon([*expected[:2], Segment(grid, shared.own_multiplier, RATE, 1)], DELTA)
+    # The same attempt on another grid is another mechanism.
+    with pytest.raises(UserError, match="other terms"):
+        reserve(ledger, replace(alone, grid_step=grid.step / 2), event(1), 2, 8.0)
+    assert Ledger(ledger.path).charges()[1].segment == Segment(grid, 1.0, RATE, 2)
 
 
 def test_asking_twice_charges_once(ledger: Ledger) -> None:

@@ -16,7 +16,7 @@ from cotune.errors import UserError
 from cotune.privacy import accounting
 from cotune.privacy import ledger as ledgers
 from cotune.privacy.accounting import Accounted
-from cotune.privacy.bounds import Segment
+from cotune.privacy.history import Segment
 from cotune.privacy.ledger import Ledger, LedgerBroken, OverBudget
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.privacy import mechanism
 from cotune.privacy.accounting import accounted, calibrate
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
@@ -54,7 +55,7 @@ def test_without_noise_and_sampling_every_coin_is_seen() -> None:
 
 def test_each_step_is_the_product_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampling, packing, clipping and noise run inside the trainer: a fault in one of them reaches the audit."""
-    calls = dict.fromkeys(("poisson_sample", "pack", "add_clipped", "gaussian"), 0)
+    calls = dict.fromkeys(("poisson_sample", "pack", "add_clipped", "noised"), 0)
 
     def counted(name: str) -> Callable[..., Any]:
         right = getattr(trainers, name)
@@ -68,7 +69,7 @@ def test_each_step_is_the_product_s(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in calls:
         monkeypatch.setattr(trainers, name, counted(name))
     observe(TERMS, 100, 5, np.random.default_rng(2))
-    assert calls["poisson_sample"] == calls["gaussian"] == 5
+    assert calls["poisson_sample"] == calls["noised"] == 5
     assert calls["add_clipped"] >= 5
     assert calls["pack"] >= 5
 
@@ -103,7 +104,7 @@ def _same(right: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("fault", [_quiet, _partly, _same], ids=["quiet", "partly", "same"])
 def test_a_step_that_gives_away_more_is_caught(fault: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainers, "gaussian", fault(trainers.gaussian))
+    monkeypatch.setattr(mechanism, "gaussian", fault(mechanism.gaussian))
     found = audit_gradients(TERMS, CANARIES, STEPS, 0.95)
     assert found.alarm
     assert found.claimed is not None

@@ -1,0 +1,86 @@
+"""The noise of a step: Gaussian as it was, or integers on the grid and nothing between them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cotune.errors import UserError
+from cotune.privacy.mechanism import noised
+from cotune.privacy.skellam import grid_for
+from cotune.privacy.terms import METRICS, PrivacyTerms
+
+DIMENSION = 4_000 + len(METRICS)
+PLAIN = PrivacyTerms(
+    enabled=True,
+    unit="patient",
+    epsilon=8.0,
+    delta=1e-3,
+    noise_multiplier=1.5,
+    max_grad_norm=2.0,
+    sample_rate=0.5,
+    records_per_unit=1,
+    loss_cap=5.0,
+    metrics_weight=0.1,
+)
+GRID = grid_for(PLAIN.sensitivity, DIMENSION)
+INTEGERS = replace(PLAIN, mechanism="skellam", grid_step=GRID.step, dimension=DIMENSION)
+SHARED = replace(INTEGERS, trust="honest_majority", organizations=6, colluders=1, dropouts=1)
+
+
+@pytest.mark.parametrize("terms", [PLAIN, INTEGERS, SHARED], ids=["gaussian", "skellam", "shared"])
+def test_noise_has_the_agreed_deviation_and_no_bias(terms: PrivacyTerms) -> None:
+    total = np.random.default_rng(0).normal(size=DIMENSION)
+    noise = np.stack([noised(total, terms) for _ in range(50)]) - total
+    assert abs(noise.mean()) < 5 * terms.noise_std / math.sqrt(noise.size)
+    assert noise.std() == pytest.approx(terms.noise_std, rel=5 / math.sqrt(2 * noise.size))
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 5 / math.sqrt(DIMENSION)
+
+
+@pytest.mark.parametrize("terms", [INTEGERS, SHARED], ids=["alone", "shared"])
+def test_every_number_is_a_whole_number_of_steps(terms: PrivacyTerms) -> None:
+    """Whatever the sum was: nothing of its low bits is left."""
+    total = np.random.default_rng(1).normal(size=DIMENSION) * math.pi
+    found = noised(total, terms) / terms.grid_step
+    assert np.array_equal(found, np.rint(found))
+    assert found.dtype == np.float64
+
+
+def test_gaussian_noise_is_not_on_the_grid() -> None:
+    found = noised(np.zeros(DIMENSION), PLAIN) / GRID.step
+    assert not np.array_equal(found, np.rint(found))
+
+
+def test_shares_add_up_to_the_noise_that_is_accounted() -> None:
+    """Variance of Skellam noise, of 4 honest shares: that of the honest sum, in whole steps."""
+    assert SHARED.shares is not None
+    honest = SHARED.shares.honest
+    sums = np.stack([sum(noised(np.zeros(DIMENSION), SHARED) for _ in range(honest)) for _ in range(20)])
+    expected = SHARED.noise_multiplier * SHARED.sensitivity
+    assert sums.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * sums.size))
+
+
+def test_what_is_not_noised() -> None:
+    with pytest.raises(ValueError, match="no noise"):
+        noised(np.zeros(4), PLAIN.without_noise)
+    with pytest.raises(ValueError, match="the account is about"):
+        noised(np.zeros(DIMENSION + 1), INTEGERS)
+    assert INTEGERS.without_noise == PLAIN.without_noise
+    assert SHARED.alone == INTEGERS
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grid_step": 0.3}, "privacy.grid_step is 0.3"),
+        ({"grid_step": 0.0}, "privacy.grid_step is 0"),
+        ({"dimension": 0}, "positive privacy.dimension"),
+        ({"grid_step": 2.0**-40}, "or coarser"),
+        ({"mechanism": "gaussian"}, "privacy.mechanism=skellam"),
+        ({"mechanism": "laplace"}, "gaussian or skellam"),
+        ({"enabled": False, "noise_multiplier": 0.0}, "without privacy there is no noise"),
+    ],
+)
+def test_terms_that_contradict_each_other(change: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        replace(INTEGERS, **change)

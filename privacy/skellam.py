@@ -22,6 +22,10 @@ from .keystream import Keystream
 
 # Of one draw, in squared steps: above it the table is large, and a coarser grid would do.
 MOST_VARIANCE: Final = 2.0**36
+# Below it nearly every draw is zero: that is no noise.
+LEAST_VARIANCE: Final = 2.0**-10
+_FINEST = 2.0**-40
+_MOST_COORDINATES = 2**40
 _EXPANDED = 1e4
 _CHUNK = 65_536
 _WORD = np.uint64
@@ -36,7 +40,7 @@ class Grid:
         sensitivity: S, the L2 norm by which one unit moves the vector before rounding.
 
     Raises:
-        ValueError: the step is no power of two, or a number is not positive.
+        ValueError: the step is no power of two from 2^-40 of the sensitivity up to it, or a number is out of range.
     """
 
     step: float
@@ -45,12 +49,15 @@ class Grid:
 
     def __post_init__(self) -> None:
         exact = math.isfinite(self.step) and self.step > 0 and math.frexp(self.step)[0] == 0.5
-        if not (exact and self.dimension > 0 and self.sensitivity > 0):
+        fits = exact and _FINEST * self.sensitivity <= self.step <= self.sensitivity < math.inf
+        if not (fits and 0 < self.dimension <= _MOST_COORDINATES):
             raise ValueError(f"no grid: step {self.step}, dimension {self.dimension}, sensitivity {self.sensitivity}")
 
     def variance(self, multiplier: float) -> float:
         """mu of Skellam noise whose standard deviation is `multiplier` sensitivities; in squared steps."""
-        return (multiplier * self.sensitivity / self.step) ** 2
+        deviation = multiplier * self.sensitivity / self.step
+        # A power would overflow with an error.
+        return deviation * deviation
 
     def norms(self, chance: float) -> tuple[float, float]:
         """The L2 and L1 norms, in steps, that one unit's change of the integers exceeds with at most this chance."""

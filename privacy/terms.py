@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .history import Segment, segment
 from .noise_shares import NoiseShares
-from .skellam import MOST_VARIANCE, Grid, grid_for
+from .skellam import LEAST_VARIANCE, MOST_VARIANCE, Grid, grid_for
 
 METRICS = ("loss", "units", "clipped")
 # Far from what squares of float32 numbers lose at either end, where a norm would come out too small.
@@ -113,10 +113,10 @@ class PrivacyTerms:
         try:
             grid = Grid(self.grid_step, self.dimension, self.sensitivity)
         except ValueError:
-            mend = "a power of two, with a positive privacy.dimension"
-            raise UserError(f"privacy.grid_step is {self.grid_step}", f"set it to {mend}") from None
-        fine = grid.variance(self.own_multiplier) <= MOST_VARIANCE
-        _require(fine, "grid_step", self.grid_step, f"{grid_for(self.sensitivity, self.dimension).step}, or coarser")
+            mend = f"a power of two, at most {self.sensitivity:g}, with a positive privacy.dimension"
+            raise UserError(f"privacy.grid_step is {self.grid_step:g}", f"set it to {mend}") from None
+        held = LEAST_VARIANCE <= grid.variance(self.own_multiplier) <= MOST_VARIANCE
+        _require(held, "grid_step", self.grid_step, f"{grid_for(self.sensitivity, self.dimension).step:g}")
 
     @property
     def grid(self) -> Grid | None:

@@ -13,7 +13,8 @@ from cotune.cli import charter as verbs
 from cotune.cli import chat, keys
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares, exposures
-from cotune.privacy.terms import PrivacyTerms
+from cotune.privacy.skellam import grid_for
+from cotune.privacy.terms import METRICS, PrivacyTerms
 
 NAMES = ("north", "south", "west")
 
@@ -179,3 +180,16 @@ def test_show_says_against_whom_shared_noise_holds(federation: Path, capsys: pyt
         assert line in shown
     assert "honest majority" in shown
     assert "each organization adds 0.7071" in shown
+
+
+def test_show_says_that_noise_is_on_integers(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = federation / "charter.yaml"
+    charter = load(file)
+    grid = grid_for(charter.privacy.sensitivity, charter.model.dimension + len(METRICS))
+    terms = replace(charter.privacy, mechanism="skellam", grid_step=grid.step, dimension=grid.dimension)
+    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {}}
+    save(
+        type(charter).model_validate(charter.model_dump(by_alias=True) | {"privacy": terms, "strategy": strategy}), file
+    )
+    verbs.show(file)
+    assert f"(skellam in steps of {grid.step:.4g})" in capsys.readouterr().out

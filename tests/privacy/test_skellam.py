@@ -57,7 +57,20 @@ def test_impossible_draws(size: int, variance: float) -> None:
         skellam(size, variance)
 
 
-@pytest.mark.parametrize("wrong", [(0.3, 1, 1.0), (0.0, 1, 1.0), (math.inf, 1, 1.0), (0.5, 0, 1.0), (0.5, 1, 0.0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (0.3, 1, 1.0),
+        (0.0, 1, 1.0),
+        (math.inf, 1, 1.0),
+        (0.5, 0, 1.0),
+        (0.5, 1, 0.0),
+        (2.0, 1, 1.0),
+        (2.0**-41, 1, 1.0),
+        (0.5, 2**41, 1.0),
+        (0.5, 1, math.inf),
+    ],
+)
 def test_grids_that_are_none(wrong: tuple[float, int, float]) -> None:
     with pytest.raises(ValueError, match="no grid"):
         Grid(*wrong)

@@ -11,7 +11,10 @@ import pytest
 import yaml
 from cotune.errors import UserError
 from cotune.evaluation.released import RELEASE_CONFIG, digest_of, read_release
+from cotune.privacy.accounting import epsilon
 from cotune.privacy.noise_shares import NoiseShares, exposures
+from cotune.privacy.skellam import grid_for
+from cotune.privacy.skellam_account import Segment
 from cotune.privacy.terms import PrivacyTerms
 from cotune.server import release as releases
 from cotune.server.privacy_statement import (
@@ -24,7 +27,7 @@ from cotune.server.privacy_statement import (
 from cotune.server.release import write_release
 from cotune.server.release_facts import ReleaseFacts
 from cotune.server.run_directory import Attempt
-from cotune.server.spent import charged
+from cotune.server.spent import charged, epsilons
 from cotune.training.peft_files import LoraSettings
 from cotune.training.schema import AdapterSchema
 
@@ -297,6 +300,19 @@ def test_shared_noise_is_said_with_all_three_epsilons() -> None:
     plain = PrivacyFacts(TERMS, {"north": 7.5}, {"north": 12})
     assert statement_json(plain)["exposures"] is None
     assert "does not rely on secure aggregation" in statement_sentence(plain)
+
+
+def test_noise_on_integers_is_said() -> None:
+    grid = grid_for(TERMS.sensitivity, 1_003)
+    terms = replace(TERMS, mechanism="skellam", grid_step=grid.step, dimension=grid.dimension)
+    markdown = statement_markdown(PrivacyFacts(terms, {"north": 7.5}, {"north": 12}))
+    assert f"Mechanism: Skellam noise, in whole steps of {grid.step:.4g} to which the sum is rounded" in markdown
+    assert "Gaussian" not in markdown
+    assert statement_json(PrivacyFacts(terms, {"north": 7.5}, {"north": 12}))["terms"]["grid_step"] == grid.step
+    # The coordinator counts as the ledgers do.
+    assert epsilons(terms, 1, {"north": 3})["north"] == epsilon(
+        [Segment(grid, TERMS.noise_multiplier, TERMS.sample_rate, 3)], TERMS.delta
+    )
 
 
 def test_each_attempt_with_shared_noise_counts() -> None:

@@ -87,12 +87,18 @@ class Run:
         """Run every round that is not committed yet.
 
         Raises:
-            UserError: a round could not be completed, with every member's answer; or rounds were burned in a row.
+            UserError: a round could not be completed, with every member's answer; or rounds were burned in a row, or all
+                of them.
         """
         self._window.forget(self._folder.recorded())
         while (number := len(self._folder.committed())) < self._charter.rounds:
             self._started = time.monotonic()
             self._finish_round(number, self._folder.last() or self._genesis())
+        if not self._folder.recorded():
+            raise UserError(
+                f"all {self._charter.rounds} rounds were burned: there is nothing to release",
+                "read the log, settle it with the members, and agree on a new charter",
+            )
         self._publish_last()
 
     def _finish_round(self, number: int, before: Committed) -> None:

@@ -79,6 +79,16 @@ def test_two_burned_rounds_in_a_row_stop_the_run(found: Callable, monkeypatch: p
     assert [len(federation.charges(i)) for i in range(4)] == [2] * 4
 
 
+def test_a_run_of_burned_rounds_alone_releases_nothing(found: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = found(rounds=1)
+    refuse_unmasking(monkeypatch, "sum.control", None, always=True)
+    for _ in range(2):  # starting it again changes nothing
+        with pytest.raises(UserError, match="all 1 rounds were burned: there is nothing to release"):
+            federation.run()
+    assert federation.directory().committed() == [0]
+    assert [len(federation.charges(i)) for i in range(4)] == [1] * 4
+
+
 def test_where_the_convicted_cannot_be_spared_the_run_ends(found: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def three_of_four(charter):
         terms = charter.secagg.model_copy(update={"threshold": 4, "min_survivors": 4})

@@ -6,9 +6,9 @@ recipient's, and revealing that key would open the shares of everybody else. So 
 whom the next attempt leaves out.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
+from .cover import Disputes
 from .merkle import HASH
 from .messages import Advert, Complaint, Indexed, Reveal, Rooted, open_member
 from .plan import Plan
@@ -70,20 +70,21 @@ def _slot(kind: str, body: bytes, roster: Roster) -> bytes:
 
 
 def left_out(complaints: Iterable[Complaint], n: int, threshold: int) -> tuple[int, ...]:
-    """Whom the next attempt leaves out, so that no dispute is between two that are in it.
+    """Whom the next attempt leaves out: as few as it takes so that no dispute is between two that are in it.
 
-    First whoever more than 2 threshold - n - 1 members accuse: only so many may lie, so one of the accusers is honest.
-    Of the disputes that are left, over and over the member that stands in most of them; of two that stand in as many,
-    the accused. A single liar can so have one honest member left out.
+    Every dispute has a liar on one side, so all disputes go with the liars, and the fewest with whom they go are never
+    more than the liars. Whoever has disputes with more members than these is one of them. Of two that have no other
+    dispute the accused goes.
+
+    Guarantees:
+        At most one honest member is left out for each liar, however many lie: it leaves in the place of a liar that
+        stays. And with at most n - threshold liars at least threshold members stay, as a round needs.
+
+        Liars can make the fewest hard to find. Where `cover.MAX_NODES` steps do not suffice, the first still holds with
+        at most 2 threshold - n - 1 liars (no plan has a larger n - threshold), but up to twice as many leave as must.
 
     Returns:
         Indices, ascending.
     """
-    disputes = {(complaint.index, complaint.accused) for complaint in complaints}
-    accusers = Counter(accused for _, accused in disputes)
-    out = {accused for accused, count in accusers.items() if count > max(0, 2 * threshold - n - 1)}
-    while left := {pair for pair in disputes if not out & set(pair)}:
-        stands = Counter(member for pair in left for member in pair)
-        accused = {pair[1] for pair in left}
-        out.add(max(stands, key=lambda member: (stands[member], member in accused, -member)))
-    return tuple(sorted(out))
+    disputes = Disputes((complaint.index, complaint.accused) for complaint in complaints)
+    return disputes.settle(max(0, 2 * threshold - n - 1))

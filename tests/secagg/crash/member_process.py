@@ -9,13 +9,14 @@ from typing import Any
 
 import lifetimes
 import numpy as np
+from cotune.privacy.holdings import Holdings
 
 
 @dataclass(frozen=True)
 class Workbench:
     trainer: None
     units: int
-    fingerprint: str
+    holdings: Holdings
 
 
 def stand_in(name: str, **content: Any) -> None:
@@ -24,12 +25,13 @@ def stand_in(name: str, **content: Any) -> None:
     sys.modules[name].__dict__.update(content)
 
 
-stand_in("cotune.client.workbench", Workbench=Workbench, prepare=lambda *arguments: Workbench(None, 12, "f" * 64))
+bench = Workbench(None, 12, Holdings.of([b"f" * 32]))
+stand_in("cotune.client.workbench", Workbench=Workbench, prepare=lambda *arguments: bench)
 stand_in("cotune.training.base", BaseModel=object)
 
 from cotune.client import participation  # noqa: E402
 from cotune.client.home import Home  # noqa: E402
-from cotune.privacy import ledger  # noqa: E402
+from cotune.privacy import accounts  # noqa: E402
 from cotune.privacy.terms import METRICS  # noqa: E402
 from cotune.secagg.plan import Plan  # noqa: E402
 from cotune.secagg.state import State  # noqa: E402
@@ -57,7 +59,7 @@ def handle(life: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    ledger.epsilon = lambda segments, delta: 0.01 * len(segments)  # type: ignore[assignment]
+    accounts.epsilon = lambda segments, delta: 0.01 * len(segments)  # type: ignore[assignment]
     DPFedSGD.local = trained  # type: ignore[assignment]
     np.savez(io.BytesIO(), random=np.random.default_rng().uniform(size=2))
     lifetimes.serve(handle)

@@ -87,8 +87,7 @@ class Run:
         """Run every round that is not committed yet.
 
         Raises:
-            UserError: a round could not be completed, with every member's answer; rounds were burned in a row, or all of
-                them.
+            UserError: a round could not be completed, with every member's answer; or too many rounds were burned.
         """
         self._window.forget(self._folder.recorded())
         while (number := len(self._folder.committed())) < self._charter.rounds:

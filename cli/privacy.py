@@ -12,9 +12,10 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..conf.schema import Settings
+    from ..privacy.accounts import Account
     from ..privacy.budgeting import Option, Task
     from ..privacy.charges import Charge
-    from ..privacy.ledger import Account, Ledger
+    from ..privacy.ledger import Ledger
 
 app = typer.Typer(help="Noise for a budget, and the ledger of what was spent.", no_args_is_help=True)
 
@@ -108,16 +109,15 @@ def _positive(name: str, value: float) -> float:
 
 
 def _continued(task: "Task", home: Path, data_set: str, unit: str | None) -> "Task":
-    """The task after everything that the ledger holds for one data set, within the budgets of its charters too."""
+    """The task after everything that the ledger holds for one account, within the budgets of its charters too."""
     from ..privacy.budgeting import after
 
-    ledger = _open(home)
-    accounts = ledger.statement()
+    accounts = _open(home).statement()
     chosen = [one for one in accounts if one.data_set.startswith(data_set) and unit in (None, one.unit)]
     if len(chosen) != 1:
         held = ", ".join(f"{one.data_set[:12]} ({_plain(one.unit)})" for one in accounts) or "nothing"
         raise UserError(f"{home}: the ledger holds {held}", "choose one with --data-set and --unit")
-    return after(task, chosen[0], ledger.charges())
+    return after(task, chosen[0])
 
 
 def _option_lines(options: "list[Option]") -> list[str]:
@@ -145,17 +145,19 @@ def show(
 ) -> None:
     """Check an organization's ledger and print what each data set and unit has spent, charge by charge."""
     ledger = _open(home)
-    head, accounts, charges = ledger.verify(), ledger.statement(), ledger.charges()
+    head, accounts = ledger.verify(), ledger.statement()
     if as_json:
-        typer.echo(
-            json.dumps({"ledger": str(ledger.path), "head": head, "accounts": _nested(accounts, charges)}, indent=2)
-        )
+        nested = [_nested(account) for account in accounts]
+        typer.echo(json.dumps({"ledger": str(ledger.path), "head": head, "accounts": nested}, indent=2))
         return
     for line in _account_lines(accounts):
         typer.echo(line)
     for account in accounts:
-        typer.echo(f"\ndata set {account.data_set[:12]}, {_plain(account.unit)}: {_room(account, charges)}")
-        for line in _charge_lines(account, charges):
+        typer.echo(f"\ndata set {account.data_set[:12]}, {_plain(account.unit)}: {_room(account)}")
+        if account.kin:
+            shared = ", ".join(f"{kin.shared} with {kin.data_set[:12]}" for kin in account.kin)
+            typer.echo(f"shares records or unit ids, so that their charges count here too: {shared}")
+        for line in _charge_lines(account):
             typer.echo(line)
     typer.echo(f"\nchain intact, head {head}")
 
@@ -169,17 +171,20 @@ def _open(home: Path) -> "Ledger":
     return Ledger(path)
 
 
-def _of(account: "Account", charges: "list[Charge]") -> "list[Charge]":
-    return [charge for charge in charges if charge.account == (account.data_set, account.unit)]
+def _own(account: "Account") -> "list[Charge]":
+    """Without those of kin data sets and of other adversaries: each charge is printed once."""
+    return [charge for charge in account.composed if charge.account == (account.data_set, account.unit)]
 
 
-def _nested(accounts: "list[Account]", charges: "list[Charge]") -> list[dict[str, object]]:
-    return [asdict(account) | {"charges": [asdict(charge) for charge in _of(account, charges)]} for account in accounts]
+def _nested(account: "Account") -> dict[str, object]:
+    own = [asdict(charge) for charge in _own(account)]
+    return asdict(account) | {"composed": account.charges, "charges": own}
 
 
 def _account_lines(accounts: "list[Account]") -> list[str]:
     from ..privacy.accounting import rounded
-    from ..privacy.adversaries import limited, plain_unit
+    from ..privacy.accounts import plain_unit
+    from ..privacy.adversaries import limited
 
     lines = ["data set      unit                        delta      budget  spent   left    by    steps  charges"]
     for one in accounts:
@@ -189,38 +194,38 @@ def _account_lines(accounts: "list[Account]") -> list[str]:
             f"{rounded(one.left_epsilon, up=False) if limited(one) else '-':<6}  {one.method:<4}  "
             f"{one.steps:<5d}  {one.charges}"
         )
-    units = {
-        one.data_set: {plain_unit(other.unit) for other in accounts if other.data_set == one.data_set}
-        for one in accounts
-    }
-    shared = {data_set for data_set, names in units.items() if len(names) > 1}
-    lines += [
-        f"data set {name[:12]} is charged under several units: what it released adds up" for name in sorted(shared)
+    units: dict[str, set[str]] = {}
+    for one in accounts:
+        related = {one.data_set, *(kin.data_set for kin in one.kin)}
+        units[one.data_set] = {plain_unit(other.unit) for other in accounts if other.data_set in related}
+    several = sorted(name for name, names in units.items() if len(names) > 1)
+    return lines + [
+        f"data set {name[:12]} (or what shares records with it) is charged under several units: what was released "
+        f"adds up"
+        for name in several
     ]
-    return lines
 
 
-def _room(account: "Account", charges: "list[Charge]") -> str:
+def _room(account: "Account") -> str:
     """What fits beside the charges on the terms of the last: epsilon left is not what further steps cost."""
     from ..privacy.accounting import steps_affordable
     from ..privacy.adversaries import limited
 
     if not limited(account):
         return "no budget was set against everybody; the budget is in the account of the adversary that was agreed on"
-    rows = _of(account, charges)
-    history = [row.segment for row in rows]
-    last = rows[-1]
+    history = [row.segment for row in account.composed]
+    last = _own(account)[-1]
     more = steps_affordable(
         account.budget_epsilon, account.delta, last.noise_multiplier, last.sample_rate, history, last.terms.grid
     )
     return f"{more} more steps fit at noise {last.noise_multiplier:g} and rate {last.sample_rate:g}"
 
 
-def _charge_lines(account: "Account", charges: "list[Charge]") -> list[str]:
+def _charge_lines(account: "Account") -> list[str]:
     from ..privacy.accounting import rounded
 
     lines = ["date                       charter       run           round  noise     rate    steps  epsilon after"]
-    for row in _of(account, charges):
+    for row in _own(account):
         # Rounds are counted from 1 for people; a second attempt has its own charge.
         round_name = f"{row.round + 1}" + (f".{row.attempt + 1}" if row.attempt else "")
         lines.append(

@@ -265,7 +265,7 @@ class Member:
             return
         ledger = Ledger(self.home.ledger)
         ledger.require_charged(plan.run.hex(), self._rounds_seen(plan.run))
-        event = Event(bench.fingerprint, self.charter.digest(), plan.run.hex(), plan.round, plan.attempt)
+        event = Event(bench.holdings, self.charter.digest(), plan.run.hex(), plan.round, plan.attempt)
         budget = min(terms.epsilon, self.policy.max_epsilon)
         reserve(ledger, terms, event, self.strategy.steps_per_round, budget)
 

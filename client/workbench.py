@@ -15,7 +15,8 @@ from ..charter.policy import Policy
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage
 from ..data.template import encode_all
-from ..data.units import fingerprint, group
+from ..data.units import group, holdings
+from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel, ModelSource, load_base
 from ..training.guards import WrongModelError, check_digests
@@ -33,12 +34,12 @@ class Workbench:
     Attributes:
         trainer: at the charter's model, with the charter's adapter.
         units: how many privacy units the data hold.
-        fingerprint: of the data set, hex; the ledger's key.
+        holdings: what the data set holds, for the ledger.
     """
 
     trainer: Trainer
     units: int
-    fingerprint: str
+    holdings: Holdings
 
 
 def source_of(model: NodeModel) -> ModelSource:
@@ -91,4 +92,5 @@ def prepare(
         raise WrongModelError(
             "the adapter that this model gets differs from the charter's", "install the agreed cotune"
         )
-    return Workbench(trainer, len(units.ids), fingerprint(records))
+    own_ids = policy.columns.unit is not None
+    return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None))

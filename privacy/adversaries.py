@@ -3,31 +3,32 @@
 Where nobody is trusted, a data set and unit have one account, and its epsilon holds against everybody. Rounds with
 shared noise are charged twice: to that account, with the organization's own share, since against a coalition of all
 others nothing else protects it; and to an account whose unit ends in " | server + c others", with the noise of the
-honest sum. The second account holds every other release of the data too, at its own noise or a smaller one.
+honest sum. The second account takes in every other release of the data too, at its own noise or a smaller one
+(`accounts`).
 
 So each account composes everything that its adversary can see, in whatever order charters of both kinds follow each
 other. The budget is held in the second account. In the first, rounds with shared noise bring no budget of their own,
 but a budget that an earlier charter promised against everybody stays promised.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 from ..errors import UserError
-from .charges import Charge
-from .ledger import Account, Ledger
+from .accounts import MARK, Account
+from .holdings import Holdings
+from .ledger import Ledger
 from .terms import PrivacyTerms
 
 # The budget of an account that a charge says nothing about: a number, since the ledger holds no infinities.
 UNLIMITED = 1e6
-_MARK = " | server + "
 
 
 @dataclass(frozen=True)
 class Event:
     """What is charged: one attempt at one round, on one data set; as in `Ledger.reserve`."""
 
-    data_set: str
+    data: Holdings
     charter: str
     run: str
     round: int
@@ -39,12 +40,7 @@ def account_unit(terms: PrivacyTerms) -> str:
     if terms.shares is None:
         return terms.unit
     others = max(terms.shares.colluders, 1)
-    return f"{terms.unit}{_MARK}{others} other{'s' if others > 1 else ''}"
-
-
-def plain_unit(unit: str) -> str:
-    """The unit's own name, of any account."""
-    return unit.partition(_MARK)[0]
+    return f"{terms.unit}{MARK}{others} other{'s' if others > 1 else ''}"
 
 
 def limited(account: Account) -> bool:
@@ -74,38 +70,17 @@ def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budge
     """
     charge = partial(
         ledger.reserve,
-        **asdict(event),
+        data=event.data,
+        charter=event.charter,
+        run=event.run,
+        round=event.round,
+        attempt=event.attempt,
         sample_rate=terms.sample_rate,
         steps=steps,
         delta=terms.delta,
         grid=terms.grid,
     )
-    unit = account_unit(terms)
-    if terms.shares is not None:
-        _bring_up_to_date(ledger, event.data_set, terms.unit, unit)
-    charge(unit=unit, sigma=terms.noise_multiplier, budget_epsilon=budget_epsilon)
+    charge(unit=account_unit(terms), sigma=terms.noise_multiplier, budget_epsilon=budget_epsilon)
     if terms.shares is not None:
         # Last: a crash before it must not leave a charge that the other account takes for one without shares.
         charge(unit=terms.unit, sigma=terms.own_multiplier, budget_epsilon=UNLIMITED)
-
-
-def _bring_up_to_date(ledger: Ledger, data_set: str, everybody: str, unit: str) -> None:
-    """Charge to the account of `unit` what the account against everybody holds and it does not, at the same noise."""
-    rows = [row for row in ledger.charges() if row.data_set == data_set]
-    held = {_event(row) for row in rows if row.unit == unit}
-    for row in rows:
-        if row.unit == everybody and _event(row) not in held:
-            ledger.reserve(
-                **asdict(_event(row)),
-                unit=unit,
-                sigma=row.noise_multiplier,
-                sample_rate=row.sample_rate,
-                steps=row.steps,
-                delta=row.delta,
-                budget_epsilon=row.budget_epsilon,
-                grid=row.terms.grid,
-            )
-
-
-def _event(row: Charge) -> Event:
-    return Event(row.data_set, row.charter, row.run, row.round, row.attempt)

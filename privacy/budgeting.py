@@ -1,14 +1,12 @@
 """What a budget buys: rounds for a noise, noise for rounds, for fresh data or after what a ledger holds."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import UserError
 from .accounting import accounted, calibrate, rounded, steps_affordable
-from .charges import Charge
+from .accounts import Account
 from .history import Segment, segment
-from .ledger import Account
 from .skellam import Grid
 
 
@@ -61,13 +59,13 @@ class Option:
     noise_per_unit: float
 
 
-def after(task: Task, account: Account, charges: Iterable[Charge]) -> Task:
-    """The task for a data set that was charged before: the smaller budget and the smaller delta hold, as in the ledger.
+def after(task: Task, account: Account) -> Task:
+    """The task after what an account composes: the smaller budget and the smaller delta hold, as in the ledger.
 
     Raises:
         UserError: nothing is left.
     """
-    history = tuple(row.segment for row in charges if row.account == (account.data_set, account.unit))
+    history = tuple(row.segment for row in account.composed)
     budget, delta = min(task.epsilon, account.budget_epsilon), min(task.delta, account.delta)
     spent = accounted(history, delta).epsilon
     if spent >= budget:

@@ -10,7 +10,7 @@ from .anchor import Head
 from .history import Segment, segment
 from .skellam import Grid
 
-GENESIS = hashlib.sha256(b"cotune/ledger/v1").hexdigest()
+GENESIS = hashlib.sha256(b"cotune/ledger/v2").hexdigest()
 _TABLE = """
 CREATE TABLE IF NOT EXISTS charges (
     sequence INTEGER PRIMARY KEY, data_set TEXT NOT NULL, unit TEXT NOT NULL, charter TEXT NOT NULL,
@@ -21,10 +21,19 @@ CREATE TABLE IF NOT EXISTS charges (
     UNIQUE (data_set, unit, charter, run, round, attempt)) STRICT
 """
 _APPEND_ONLY = """
-CREATE TRIGGER IF NOT EXISTS never_{verb}d BEFORE {verb} ON charges
+CREATE TRIGGER IF NOT EXISTS {table}_never_{verb}d BEFORE {verb} ON {table}
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END
 """
-SCHEMA = (_TABLE, _APPEND_ONLY.format(verb="UPDATE"), _APPEND_ONLY.format(verb="DELETE"))
+# Data set, charter, run, round, attempt: what is charged, to however many accounts.
+EventName = tuple[str, str, str, int, int]
+
+
+def append_only(table: str) -> tuple[str, str]:
+    """The statements that make a table of the ledger refuse changes."""
+    return _APPEND_ONLY.format(table=table, verb="UPDATE"), _APPEND_ONLY.format(table=table, verb="DELETE")
+
+
+SCHEMA = (_TABLE, *append_only("charges"))
 
 
 class Terms(NamedTuple):
@@ -62,6 +71,7 @@ def terms_of(
 class Charge:
     """One reservation, as stored.
 
+    `data_set` is the name of what was charged: a digest of all that it holds (`holdings`).
     `grid_step`, `dimension` and `sensitivity` are those of the grid of Skellam noise, and 0 with Gaussian noise.
     `budget_epsilon` is what its charter allowed; `spent_epsilon` is the epsilon of the whole account, this charge
     included, at the smallest delta that the account has seen; `reserved_at` is UTC by this machine's clock, for people:
@@ -92,6 +102,11 @@ class Charge:
     def account(self) -> tuple[str, str]:
         """Data set and unit: what budgets are kept for."""
         return self.data_set, self.unit
+
+    @property
+    def event(self) -> EventName:
+        """What was charged, whatever the account."""
+        return self.data_set, self.charter, self.run, self.round, self.attempt
 
     @property
     def segment(self) -> Segment:
@@ -160,4 +175,4 @@ def check_head(rows: list[Charge], head: Head) -> None:
 
 
 def _digest(body: tuple[object, ...]) -> str:
-    return hashlib.sha256(b"cotune/ledger/v1/row" + json.dumps(body, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(b"cotune/ledger/v2/row" + json.dumps(body, allow_nan=False).encode()).hexdigest()

@@ -1,11 +1,12 @@
 """The privacy ledger: what an organization's data has already been charged with, on disk before the first gradient.
 
 A charge is reserved when training starts and is never refunded: an aborted round may have shown its noised sum to
-somebody. The file is an SQLite database of one append-only table. Every row holds the digest of the row before it, so
-that a changed or removed row is found; a head file beside it (`anchor`) finds a database that was put back.
+somebody. The file is an SQLite database of two append-only tables: the charges, and what each charged data set holds.
+Every charge holds the digest of the charge before it and the digest of its data set's contents, so that whatever is
+changed or removed is found; a head file beside it (`anchor`) finds a database that was put back.
 
-Accounts are kept for each data set (its fingerprint) and unit. Two data sets that share people are two accounts here,
-and so are two units of one data set.
+Accounts are kept for each data set and unit, with the charges of all data sets that share records or unit ids with it
+(`accounts`). Two units of one data set are two accounts.
 """
 
 import os
@@ -13,52 +14,29 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..atomic import sync_folder
 from ..errors import UserError
-from .accounting import accounted, epsilon, rounded
+from . import charges, holdings
+from .accounts import Account, Books
 from .anchor import Head, read_head, write_head
-from .charges import SCHEMA, Charge, Terms, chained, check_head, head_of, insert, read_chain, terms_of
+from .charges import Charge, chained, check_head, head_of, insert, read_chain, terms_of
+from .holdings import Holdings, insert_contents, read_contents
 from .skellam import Grid
 
 _BUSY_SECONDS = 120.0
 _RESTORE = "put back the newest ledger with its head, from a backup no older than its last round; do not start anew"
-# In the database's header: from version 1 on a head file stands beside it.
-_VERSION = 1
-
-
-class OverBudget(UserError):  # noqa: N818 - a verdict, not a fault
-    """A reservation would exceed the budget of this data set and unit; nothing was charged."""
-
-    code = "ledger.budget"
+# In the database's header: version 2 knows what each data set holds.
+_VERSION = 2
+_TABLES = {"charges", "contents"}
 
 
 class LedgerBroken(UserError):  # noqa: N818
     """The ledger's file was altered, put back to an older state, or lost."""
 
     code = "ledger.broken"
-
-
-@dataclass(frozen=True)
-class Account:
-    """One line of the statement: a data set and unit, its budget, and what is spent and left of it at `delta`.
-
-    `method` says where `spent_epsilon` comes from, as in `accounting.Accounted`; `rdp_epsilon` is the Rényi bound.
-    """
-
-    data_set: str
-    unit: str
-    delta: float
-    budget_epsilon: float
-    spent_epsilon: float
-    left_epsilon: float
-    method: str
-    rdp_epsilon: float
-    steps: int
-    charges: int
 
 
 class Ledger:
@@ -69,7 +47,7 @@ class Ledger:
         any moment leaves a ledger that works and holds every charge whose `reserve` returned.
 
     Raises:
-        UserError: the file may be read by others, or is not a ledger.
+        UserError: the file may be read by others, is not a ledger, or is one of another format.
         LedgerBroken: it was put back to an older state.
     """
 
@@ -77,16 +55,15 @@ class Ledger:
         self.path = path
         _create_private(path)
         with self._writing() as database:
-            if database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name <> 'charges'").fetchone():
-                raise UserError(f"{path}: a database, but not a privacy ledger", "name the ledger of a node's folder")
-            for statement in SCHEMA:
+            self._require_format(database)
+            for statement in (*charges.SCHEMA, *holdings.SCHEMA):
                 database.execute(statement)
             self._require_anchor(database)
 
     def reserve(
         self,
         *,
-        data_set: str,
+        data: Holdings,
         unit: str,
         charter: str,
         run: str,
@@ -101,12 +78,13 @@ class Ledger:
     ) -> Charge:
         """Charge `steps` noised steps to a data set, durably, before any of them is taken.
 
-        The composed epsilon of all charges to this data set and unit, with this one, is compared at the smallest delta
-        of all of them with the smallest budget of all of them. With a grid the steps have Skellam noise.
+        The composed epsilon of the account (`accounts`), with this charge, is compared at the smallest delta of all of
+        its charges with the smallest budget of all of them. With a grid the steps have Skellam noise.
 
         Guarantees:
-            After the return the charge survives a crash. A second call with the same charter, run, round and attempt
-            returns the first charge: whoever calls releases at most one noised result for it.
+            After the return the charge survives a crash, and with the first of a data set what it holds: both or
+            neither. A second call with the same charter, run, round and attempt returns the first charge: whoever calls
+            releases at most one noised result for it.
 
         Raises:
             OverBudget: the budget does not allow it; nothing is charged.
@@ -117,15 +95,18 @@ class Ledger:
         """
         if steps < 1 or not sigma > 0:
             raise ValueError(f"cannot reserve {steps} steps with noise {sigma}")
-        name = (data_set, unit, charter, run, round, attempt)
+        name = (data.name, unit, charter, run, round, attempt)
         terms = terms_of(sigma, sample_rate, steps, delta, budget_epsilon, grid)
         with self._writing() as database:
-            rows = self._verified(database, self._head())
-            charge = next((row for row in rows if _name(row) == name), None)
+            books = self._verified(database, self._head())
+            charge = next((row for row in books.charges if _name(row) == name), None)
             if charge is None:
-                spent = _within_budget([row for row in rows if row.account == (data_set, unit)], terms)
+                spent = books.admit(data, unit, (data.name, charter, run, round, attempt), terms)
                 moment = datetime.now(UTC).isoformat(timespec="seconds")
-                charge = chained((len(rows) + 1, *name, *terms, spent, moment, head_of(rows).digest))
+                head = head_of(books.charges)
+                charge = chained((head.sequence + 1, *name, *terms, spent, moment, head.digest))
+                if data.name not in books.contents:
+                    insert_contents(database, data)
                 insert(database, charge)
             elif charge.terms != terms:
                 raise UserError(
@@ -147,31 +128,31 @@ class Ledger:
                 f"{self.path}: no charge for round {min(missing)} of run {run}, in which this node took part", _RESTORE
             )
 
-    def spent(self, data_set: str, unit: str, delta: float) -> float:
-        """The composed epsilon at `delta` of everything charged to a data set and unit; 0 where nothing was."""
-        return epsilon([row.segment for row in self.charges() if row.account == (data_set, unit)], delta)
+    def spent(self, data: Holdings, unit: str, delta: float) -> float:
+        """The composed epsilon at `delta` of the account of a data set and unit; 0 where nothing was charged to it."""
+        return self._books().spent(data, unit, delta)
 
     def charges(self) -> list[Charge]:
-        """All charges, oldest first, after checking the chain and its head."""
-        # The head first: a charge that another process adds in between is then only ahead of it.
-        head = self._head()
-        with self._reading() as database:
-            return self._verified(database, head)
+        """All charges, oldest first, after checking the chain, its head and the contents of data sets."""
+        return self._books().charges
 
     def verify(self) -> str:
-        """Check every row against the chain, the chain against the head file, and return its head, hex SHA-256.
+        """Check rows and contents against the chain, the chain against the head file; return its head, hex SHA-256.
 
         Raises:
-            LedgerBroken: a row was changed, removed or added by another hand.
+            LedgerBroken: a row of a table was changed, removed or added by another hand.
         """
         return head_of(self.charges()).digest
 
     def statement(self) -> list[Account]:
         """One line for each data set and unit, in the order of their first charges."""
-        accounts: dict[tuple[str, str], list[Charge]] = {}
-        for row in self.charges():
-            accounts.setdefault(row.account, []).append(row)
-        return [_account(rows) for rows in accounts.values()]
+        return self._books().statement()
+
+    def _books(self) -> Books:
+        # The head first: a charge that another process adds in between is then only ahead of it.
+        head = self._head()
+        with self._reading() as database:
+            return self._verified(database, head)
 
     def _head(self) -> Head | None:
         try:
@@ -179,33 +160,33 @@ class Ledger:
         except ValueError as error:
             raise LedgerBroken(str(error), _RESTORE) from error
 
-    def _chain(self, database: sqlite3.Connection) -> list[Charge]:
-        try:
-            return read_chain(database)
-        except (ValueError, TypeError) as error:
-            raise LedgerBroken(f"{self.path}: {error}", _RESTORE) from error
-
-    def _verified(self, database: sqlite3.Connection, head: Head | None) -> list[Charge]:
-        rows = self._chain(database)
+    def _verified(self, database: sqlite3.Connection, head: Head | None) -> Books:
         if head is None:
             raise LedgerBroken(f"{self.path}: the privacy ledger has lost its head file", _RESTORE)
         try:
+            rows = read_chain(database)
             check_head(rows, head)
-        except ValueError as error:
+            return Books(rows, read_contents(database, {row.data_set for row in rows}))
+        except (ValueError, TypeError) as error:
             raise LedgerBroken(f"{self.path}: {error}", _RESTORE) from error
-        return rows
+
+    def _require_format(self, database: sqlite3.Connection) -> None:
+        """Refuse what is not a ledger, or not of this format, before anything is written to it."""
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if tables - _TABLES:
+            raise UserError(f"{self.path}: a database, but not a privacy ledger", "name the ledger of a node's folder")
+        if tables and version != _VERSION:
+            raise UserError(
+                f"{self.path}: a privacy ledger of format {version}, this cotune reads format {_VERSION}",
+                "read it with the cotune that wrote it; what it says was spent adds to what a new home spends",
+            )
 
     def _require_anchor(self, database: sqlite3.Connection) -> None:
-        """The head file of a new ledger, or of one from before there were any; none is made for a ledger that lost it.
-
-        It is written before the version that demands it, and at the end of what is committed: never ahead.
-        """
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        (count,) = database.execute("SELECT count(*) FROM charges").fetchone()
-        if self._head() is None and (version < _VERSION or count == 0):
-            write_head(self.path, head_of(self._chain(database)))
-        if version < _VERSION:
-            database.execute(f"PRAGMA user_version = {_VERSION}")
+        """The head file of a ledger without charges; none is made for a ledger that lost it."""
+        if self._head() is None and not database.execute("SELECT 1 FROM charges").fetchone():
+            write_head(self.path, head_of([]))
+        database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _note_head(self, charge: Charge) -> None:
         """Bring the head file to the end of the ledger, under the write lock, so that it never moves back.
@@ -268,37 +249,3 @@ def _create_private(path: Path) -> None:
 
 def _name(row: Charge) -> tuple[str, str, str, str, int, int]:
     return row.data_set, row.unit, row.charter, row.run, row.round, row.attempt
-
-
-def _within_budget(account: list[Charge], terms: Terms) -> float:
-    """The composed epsilon with the new steps, or `OverBudget`."""
-    history = [row.segment for row in account]
-    delta = min([terms.delta, *(row.delta for row in account)])
-    budget = min([terms.budget_epsilon, *(row.budget_epsilon for row in account)])
-    total = epsilon([*history, terms.segment], delta)
-    if total <= budget:
-        return total
-    spent = epsilon(history, delta)
-    how = f" by {len(account)} charges of {len({row.run for row in account})} runs" if account else ""
-    raise OverBudget(
-        f"privacy budget: epsilon {rounded(spent)} spent{how}, {rounded(total)} with these {terms.steps} steps, "
-        f"{rounded(max(budget - spent, 0.0), up=False)} left of {budget:g} at delta {delta:g}",
-        "see each charge with cotune privacy show, then agree on a larger epsilon or on new data, or stop here",
-    )
-
-
-def _account(rows: list[Charge]) -> Account:
-    delta, budget = min(row.delta for row in rows), min(row.budget_epsilon for row in rows)
-    spent = accounted([row.segment for row in rows], delta)
-    return Account(
-        data_set=rows[0].data_set,
-        unit=rows[0].unit,
-        delta=delta,
-        budget_epsilon=budget,
-        spent_epsilon=spent.epsilon,
-        left_epsilon=max(budget - spent.epsilon, 0.0),
-        method=spent.method,
-        rdp_epsilon=spent.rdp,
-        steps=sum(row.steps for row in rows),
-        charges=len(rows),
-    )

@@ -13,10 +13,12 @@ from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.adversaries import Event, reserve
 from cotune.privacy.anchor import anchor_of
+from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
 
 Say = Callable[..., str]
+DATA = Holdings.of([b"d" * 16])
 TERMS: dict[str, Any] = {
     "charter": "c0ffee" * 10 + "abcd",
     "attempt": 0,
@@ -45,10 +47,8 @@ def home(tmp_path: Path) -> Path:
     """A node's folder: three rounds of one run and a second attempt, then another unit of the same data."""
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for number, attempt in ((0, 0), (1, 0), (1, 1), (2, 0)):
-        ledger.reserve(
-            data_set="ab" * 32, unit="patient", run="5f" * 16, round=number, **(TERMS | {"attempt": attempt})
-        )
-    ledger.reserve(data_set="ab" * 32, unit="visit", run="60" * 16, round=0, **(TERMS | {"sigma": 2.0}))
+        ledger.reserve(data=DATA, unit="patient", run="5f" * 16, round=number, **(TERMS | {"attempt": attempt}))
+    ledger.reserve(data=DATA, unit="visit", run="60" * 16, round=0, **(TERMS | {"sigma": 2.0}))
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def test_show_is_the_same_from_a_home_and_from_its_file(home: Path, say: Say) ->
 
 def test_show_says_against_whom_shared_noise_is_charged(tmp_path: Path, say: Say) -> None:
     terms = PrivacyTerms(True, "patient", 8.0, 8e-5, 1.2, 1.0, 0.25, 4, 10.0, 0.1, "honest_majority", 10, 3, 1)
-    reserve(Ledger(tmp_path / "ledger.sqlite"), terms, Event("ab" * 32, "c" * 64, "5f" * 16, 0, 0), 1, 8.0)
+    reserve(Ledger(tmp_path / "ledger.sqlite"), terms, Event(DATA, "c" * 64, "5f" * 16, 0, 0), 1, 8.0)
     lines = say(privacy.show, tmp_path).splitlines()
     assert "patient | server + 3 other" in lines[1]
     assert " 8 " in lines[1]
@@ -76,7 +76,7 @@ def test_show_says_what_is_spent_and_how(home: Path, say: Say) -> None:
     lines = shown.splitlines()
     spent = epsilon([(0.854, 0.25, 4)], 8e-5)
     patient = lines[1].split()
-    assert patient[:4] == ["abababababab", "patient", "8e-05", "8"]
+    assert patient[:4] == [DATA.name[:12], "patient", "8e-05", "8"]
     # Never less than was spent, never more than is left.
     assert spent <= float(patient[4]) <= spent + 0.001
     assert 8 - spent - 0.001 <= float(patient[5]) <= 8 - spent
@@ -97,12 +97,57 @@ def test_show_for_programs_has_every_number_in_full(home: Path, say: Say) -> Non
     assert shown["head"] == ledger.verify()
     patient, visit = shown["accounts"]
     assert (patient["unit"], visit["unit"]) == ("patient", "visit")
-    assert patient["spent_epsilon"] == ledger.spent("ab" * 32, "patient", 8e-5)
+    assert patient["spent_epsilon"] == ledger.spent(DATA, "patient", 8e-5)
     assert patient["left_epsilon"] == 8.0 - patient["spent_epsilon"]
     assert patient["rdp_epsilon"] >= patient["spent_epsilon"]
     assert [row["round"] for row in patient["charges"]] == [0, 1, 1, 2]
     assert patient["charges"][0]["charter"] == TERMS["charter"]
     assert len(visit["charges"]) == 1
+
+
+@pytest.fixture
+def kin(home: Path) -> Holdings:
+    """A data set with a record more, charged with one round in the same home."""
+    data = Holdings.of([b"d" * 16, b"e" * 16])
+    Ledger(home / "ledger.sqlite").reserve(data=data, unit="patient", run="61" * 16, round=0, **TERMS)
+    return data
+
+
+def test_show_says_whose_charges_count_too(home: Path, kin: Holdings, say: Say) -> None:
+    Ledger(home / "ledger.sqlite").reserve(
+        data=Holdings.of([b"f" * 16]), unit="patient", run="62" * 16, round=0, **TERMS
+    )
+    lines = say(privacy.show, home).splitlines()
+    accounts = {tuple(line.split()[:2]): line.split() for line in lines[1:5]}
+    for name in (DATA.name, kin.name):
+        # Five steps in either account, and each charge printed once, in its own.
+        assert accounts[(name[:12], "patient")][-2:] == ["5", "5"]
+    assert accounts[(Holdings.of([b"f" * 16]).name[:12], "patient")][-2:] == ["1", "1"]
+    assert [line for line in lines if line.endswith(f"count here too: 1 with {kin.name[:12]}")]
+    assert [line for line in lines if line.endswith(f"count here too: 1 with {DATA.name[:12]}")]
+    assert sum("616161616161" in line for line in lines) == 1
+    assert sum("several units" in line for line in lines) == 2
+    assert sum("10 more steps fit at noise 0.854 and rate 0.25" in line for line in lines) == 2
+    shown = json.loads(say(privacy.show, home, as_json=True))["accounts"]
+    assert [account["kin"] for account in shown if account["unit"] == "patient"] == [
+        [{"data_set": kin.name, "shared": 1}],
+        [{"data_set": DATA.name, "shared": 1}],
+        [],
+    ]
+    assert [(account["composed"], len(account["charges"])) for account in shown] == [(5, 4), (1, 1), (5, 1), (1, 1)]
+
+
+def test_plan_takes_the_charges_of_kin_in(home: Path, kin: Holdings, say: Say) -> None:
+    given = [
+        "privacy.epsilon=20",
+        "privacy.delta=1.2e-4",
+        "privacy.sample_rate=0.25",
+        "data.units_per_organization=800",
+    ]
+    account = {"home": home, "unit": "patient", "data_set": kin.name}
+    (found,) = options(say(privacy.plan, given, sigma=[0.854], as_json=True, **account))
+    assert found["rounds"] == 10
+    assert found["epsilon_before"] == epsilon([(0.854, 0.25, 5)], 8e-5)
 
 
 def test_show_of_an_empty_ledger(tmp_path: Path, say: Say) -> None:
@@ -111,7 +156,7 @@ def test_show_of_an_empty_ledger(tmp_path: Path, say: Say) -> None:
 
 
 def test_a_units_name_cannot_bring_terminal_codes(tmp_path: Path, say: Say) -> None:
-    Ledger(tmp_path / "ledger.sqlite").reserve(data_set="d", unit="\x1b[2Jpatient", run="r", round=0, **TERMS)
+    Ledger(tmp_path / "ledger.sqlite").reserve(data=DATA, unit="\x1b[2Jpatient", run="r", round=0, **TERMS)
     assert "\x1b" not in say(privacy.show, tmp_path)
 
 
@@ -123,7 +168,7 @@ def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
 
 def test_a_ledger_that_was_put_back_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(home / "ledger.sqlite", home / "old")
-    Ledger(home / "ledger.sqlite").reserve(data_set="ab" * 32, unit="visit", run="61", round=0, **TERMS)
+    Ledger(home / "ledger.sqlite").reserve(data=DATA, unit="visit", run="61", round=0, **TERMS)
     shutil.copy(home / "old", home / "ledger.sqlite")
     with pytest.raises(SystemExit) as ended:
         main(["privacy", "show", str(home)])
@@ -180,7 +225,9 @@ def test_plan_goes_on_from_a_ledger(home: Path, say: Say) -> None:
     assert (found[0]["epsilon"], found[0]["delta"], found[0]["rounds"]) == (8.0, 8e-5, 11)
     assert found[0]["epsilon_before"] == epsilon([(0.854, 0.25, 4)], 8e-5)
     assert found[0]["epsilon_reached"] == epsilon([(0.854, 0.25, 15)], 8e-5)
-    assert "is spent already" in say(privacy.plan, [*given, units], sigma=[2.0], home=home, data_set="ab", unit="visit")
+    assert "is spent already" in say(
+        privacy.plan, [*given, units], sigma=[2.0], home=home, data_set=DATA.name[:2], unit="visit"
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,4 +259,4 @@ def test_a_ledger_with_several_accounts_asks_which(home: Path) -> None:
     with pytest.raises(UserError, match=r"patient.*visit"):
         privacy.plan([], home=home)
     with pytest.raises(UserError, match="--unit"):
-        privacy.plan([], home=home, data_set="cd")
+        privacy.plan([], home=home, data_set="no such")

@@ -1,10 +1,11 @@
-"""Units partition the rows; the fingerprint knows a data set by its texts alone."""
+"""Units partition the rows; a data set is known by its texts and ids, however they are spelled."""
 
+import unicodedata
 from dataclasses import replace
 
 import pytest
-from cotune.data.records import Message, Record, check_labels
-from cotune.data.units import each_row, fingerprint, group
+from cotune.data.records import PLAIN, Message, Record, check_labels
+from cotune.data.units import each_row, group, holdings
 from cotune.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,24 +31,70 @@ def test_each_row_its_own_unit() -> None:
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=6), st.randoms())
-def test_the_fingerprint_ignores_order_and_names(texts: list[str], source: "st.random.Random") -> None:
+def test_a_data_set_is_known_by_its_texts_in_any_order(texts: list[str], source: "st.random.Random") -> None:
     records = [record(text) for text in texts]
-    other = [replace(entry, unit="other", label="l", group="g") for entry in records]
+    other = [replace(entry, unit="other", label="l", group="g") for entry in [*records, *records[:2]]]
     source.shuffle(other)
-    assert fingerprint(records) == fingerprint(other)
+    assert holdings(records, None) == holdings(other, None)
+    assert holdings(records, None).name == holdings(other, None).name
 
 
-def test_the_fingerprint_sees_every_text_and_every_repetition() -> None:
+WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Z", "Cc")), min_size=1), max_size=4)
+SPACES = st.text(st.sampled_from(" \t\n\r\f\v\x85\u00a0\u2009\u2028\u3000"), min_size=1, max_size=3)
+FORMS = st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"])
+
+
+@given(words=WORDS, spaces=st.lists(SPACES, min_size=5, max_size=5), form=FORMS)
+def test_spelling_makes_no_other_record_and_no_other_unit(words: list[str], spaces: list[str], form: str) -> None:
+    """Line ends, white space and Unicode forms, in the texts and in the ids."""
+    spelled = spaces[0] + "".join(word + space for word, space in zip(words, spaces[1:], strict=False))
+    plain, spelled = " ".join(words), unicodedata.normalize(form, spelled)  # type: ignore[arg-type]
+    one = [record(plain, unit=plain, answer=plain)]
+    other = [record(spelled, unit=spelled, answer=spelled)]
+    assert holdings(one, "patient") == holdings(other, "patient")
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_other_words_are_another_record(one: str, other: str) -> None:
+    """What is not the same when compatibility forms and white space are set aside."""
+    same = "".join(unicodedata.normalize("NFKC", one).split()) == "".join(unicodedata.normalize("NFKC", other).split())
+    kin = holdings([record(one)], None).is_kin(holdings([record(other)], None))
+    assert same or not kin
+
+
+def test_every_text_counts_and_its_place_among_the_turns() -> None:
     records = [record("x"), record("y")]
     changed = [
         [record("x"), record("z")],
+        [record("x"), record("Y")],
         [record("x"), record("y", answer="no")],
-        [record("x"), record("y"), record("y")],
         [record("x")],
-        [record("x"), Record((Message("system", "y"),), "yes", "u")],
+        [record("x"), Record((Message("user", "y"), Message("assistant", "yes")), "yes", "u")],
         [record("xy"), record("")],
+        [record("x y")],
     ]
-    assert len({fingerprint(entry) for entry in [records, *changed]}) == 1 + len(changed)
+    assert len({holdings(entry, None).name for entry in [records, *changed]}) == 1 + len(changed)
+
+
+def test_an_instruction_to_the_model_makes_no_other_record() -> None:
+    (plain,) = bare = [record("x")]
+    told = [replace(plain, prompt=(Message("system", "Answer briefly."), *plain.prompt))]
+    completed = [replace(plain, prompt=(Message(PLAIN, "x"),))]
+    assert holdings(bare, None) == holdings(told, None) == holdings(completed, None)
+    # Where there is nothing else, it is the text.
+    only = [[replace(plain, prompt=(Message("system", text),))] for text in "ab"]
+    assert not holdings(only[0], None).is_kin(holdings(only[1], None))
+
+
+def test_ids_of_the_organizations_own_tie_data_sets_together_and_places_in_a_file_do_not() -> None:
+    old, new = [record("x", unit="p1"), record("y", unit="p2")], [record("z", unit="p2"), record("w", unit="p3")]
+    assert holdings(old, "patient").shared(holdings(new, "patient")) == 1
+    assert not holdings(old, "patient").is_kin(holdings(new, "visit"))
+    assert not holdings(old, None).is_kin(holdings(new, None))
+    # An id is no text, and a text no id.
+    assert not holdings([record("p1", unit="q", answer="")], "patient").is_kin(holdings(old, "patient"))
+    assert len(holdings(old, "patient").digests) == 4
+    assert len(holdings([*old, record("x", unit="p3")], "patient").digests) == 5
 
 
 def test_labels_must_be_those_agreed_on() -> None:

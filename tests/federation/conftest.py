@@ -174,7 +174,7 @@ class Forest:
 
     folder: Path
     base: BaseModel
-    benches: dict[tuple[str, str], Any] = field(default_factory=dict)
+    benches: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -369,7 +369,7 @@ def _share_benches(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = participation.prepare
 
     def shared(charter: Charter, settings: NodeSettings, policy: Policy, features: Path) -> Any:
-        key = (policy.data.read_text(), charter.model.model_dump_json())
+        key = (policy.data.read_text(), policy.columns.model_dump_json(), charter.model.model_dump_json())
         if key not in forest.benches:
             forest.benches[key] = prepare(charter, settings, policy, features)
         return forest.benches[key]

@@ -1,5 +1,6 @@
 """Several runs of a charter, several histories of a run: no head is forgotten, no more runs than allowed are begun."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from cotune.charter import policy as policies
 from cotune.charter.refusal import Refusal
+from cotune.client import participation
 from cotune.client.chains import Chain
 from cotune.client.home import Home
 from cotune.client.participation import Member
@@ -144,6 +146,32 @@ def test_a_second_run_of_the_charter_is_over_budget(found: Callable) -> None:
     assert set(federation.refusals()) == {"ledger.budget"}
     assert [charge.digest for charge in federation.charges(0)] == spent
     assert federation.homes[0].pending() is None
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["one patient", "one row"])
+def test_a_second_run_on_edited_records_is_over_budget(found: Callable, grouped: bool) -> None:
+    """One row left as it was, or no row and one patient: still the budget of the run before."""
+    federation = found(rounds=2)
+    allow_runs(federation, 2)
+    columns = {"prompt": "prompt", "answer": "answer"} | ({"unit": "unit"} if grouped else {})
+    for home in federation.homes:
+        policy = policies.load(home.policy)
+        policies.save(policy.model_copy(update={"columns": policies.Columns(**columns)}), home.policy)
+    federation.run()
+    spent = [charge.digest for charge in federation.charges(0)]
+    for home in federation.homes:
+        rows = [json.loads(line) for line in (home.path / "records.jsonl").read_text().splitlines()]
+        for number, row in enumerate(rows if grouped else rows[1:]):
+            row["prompt"] += " word8"
+            row["unit"] = row["unit"] if number == 4 else f"new{number}"
+        (home.path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    participation._BENCHES.clear()
+    federation.folder = federation.folder.with_name("again")
+    with pytest.raises(UserError, match="too few members agree"):
+        federation.run()
+    assert set(federation.refusals()) == {"ledger.budget"}
+    assert [charge.digest for charge in federation.charges(0)] == spent
+    assert "on 2 data sets that share records" in federation.homes[0].log.read_text()
 
 
 def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) -> None:

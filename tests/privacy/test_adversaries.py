@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
-from cotune.privacy.adversaries import Event, account_unit, limited, plain_unit, require_plain, reserve
-from cotune.privacy.ledger import Ledger, OverBudget
+from cotune.privacy.accounts import OverBudget, plain_unit
+from cotune.privacy.adversaries import Event, account_unit, limited, require_plain, reserve
+from cotune.privacy.holdings import Holdings
+from cotune.privacy.ledger import Ledger
 from cotune.privacy.skellam import grid_for
 from cotune.privacy.skellam_account import Segment, skellam_epsilon
 from cotune.privacy.terms import PrivacyTerms
@@ -17,10 +19,11 @@ ALONE = PrivacyTerms(True, "patient", 8.0, DELTA, 1.0, 1.0, RATE, 4, 10.0, 0.1)
 SHARED = replace(ALONE, trust="honest_majority", organizations=10, colluders=1, dropouts=1)
 THREE = replace(SHARED, colluders=3)
 WITH_ONE = "patient | server + 1 other"
+DATA = Holdings.of([b"d" * 16])
 
 
-def event(round: int, attempt: int = 0) -> Event:
-    return Event("d" * 64, "c" * 64, "r1", round, attempt)
+def event(round: int, attempt: int = 0, data: Holdings = DATA) -> Event:
+    return Event(data, "c" * 64, "r1", round, attempt)
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def spent(ledger: Ledger, unit: str) -> float:
-    return ledger.spent("d" * 64, unit, DELTA)
+    return ledger.spent(DATA, unit, DELTA)
 
 
 def test_without_trust_there_is_one_account_and_one_charge(ledger: Ledger) -> None:
@@ -96,8 +99,7 @@ def test_rounds_without_trust_count_for_every_adversary(ledger: Ledger) -> None:
     reserve(ledger, replace(ALONE, noise_multiplier=9.0), event(2), 1, 50.0)
     own = replace(SHARED, noise_multiplier=9.0).own_multiplier
     assert spent(ledger, "patient") == epsilon([(9.0, RATE, 2), (own, RATE, 1)], DELTA)
-    # The last one is brought in with the next charge of that account, before it is compared with the budget.
-    assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 2)], DELTA)
+    assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 3)], DELTA)
     reserve(ledger, replace(SHARED, noise_multiplier=9.0), event(3), 1, 50.0)
     assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 4)], DELTA)
 
@@ -121,6 +123,45 @@ def test_another_number_of_colluders_is_another_adversary(ledger: Ledger) -> Non
     three = "patient | server + 3 others"
     # What was shared against one colluder counts with the own share alone: upward.
     assert spent(ledger, three) == epsilon([(SHARED.own_multiplier, RATE, 1), (1.0, RATE, 1)], DELTA)
+
+
+def test_rounds_on_kin_data_sets_count_for_every_adversary(ledger: Ledger) -> None:
+    """In each order: before, between and after the rounds with shared noise."""
+    grown, other = Holdings.of([b"d" * 16, b"e" * 16]), Holdings.of([b"f" * 16])
+    quiet, shared = replace(ALONE, noise_multiplier=9.0), replace(SHARED, noise_multiplier=9.0)
+    reserve(ledger, quiet, event(0), 1, 50.0)
+    reserve(ledger, shared, event(0, data=grown), 1, 50.0)
+    reserve(ledger, quiet, event(1, data=grown), 1, 50.0)
+    reserve(ledger, shared, event(2), 1, 50.0)
+    reserve(ledger, quiet, event(3, data=other), 1, 50.0)
+    own = shared.own_multiplier
+    for data in (DATA, grown):
+        assert ledger.spent(data, WITH_ONE, DELTA) == epsilon([(9.0, RATE, 4)], DELTA)
+        assert ledger.spent(data, "patient", DELTA) == epsilon([(9.0, RATE, 2), (own, RATE, 2)], DELTA)
+    assert ledger.spent(other, "patient", DELTA) == epsilon([(9.0, RATE, 1)], DELTA)
+    # Two accounts of each of the kin, one of the stranger.
+    assert len(ledger.statement()) == 5
+
+
+@pytest.mark.parametrize("data", [DATA, Holdings.of([b"d" * 16, b"e" * 16])], ids=["the same data", "kin"])
+def test_a_budget_promised_against_a_majority_holds_for_rounds_without_trust(ledger: Ledger, data: Holdings) -> None:
+    shared, quiet = replace(SHARED, noise_multiplier=9.0), replace(ALONE, noise_multiplier=9.0)
+    budget = epsilon([(9.0, RATE, 2)], DELTA)
+    reserve(ledger, shared, event(0), 1, budget)
+    reserve(ledger, quiet, event(1, data=data), 1, 50.0)
+    with pytest.raises(OverBudget, match="budget against the server with 1 other: "):
+        reserve(ledger, quiet, event(2, data=data), 1, 50.0)
+    assert ledger.spent(data, WITH_ONE, DELTA) == budget
+
+
+def test_a_budget_promised_against_one_other_holds_for_shares_against_three(ledger: Ledger) -> None:
+    own = replace(THREE, noise_multiplier=9.0).own_multiplier
+    reserve(
+        ledger, replace(SHARED, noise_multiplier=9.0), event(0), 1, epsilon([(9.0, RATE, 1), (own, RATE, 1)], DELTA)
+    )
+    reserve(ledger, replace(THREE, noise_multiplier=9.0), event(1), 1, 50.0)
+    with pytest.raises(OverBudget):
+        reserve(ledger, replace(THREE, noise_multiplier=9.0), event(2), 1, 50.0)
 
 
 def test_a_crash_between_the_two_charges_costs_nothing_more(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 from cotune.errors import UserError
-from cotune.privacy import accounting
-from cotune.privacy import ledger as ledgers
+from cotune.privacy import accounting, accounts
 from cotune.privacy.accounting import Accounted
+from cotune.privacy.accounts import OverBudget
 from cotune.privacy.history import Segment
-from cotune.privacy.ledger import Ledger, LedgerBroken, OverBudget
+from cotune.privacy.holdings import Holdings
+from cotune.privacy.ledger import Ledger, LedgerBroken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 TERMS: dict[str, Any] = {
-    "data_set": "d" * 64,
+    "data": Holdings.of([b"d" * 16]),
     "unit": "patient",
     "charter": "c" * 64,
     "run": "r1",
@@ -41,8 +42,8 @@ def linear(history: Sequence[Segment], delta: float) -> float:
 
 
 def make_plain(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ledgers, "epsilon", linear)
-    patch.setattr(ledgers, "accounted", lambda *given: Accounted(linear(*given), "prv", linear(*given)))
+    patch.setattr(accounts, "epsilon", linear)
+    patch.setattr(accounts, "accounted", lambda *given: Accounted(linear(*given), "prv", linear(*given)))
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_a_reservation_is_on_disk_and_in_the_statement(ledger: Ledger) -> None:
     again = Ledger(ledger.path)
     assert [row.round for row in again.charges()] == [0, 1, 2]
     assert again.charges()[-1].spent_epsilon == 3.0
-    assert again.spent(TERMS["data_set"], "patient", 1e-5) == 3.0
-    assert again.spent(TERMS["data_set"], "visit", 1e-5) == 0.0
+    assert again.spent(TERMS["data"], "patient", 1e-5) == 3.0
+    assert again.spent(TERMS["data"], "visit", 1e-5) == 0.0
     (account,) = again.statement()
     assert (account.spent_epsilon, account.left_epsilon, account.steps, account.charges) == (3.0, 5.0, 3, 3)
     assert again.verify() == again.charges()[-1].digest
@@ -103,7 +104,7 @@ def test_the_smallest_budget_and_the_smallest_delta_hold(ledger: Ledger) -> None
     ledger.reserve(round=0, **(TERMS | {"budget_epsilon": 2.0}))
     with pytest.raises(OverBudget):
         ledger.reserve(round=1, **(TERMS | {"steps": 2, "budget_epsilon": 100.0}))
-    other = TERMS | {"data_set": "other", "budget_epsilon": 3.0}
+    other = TERMS | {"data": Holdings.of([b"other" * 4]), "budget_epsilon": 3.0}
     ledger.reserve(round=0, **(other | {"delta": 1e-7}))
     with pytest.raises(OverBudget):
         ledger.reserve(round=1, **(other | {"steps": 2, "delta": 1e-4}))
@@ -123,12 +124,13 @@ def test_no_sequence_of_requests_passes_any_budget(
     with pytest.MonkeyPatch.context() as patch:
         make_plain(patch)
         ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
-        accounts: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        held: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, (data_set, unit, steps, budget) in enumerate(asked):
-            account = accounts.setdefault((data_set, unit), [])
-            total = sum(held for held, _ in account) + steps
+            account = held.setdefault((data_set, unit), [])
+            total = sum(taken for taken, _ in account) + steps
             fits = total <= min([budget, *(limit for _, limit in account)])
-            terms = TERMS | {"data_set": data_set, "unit": unit, "steps": steps, "budget_epsilon": float(budget)}
+            data = Holdings.of([data_set.encode() * 16])
+            terms = TERMS | {"data": data, "unit": unit, "steps": steps, "budget_epsilon": float(budget)}
             try:
                 ledger.reserve(round=number, **terms)
             except OverBudget:
@@ -145,7 +147,7 @@ def test_reserves_exactly_the_calibrated_run(tmp_path: Path) -> None:
     terms = TERMS | {"sigma": accounting.calibrate(3.0, 1e-5, 1.0, 3), "budget_epsilon": 3.0, "sample_rate": 1.0}
     for number in range(3):
         charge = ledger.reserve(round=number, **terms)
-    assert charge.spent_epsilon == ledger.spent(TERMS["data_set"], "patient", 1e-5) <= 3.0
+    assert charge.spent_epsilon == ledger.spent(TERMS["data"], "patient", 1e-5) <= 3.0
     with pytest.raises(OverBudget):
         ledger.reserve(round=3, **terms)
 
@@ -163,11 +165,12 @@ def raw(path: Path, *statements: str) -> None:
         database.commit()
 
 
-@pytest.mark.parametrize("statement", ["UPDATE charges SET steps = 0", "DELETE FROM charges"])
-def test_the_table_is_append_only(ledger: Ledger, statement: str) -> None:
+@pytest.mark.parametrize("table", ["charges", "contents"])
+@pytest.mark.parametrize("verb", ["UPDATE {} SET data_set = 'x'", "DELETE FROM {}"])
+def test_the_tables_are_append_only(ledger: Ledger, verb: str, table: str) -> None:
     ledger.reserve(round=0, **TERMS)
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        raw(ledger.path, statement)
+        raw(ledger.path, verb.format(table))
     assert len(ledger.charges()) == 1
 
 
@@ -194,7 +197,7 @@ COLUMNS = [
 def test_a_changed_cell_is_found(ledger: Ledger, column: str, value: str) -> None:
     for number in range(3):
         ledger.reserve(round=number, **TERMS)
-    raw(ledger.path, "DROP TRIGGER never_updated", f"UPDATE charges SET {column} = {value} WHERE sequence = 2")
+    raw(ledger.path, "DROP TRIGGER charges_never_updated", f"UPDATE charges SET {column} = {value} WHERE sequence = 2")
     with pytest.raises(LedgerBroken, match="row 2"):
         ledger.verify()
     with pytest.raises(LedgerBroken):
@@ -204,10 +207,14 @@ def test_a_changed_cell_is_found(ledger: Ledger, column: str, value: str) -> Non
 def test_a_removed_or_renumbered_row_is_found(ledger: Ledger) -> None:
     for number in range(4):
         ledger.reserve(round=number, **TERMS)
-    raw(ledger.path, "DROP TRIGGER never_deleted", "DELETE FROM charges WHERE sequence = 2")
+    raw(ledger.path, "DROP TRIGGER charges_never_deleted", "DELETE FROM charges WHERE sequence = 2")
     with pytest.raises(LedgerBroken, match="row 2"):
         ledger.verify()
-    raw(ledger.path, "DROP TRIGGER never_updated", "UPDATE charges SET sequence = sequence - 1 WHERE sequence > 2")
+    raw(
+        ledger.path,
+        "DROP TRIGGER charges_never_updated",
+        "UPDATE charges SET sequence = sequence - 1 WHERE sequence > 2",
+    )
     with pytest.raises(LedgerBroken, match="row 2"):
         ledger.verify()
 
@@ -226,28 +233,31 @@ def test_a_file_that_is_no_ledger_is_one_line(tmp_path: Path) -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from cotune.privacy import ledger as ledgers
-ledgers.epsilon = lambda history, delta: float(sum(steps for _, _, steps in history))
-ledger = ledgers.Ledger(Path(sys.argv[1]))
+from cotune.privacy import accounts
+from cotune.privacy.holdings import Holdings
+from cotune.privacy.ledger import Ledger
+accounts.epsilon = lambda history, delta: float(sum(steps for _, _, steps in history))
+ledger = Ledger(Path(sys.argv[1]))
+data = Holdings.of(letter.encode() * 16 for letter in sys.argv[5])
 for number in range(int(sys.argv[3])):
     try:
-        ledger.reserve(data_set="d", unit="u", charter="c", run=sys.argv[2], round=number, attempt=0, sigma=1.0,
+        ledger.reserve(data=data, unit="u", charter="c", run=sys.argv[2], round=number, attempt=0, sigma=1.0,
                        sample_rate=0.5, steps=1, delta=1e-5, budget_epsilon=float(sys.argv[4]))
-    except ledgers.OverBudget:
+    except accounts.OverBudget:
         break
     print(number, flush=True)
 """
 
 
-def worker(path: Path, run: str, count: int, budget: float) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", WORKER, str(path), run, str(count), str(budget)]
+def worker(path: Path, run: str, count: int, budget: float, records: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", WORKER, str(path), run, str(count), str(budget), records]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("lines", [1, 4, 9])
 def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path, plain: None, lines: int) -> None:
     path = tmp_path / "ledger.sqlite"
-    process = worker(path, "r", 100_000, 1e9)
+    process = worker(path, "r", 100_000, 1e9, "d")
     assert process.stdout is not None
     seen = [int(process.stdout.readline()) for _ in range(lines)]
     process.send_signal(signal.SIGKILL)
@@ -261,10 +271,11 @@ def test_kill_9_loses_nothing_that_was_returned(tmp_path: Path, plain: None, lin
     Ledger(path).reserve(round=0, **TERMS)
 
 
-def test_two_processes_share_one_budget(tmp_path: Path, plain: None) -> None:
+@pytest.mark.parametrize("records", [("a", "a"), ("ab", "bc")], ids=["one data set", "kin"])
+def test_two_processes_share_one_budget(tmp_path: Path, plain: None, records: tuple[str, str]) -> None:
     path = tmp_path / "ledger.sqlite"
     Ledger(path)
-    processes = [worker(path, run, 1000, 25.0) for run in ("a", "b")]
+    processes = [worker(path, run, 1000, 25.0, held) for run, held in zip("ab", records, strict=True)]
     printed = [len(process.communicate()[0].splitlines()) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sum(printed) == 25

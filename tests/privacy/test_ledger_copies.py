@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from cotune.data.files import Columns, read
-from cotune.data.units import fingerprint
-from cotune.privacy import ledger as ledgers
-from cotune.privacy.ledger import Ledger, OverBudget
+from cotune.data.units import holdings
+from cotune.privacy import accounts
+from cotune.privacy.accounts import OverBudget
+from cotune.privacy.ledger import Ledger
 
 ROWS = [{"q": f'Grüße {number}\n"zwei", drei', "a": f"é {number}", "who": f"p{number // 3}"} for number in range(12)]
 COLUMNS = Columns(prompt="q", answer="a", unit="who", messages=None, system=None, label=None)
@@ -53,17 +54,16 @@ def test_copies_share_one_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Callable[..., Path]
 ) -> None:
     """Over runs and charters as well: the account is the data's."""
-    monkeypatch.setattr(ledgers, "epsilon", lambda history, delta: float(sum(steps for *_, steps in history)))
+    monkeypatch.setattr(accounts, "epsilon", lambda history, delta: float(sum(steps for *_, steps in history)))
     shuffled = ROWS[:]
     random.Random(1).shuffle(shuffled)
     files = [as_jsonl(tmp_path / "a.jsonl", ROWS), write(tmp_path / name, shuffled)]
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for number in range(4):
-        data_set = fingerprint(read(files[number % 2], "instruction", COLUMNS))
-        ledger.reserve(data_set=data_set, charter=f"charter {number // 2}", run=f"run {number}", **TERMS)
+        data = holdings(read(files[number % 2], "instruction", COLUMNS), "patient")
+        ledger.reserve(data=data, charter=f"charter {number // 2}", run=f"run {number}", **TERMS)
     for file in files:
-        with pytest.raises(OverBudget, match=r"4\.000 spent by 4 charges of 4 runs"):
-            ledger.reserve(
-                data_set=fingerprint(read(file, "instruction", COLUMNS)), charter="another", run="one more", **TERMS
-            )
+        data = holdings(read(file, "instruction", COLUMNS), "patient")
+        with pytest.raises(OverBudget, match=r"4\.000 spent by 4 charges of 4 runs, 5"):
+            ledger.reserve(data=data, charter="another", run="one more", **TERMS)
     assert len({row.data_set for row in ledger.charges()}) == 1

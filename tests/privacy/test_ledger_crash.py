@@ -9,22 +9,25 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cotune.errors import UserError
+from cotune.privacy import accounts
 from cotune.privacy import ledger as ledgers
 from cotune.privacy.anchor import anchor_of, read_head
+from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
-WATCHED = ("ledger.py", "charges.py", "anchor.py", "atomic.py", "contextlib.py")
+WATCHED = ("ledger.py", "accounts.py", "charges.py", "holdings.py", "anchor.py", "atomic.py", "contextlib.py")
 TERMS: dict[str, Any] = {
-    "data_set": "d" * 64,
     "unit": "patient",
     "charter": "c" * 64,
     "run": "r1",
@@ -37,22 +40,40 @@ TERMS: dict[str, Any] = {
 }
 
 
+def data_of(number: int) -> Holdings:
+    """Another data set for each round, so that its contents are written too; all are kin and share one account.
+
+    Most are longer than a page. Those that are killed at each line, by threes, are short: a loop over digests is dull.
+    """
+    size = 300 if number % 3 else 1
+    return Holdings.of([b"d" * 16, *(number.to_bytes(8) + digest.to_bytes(8) for digest in range(size))])
+
+
+def charged_and_held(path: Path) -> tuple[set[str], set[str]]:
+    """The data sets with a charge, and those whose contents are stored."""
+    with closing(sqlite3.connect(path)) as database:
+        names = [database.execute(f"SELECT data_set FROM {table}").fetchall() for table in ("charges", "contents")]
+    charged, held = ({name for (name,) in rows} for rows in names)
+    return charged, held
+
+
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A ledger's place; one step costs one."""
-    monkeypatch.setattr(ledgers, "epsilon", lambda history, delta: float(sum(steps for *_, steps in history)))
+    monkeypatch.setattr(accounts, "epsilon", lambda history, delta: float(sum(steps for *_, steps in history)))
     return tmp_path / "ledger.sqlite"
 
 
 def trial(path: Path, number: int, arm: Callable[[], None], watch: Callable[[int], None] | None = None) -> bool:
     """Reserve round `number` in a child that `arm` endangers; whether the child saw `reserve` return."""
     told, tell = os.pipe()
+    data = data_of(number)
     child = os.fork()
     if child == 0:
         os.close(told)
         try:
             arm()
-            Ledger(path).reserve(round=number, **TERMS)
+            Ledger(path).reserve(data=data, round=number, **TERMS)
             sys.settrace(None)
             os.write(tell, b"1")
         except UserError:
@@ -74,7 +95,10 @@ def survivors(path: Path, returned: set[int], asked: int) -> None:
     held = [row.round for row in ledger.charges()]
     assert len(held) == len(set(held))
     assert returned <= set(held) <= returned | {asked}
-    again = ledger.reserve(round=asked, **TERMS)
+    # The charge with what its data set holds, or neither.
+    charged, stored = charged_and_held(path)
+    assert charged == stored == {data_of(number).name for number in held}
+    again = ledger.reserve(data=data_of(asked), round=asked, **TERMS)
     after = ledger.charges()
     assert len(after) == len(set(held) | {asked})
     assert again in after
@@ -210,7 +234,7 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 def test_a_clock_that_jumps_back_changes_nothing_but_the_dates(path: Path, jumping: list[datetime]) -> None:
     ledger = Ledger(path)
-    spent = [ledger.reserve(round=number, **TERMS).spent_epsilon for number in range(5)]
+    spent = [ledger.reserve(data=data_of(0), round=number, **TERMS).spent_epsilon for number in range(5)]
     assert spent == [1.0, 2.0, 3.0, 4.0, 5.0]
     rows = Ledger(path).charges()
     assert [row.round for row in rows] == [0, 1, 2, 3, 4]

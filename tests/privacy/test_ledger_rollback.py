@@ -3,20 +3,22 @@
 import shutil
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cotune.errors import UserError
-from cotune.privacy import ledger as ledgers
+from cotune.privacy import accounts
 from cotune.privacy.accounting import Accounted
 from cotune.privacy.anchor import Head, anchor_of, read_head, write_head
 from cotune.privacy.charges import GENESIS
+from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
 TERMS: dict[str, Any] = {
-    "data_set": "d" * 64,
+    "data": Holdings.of([b"d" * 16]),
     "unit": "patient",
     "charter": "c" * 64,
     "run": "r1",
@@ -36,8 +38,8 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     def linear(history: Any, delta: float) -> float:
         return float(sum(steps for *_, steps in history))
 
-    monkeypatch.setattr(ledgers, "epsilon", linear)
-    monkeypatch.setattr(ledgers, "accounted", lambda *given: Accounted(linear(*given), "prv", linear(*given)))
+    monkeypatch.setattr(accounts, "epsilon", linear)
+    monkeypatch.setattr(accounts, "accounted", lambda *given: Accounted(linear(*given), "prv", linear(*given)))
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for number in range(4):
         if number == 2:
@@ -146,15 +148,44 @@ def test_both_put_back_together_are_found_by_who_remembers_the_rounds(ledger: Le
             again.require_charged(run, rounds)
 
 
-def test_a_ledger_from_before_there_were_heads_gets_one(ledger: Ledger) -> None:
+def old(database: sqlite3.Connection) -> None:
+    """A ledger as cotune wrote it before it knew what data sets hold."""
+    database.execute(
+        "CREATE TABLE charges (sequence INTEGER PRIMARY KEY, data_set TEXT, unit TEXT, digest TEXT) STRICT"
+    )
+    database.execute("INSERT INTO charges VALUES (1, 'd', 'patient', 'x')")
+    database.execute("PRAGMA user_version = 1")
+
+
+def newer(database: sqlite3.Connection) -> None:
+    database.execute("CREATE TABLE charges (sequence INTEGER PRIMARY KEY)")
+    database.execute("PRAGMA user_version = 7")
+
+
+@pytest.mark.parametrize("make", [old, newer])
+def test_a_ledger_of_another_format_is_one_line_and_left_alone(
+    tmp_path: Path, make: Callable[[sqlite3.Connection], None]
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        make(database)
+        database.commit()
+    path.chmod(0o600)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"of format [17], this cotune reads format 2") as caught:
+        Ledger(path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert not anchor_of(path).exists()
+
+
+def test_a_version_that_was_put_back_makes_no_new_head(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.path)) as database:
         database.execute("PRAGMA user_version = 0")
     anchor_of(ledger.path).unlink()
-    again = Ledger(ledger.path)
-    assert len(again.charges()) == 4
-    assert read_head(ledger.path) == Head(4, again.verify())
-    anchor_of(ledger.path).unlink()
-    stops(ledger.path, "lost its head file")
+    with pytest.raises(UserError, match="of format 0"):
+        Ledger(ledger.path)
+    assert not anchor_of(ledger.path).exists()
 
 
 def test_an_empty_ledger_has_a_head_too(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ charter.yaml        the charter it signed; its digest is the only one the node a
 signatures.json     everybody's detached signatures on it
 policy.yaml         where its records are, and what it allows whatever the charter says
 node.yaml           where its copy of the base model is, and how to compute
-ledger.sqlite       epsilon spent, append-only
+ledger.sqlite       epsilon spent, and digests of what was trained on; append-only
 ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
 journal             hashes of everything this node signed in its rounds
 chains.json         for every run: head of the transcript it last verified, last round and attempt it took part in

@@ -1,6 +1,7 @@
 """`cotune privacy`: what a budget buys, and what a ledger holds, for people and for programs."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from cotune.privacy.adversaries import Event, reserve
 from cotune.privacy.anchor import anchor_of
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
+from cotune.privacy.skellam import grid_for
+from cotune.privacy.skellam_account import Segment
 from cotune.privacy.terms import PrivacyTerms
 
 Say = Callable[..., str]
@@ -215,6 +218,22 @@ def test_plan_keeps_the_budget_in_every_line_of_a_sweep(say: Say) -> None:
     assert [float(row[0]) for row in rows] == [3, 8]
     assert all(float(row[8]) <= float(row[0]) < float(row[9]) for row in rows)
     assert float(rows[0][7]) > float(rows[1][7])
+
+
+def test_plan_with_noise_on_integers_asks_for_their_number(say: Say) -> None:
+    given = ["privacy.epsilon=3", "privacy.delta=1e-5", "privacy.sample_rate=0.1", "rounds=8"]
+    (plain, *_) = options(say(privacy.plan, given, sigma=[1.0], as_json=True))
+    (found, *_) = options(say(privacy.plan, [*given, "privacy.mechanism=skellam"], parameters=50_000, as_json=True))
+    grid = grid_for(math.sqrt(1.03), 50_003)
+    assert found["method"] == "rdp"
+    assert (
+        found["epsilon_reached"] == epsilon([Segment(grid, found["noise_multiplier"], 0.1, found["steps"])], 1e-5) <= 3
+    )
+    for wrong in (None, 0):
+        with pytest.raises(UserError, match="--parameters"):
+            say(privacy.plan, [*given, "privacy.mechanism=skellam"], parameters=wrong)
+    # Gaussian noise does not ask.
+    assert plain == options(say(privacy.plan, given, sigma=[1.0], parameters=50_000, as_json=True))[0]
 
 
 def test_plan_goes_on_from_a_ledger(home: Path, say: Say) -> None:

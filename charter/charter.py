@@ -21,7 +21,8 @@ from ..secagg.roster import Roster
 from ..secagg.suites import SUITES, Suite
 from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
-from .sharing import check_grid, check_sharing
+from .mechanism import check_grid
+from .sharing import check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1, lt=2**32)]
@@ -91,6 +92,11 @@ class StrategyTerms(Document):
     target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Z][A-Za-z0-9]{0,63}$")]
     settings: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Scalar], Field(max_length=64)]
 
+    @property
+    def rule(self) -> str:
+        """The name of the class alone."""
+        return self.target.rsplit(".", 1)[-1]
+
 
 class SecAggTerms(Document):
     """Secure aggregation: lane width, the shares that open a secret, the fewest survivors, seconds for an exchange.
@@ -119,16 +125,16 @@ class _PrivacyFields(Document):
     noise_multiplier: float
     max_grad_norm: float
     sample_rate: float
-    records_per_unit: int
+    records_per_unit: Whole
     loss_cap: float
     metrics_weight: float
     trust: Literal["nobody", "honest_majority"] = "nobody"
-    organizations: int = 0
-    colluders: int = 0
-    dropouts: int = 0
+    organizations: Whole = 0
+    colluders: Whole = 0
+    dropouts: Whole = 0
     mechanism: Literal["gaussian", "skellam"] = "gaussian"
     grid_step: float = 0.0
-    dimension: int = 0
+    dimension: Annotated[int, Field(ge=0, lt=2**41)] = 0
 
 
 _CHECKED = Annotated[
@@ -171,12 +177,12 @@ class Charter(Document):
             check_sharing(
                 self.privacy.shares,
                 len(self.members),
-                self.strategy.target,
+                self.strategy.rule,
                 agreed.threshold,
                 agreed.min_survivors,
             )
         if self.privacy.grid is not None:
-            check_grid(self.privacy.grid, self.model.dimension, self.strategy.target)
+            check_grid(self.privacy.grid, self.model.dimension, self.strategy.rule)
         if not parse_moment(self.not_before) < parse_moment(self.not_after):
             raise UserError(f"not_before {self.not_before} is not before not_after", "order the two dates")
         return self

@@ -21,6 +21,7 @@ app = typer.Typer(help="Noise for a budget, and the ledger of what was spent.", 
 
 # Without --sigma and -m: the configured number of rounds, and what half as many or twice as many would cost.
 _FACTORS = (0.25, 0.5, 1, 2, 4)
+_MOST_PARAMETERS = 10**12
 Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON object, every number in full.")]
 
 
@@ -79,8 +80,7 @@ def plan(
 
 def _task(settings: "Settings", batch: float | None, parameters: int | None) -> "Task":
     from ..privacy.budgeting import Task
-    from ..privacy.skellam import grid_for
-    from ..privacy.terms import METRICS, sensitivity
+    from ..privacy.terms import grid_of
 
     privacy, units = settings.privacy, settings.data.units_per_organization
     if privacy.epsilon is None:
@@ -93,12 +93,12 @@ def _task(settings: "Settings", batch: float | None, parameters: int | None) -> 
     delta, steps = privacy.delta_for(units), settings.strategy.steps_per_round
     grid = None
     if privacy.mechanism == "skellam":
-        if parameters is None or parameters < 1:
+        if parameters is None or not 1 <= parameters <= _MOST_PARAMETERS:
             raise UserError(
                 "what rounding to integers costs depends on how many parameters are trained",
-                "give their number with --parameters, or set privacy.mechanism=gaussian",
+                f"give their number, up to {_MOST_PARAMETERS}, with --parameters, or set privacy.mechanism=gaussian",
             )
-        grid = grid_for(sensitivity(privacy.max_grad_norm, privacy.metrics_weight), parameters + len(METRICS))
+        grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, parameters)
     return Task(privacy.epsilon, delta, units, rate, settings.rounds, steps, grid=grid)
 
 

@@ -152,13 +152,13 @@ class PrivacySettings(_Value):
 
     enabled: bool
     unit: Annotated[str, Field(min_length=1, max_length=64)]
-    epsilon: Positive | None
+    epsilon: Annotated[float, Field(gt=0, le=1e6)] | None
     delta: Annotated[float, Field(gt=0, lt=1)] | None
     max_grad_norm: Annotated[float, Field(ge=1e-9, le=1e9)]
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     records_per_unit: Count
     loss_cap: Positive
-    metrics_weight: Positive
+    metrics_weight: Annotated[float, Field(ge=1e-6, le=1e3)]
     mechanism: Literal["gaussian", "skellam"]
     trust: Literal["nobody", "honest_majority"]
     colluders: Annotated[int, Field(ge=0, le=200)]

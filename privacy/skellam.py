@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from .keystream import Keystream
 
-# Of one draw, in squared steps: above it the table is large, and a coarser grid would do.
-MOST_VARIANCE: Final = 2.0**36
-# Below it nearly every draw is zero: that is no noise.
+# Of one draw, in squared steps. Below the least nearly every draw is zero; above the most a draw has hundreds of parts,
+# and no lane holds it.
 LEAST_VARIANCE: Final = 2.0**-10
+MOST_VARIANCE: Final = 2.0**44
+MOST_COORDINATES: Final = 2**40
+# Of one table: above it the table would be large.
+_PART = 2.0**36
 _FINEST = 2.0**-40
-_MOST_COORDINATES = 2**40
 _EXPANDED = 1e4
 _CHUNK = 65_536
 _WORD = np.uint64
@@ -50,7 +52,7 @@ class Grid:
     def __post_init__(self) -> None:
         exact = math.isfinite(self.step) and self.step > 0 and math.frexp(self.step)[0] == 0.5
         fits = exact and _FINEST * self.sensitivity <= self.step <= self.sensitivity < math.inf
-        if not (fits and 0 < self.dimension <= _MOST_COORDINATES):
+        if not (fits and 0 < self.dimension <= MOST_COORDINATES):
             raise ValueError(f"no grid: step {self.step}, dimension {self.dimension}, sensitivity {self.sensitivity}")
 
     def variance(self, multiplier: float) -> float:
@@ -62,8 +64,10 @@ class Grid:
     def norms(self, chance: float) -> tuple[float, float]:
         """The L2 and L1 norms, in steps, that one unit's change of the integers exceeds with at most this chance."""
         length, root = self.sensitivity / self.step, math.sqrt(self.dimension)
-        typical = length**2 + self.dimension / 4 + math.sqrt(2 * math.log(1 / chance)) * (length + root / 2)
-        longest = min(math.sqrt(typical), length + root)
+        longest = length + root
+        if chance > 0:
+            typical = length**2 + self.dimension / 4 + math.sqrt(2 * math.log(1 / chance)) * (length + root / 2)
+            longest = min(math.sqrt(typical), longest)
         # Integers: |k| <= k^2.
         return longest, min(longest * root, longest**2)
 
@@ -96,10 +100,12 @@ def skellam(size: int, variance: float) -> NDArray[np.int64]:
     """Independent draws from the Skellam distribution, under a key that is new for every call.
 
     By inversion (Devroye 1986, section III.2): 63 bits of the stream choose the magnitude in a table of the
-    distribution in units of 2^-63, one bit the sign. No draw takes another path than the others.
+    distribution in units of 2^-63, one bit the sign. No draw takes another path than the others. The table ends at 8 to
+    9 standard deviations; the tail that is missing has probability 2^-63, far below any delta in use. A large variance
+    is drawn as a sum of equal parts, which is the same distribution.
 
     Args:
-        size: how many, 0 or more. variance: mu, positive; its root at most 2^18.
+        size: how many, 0 or more. variance: mu, positive; at most 2^44.
 
     Returns:
         int64 [size].
@@ -109,13 +115,16 @@ def skellam(size: int, variance: float) -> NDArray[np.int64]:
     """
     if size < 0 or not 0 < variance <= MOST_VARIANCE:
         raise ValueError(f"cannot draw {size} numbers of variance {variance}")
-    table, stream = _table(float(variance)), Keystream()
-    draws = np.empty(size, dtype=np.int64)
+    parts = math.ceil(variance / _PART)
+    table, stream = _table(variance / parts), Keystream()
+    draws = np.zeros(size, dtype=np.int64)
     for start in range(0, size, _CHUNK):
-        words = stream.words(min(_CHUNK, size - start))
-        magnitudes = np.searchsorted(table, words >> _WORD(1), side="right")
-        signs = 1 - 2 * (words & _WORD(1)).astype(np.int64)
-        np.multiply(magnitudes, signs, out=draws[start : start + len(words)])
+        chunk = draws[start : start + _CHUNK]
+        for _ in range(parts):
+            words = stream.words(len(chunk))
+            magnitudes = np.searchsorted(table, words >> _WORD(1), side="right")
+            signs = 1 - 2 * (words & _WORD(1)).astype(np.int64)
+            chunk += magnitudes * signs
     return draws
 
 

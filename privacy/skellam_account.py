@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from .bounds import ORDERS, GaussianSegment, rdp_curve
 from .skellam import Grid
 
-INTEGER_ORDERS: Final = tuple(int(order) for order in ORDERS if float(order).is_integer() and order <= 256)
+# Those beyond `ORDERS` are for tiny epsilons of Skellam noise alone.
+INTEGER_ORDERS: Final = (*(int(order) for order in ORDERS if float(order).is_integer()), 1024, 2048, 4096)
 """The bound is proved at integer orders only."""
 
-_SHARED = np.array([ORDERS.index(order) for order in INTEGER_ORDERS])
 # The part of delta that pays for a change which rounding makes longer than its bound.
 _ROUNDING_SHARE = 1e-3
 
@@ -51,7 +51,7 @@ def skellam_epsilon(history: Sequence[Segment], delta: float, gaussian: Sequence
         history: the steps on grids. delta: in (0, 1). gaussian: (sigma, sample rate, steps) of the others.
 
     Returns:
-        epsilon >= 0; infinite where no order evaluates, or a step has no noise.
+        epsilon >= 0; infinite where a step has no noise.
     """
     _require_delta(delta)
     if any(sigma == 0 for sigma, _, _ in gaussian):
@@ -63,28 +63,29 @@ def skellam_epsilon(history: Sequence[Segment], delta: float, gaussian: Sequence
     for segment in history:
         curve += segment.steps * sampled_curve(segment.grid, segment.multiplier, segment.sample_rate, chance)
     for sigma, rate, steps in gaussian:
-        curve += steps * rdp_curve(sigma, rate)[_SHARED]
+        gaussian_curve = dict(zip(ORDERS, rdp_curve(sigma, rate), strict=True))
+        curve += steps * np.array([gaussian_curve.get(order, math.nan) for order in INTEGER_ORDERS])
     orders = np.array(INTEGER_ORDERS)
     # Balle et al. 2020, theorem 21.
     epsilons = curve - (math.log(left) + np.log(orders)) / (orders - 1) + np.log1p(-1 / orders)
-    return max(0.0, float(np.min(epsilons[np.isfinite(epsilons)], initial=math.inf)))
+    unsampled = unsampled_epsilon(history, delta, gaussian)
+    return max(0.0, float(np.min(epsilons[np.isfinite(epsilons)], initial=unsampled)))
 
 
 def unsampled_epsilon(history: Sequence[Segment], delta: float, gaussian: Sequence[GaussianSegment] = ()) -> float:
-    """The same in closed form, as if every unit joined every step: larger, and nothing in it can fail.
+    """The same in closed form, as if every unit joined every step.
 
-    Every step has at integer orders at most the divergence of a Gaussian, order / (2 sigma^2), and the epsilon of their
-    sum at one order is that of Mironov 2017, proposition 3.
+    Every step has at integer orders at most the divergence order * rho, as a Gaussian of rho = 1 / (2 sigma^2) has. The
+    epsilon of their sum at one order is that of Mironov 2017, proposition 3.
     """
     _require_delta(delta)
     if any(sigma == 0 for sigma, _, _ in gaussian):
         return math.inf
     chance, left = _split(history, delta)
-    steps = [(gaussian_equivalent(segment.grid, segment.multiplier, chance), segment.steps) for segment in history]
-    steps += [(sigma, count) for sigma, _, count in gaussian]
-    rho = sum(count * (1 / sigma) * (1 / sigma) / 2 for sigma, count in steps)
-    if rho == 0:
-        return 0.0
+    rho = sum(count * (1 / sigma) * (1 / sigma) / 2 for sigma, _, count in gaussian)
+    rho += sum(segment.steps * _concentrated(segment, chance) for segment in history)
+    if rho in (0.0, math.inf):
+        return rho
     # The best order is 1 + root; any is right. Far out it makes no difference that it is an integer.
     root = math.sqrt(math.log(1 / left) / rho)
     order = max(2, round(1 + min(root, 1e9)))
@@ -121,14 +122,15 @@ def sampled_curve(grid: Grid, multiplier: float, sample_rate: float, chance: flo
     return np.array([_amplified(order, moments, sample_rate) / (order - 1) for order in INTEGER_ORDERS])
 
 
-def gaussian_equivalent(grid: Grid, multiplier: float, chance: float) -> float:
-    """A noise multiplier whose Gaussian has, at every integer order and rate, no smaller divergence than Skellam noise
-    of `multiplier` on the grid; it says nothing about numerical composition."""
-    l2, l1 = grid.norms(chance)
-    variance = grid.variance(multiplier)
-    # 2 D_a / a, whose second term falls or rises with a: the larger of a = 2 and its limit.
-    excess = l2**2 / variance**2 + max(0.0, 6 * l1 - l2**2) / (4 * variance**2)
-    return 1 / math.sqrt(l2**2 / variance + excess)
+def _concentrated(segment: Segment, chance: float) -> float:
+    """rho with which one step's divergence, unsampled, is at most order * rho at every integer order."""
+    l2, l1 = segment.grid.norms(chance)
+    variance = segment.grid.variance(segment.multiplier)
+    if variance * variance == 0:
+        return math.inf
+    # D_a / a, whose second term falls or rises with a: the larger of a = 2 and its limit.
+    excess = l2**2 / (2 * variance**2) + max(0.0, 6 * l1 - l2**2) / (8 * variance**2)
+    return l2**2 / (2 * variance) + excess
 
 
 def _require_delta(delta: float) -> None:
@@ -137,9 +139,12 @@ def _require_delta(delta: float) -> None:
 
 
 def _split(history: Sequence[Segment], delta: float) -> tuple[float, float]:
-    """What each rounding may take of delta, and what is left of it."""
-    steps = sum(segment.steps for segment in history)
-    return _ROUNDING_SHARE * delta / max(1, steps), (1 - _ROUNDING_SHARE) * delta
+    """What each rounding may take of delta, and what is left of it.
+
+    The former is a power of two, so that curves are found again while a history grows.
+    """
+    share = _ROUNDING_SHARE * delta / max(1, sum(segment.steps for segment in history))
+    return math.ldexp(0.5, math.frexp(share)[1]) if share else 0.0, (1 - _ROUNDING_SHARE) * delta
 
 
 def _amplified(order: int, moments: NDArray[np.float64], rate: float) -> float:

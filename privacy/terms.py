@@ -20,16 +20,24 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .history import Segment, segment
 from .noise_shares import NoiseShares
-from .skellam import LEAST_VARIANCE, MOST_VARIANCE, Grid, grid_for
+from .skellam import LEAST_VARIANCE, MOST_COORDINATES, MOST_VARIANCE, Grid, grid_for
 
 METRICS = ("loss", "units", "clipped")
 # Far from what squares of float32 numbers lose at either end, where a norm would come out too small.
 _CLIP_RANGE = (1e-9, 1e9)
+# Beyond it the metrics are lost in the noise, or the gradient is.
+_WEIGHT_RANGE = (1e-6, 1e3)
+_LARGEST_EPSILON = 1e6
 
 
 def sensitivity(max_grad_norm: float, metrics_weight: float) -> float:
     """S = C sqrt(1 + 3 a^2): a clipped gradient, and three metrics of at most a C each."""
     return max_grad_norm * math.sqrt(1.0 + len(METRICS) * metrics_weight**2)
+
+
+def grid_of(max_grad_norm: float, metrics_weight: float, parameters: int) -> Grid:
+    """The grid of a run that trains so many parameters, for Skellam noise on gradient and metrics."""
+    return grid_for(sensitivity(max_grad_norm, metrics_weight), parameters + len(METRICS))
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class PrivacyTerms:
         sample_rate: q, the probability with which each unit independently joins a step.
         records_per_unit: the most records of one unit used in one step.
         loss_cap: losses above it count as it, in nats a token.
-        metrics_weight: a, the scale of the metric coordinates relative to C.
+        metrics_weight: a, the scale of the metric coordinates relative to C, 1e-6 to 1000.
         trust: "nobody": an organization's own noise carries its whole guarantee, which needs no other. Only who opts in
             writes "honest_majority": the noise is shared, see `noise_shares`.
         organizations, colluders, dropouts: n, c and d of the shares; 0 where nobody is trusted.
@@ -77,18 +85,17 @@ class PrivacyTerms:
     dimension: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_grad_norm", "loss_cap", "metrics_weight"):
+        _require(math.isfinite(self.loss_cap) and self.loss_cap > 0, "loss_cap", self.loss_cap, "a positive number")
+        for name, (low, high) in (("max_grad_norm", _CLIP_RANGE), ("metrics_weight", _WEIGHT_RANGE)):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, name, value, "a positive number")
-        low, high = _CLIP_RANGE
-        clip = self.max_grad_norm
-        _require(low <= clip <= high, "max_grad_norm", clip, f"a number in [{low:g}, {high:g}]")
+            _require(low <= value <= high, name, value, f"a number in [{low:g}, {high:g}]")
         _require(0 < self.sample_rate <= 1, "sample_rate", self.sample_rate, "a number in (0, 1]")
         _require(self.records_per_unit >= 1, "records_per_unit", self.records_per_unit, "1 or more")
         sigma = self.noise_multiplier
         _require(math.isfinite(sigma) and sigma >= 0, "noise_multiplier", sigma, "a number that is not negative")
         if self.enabled:
-            _require(math.isfinite(self.epsilon) and self.epsilon > 0, "epsilon", self.epsilon, "a positive number")
+            most = f"a positive number, {_LARGEST_EPSILON:g} at most"
+            _require(0 < self.epsilon <= _LARGEST_EPSILON, "epsilon", self.epsilon, most)
             _require(0 < self.delta < 1, "delta", self.delta, "a number in (0, 1)")
             _require(sigma > 0, "noise_multiplier", sigma, "a positive number, or disable privacy")
         self._check_trust()
@@ -110,13 +117,21 @@ class PrivacyTerms:
                 _require(getattr(self, name) == 0, name, getattr(self, name), "0, or set privacy.mechanism=skellam")
             return
         _require(self.enabled, "mechanism", self.mechanism, "gaussian: without privacy there is no noise")
+        known = 0 < self.dimension <= MOST_COORDINATES
+        _require(known, "dimension", self.dimension, f"a number from 1 to {MOST_COORDINATES}")
         try:
             grid = Grid(self.grid_step, self.dimension, self.sensitivity)
         except ValueError:
-            mend = f"a power of two, at most {self.sensitivity:g}, with a positive privacy.dimension"
-            raise UserError(f"privacy.grid_step is {self.grid_step:g}", f"set it to {mend}") from None
-        held = LEAST_VARIANCE <= grid.variance(self.own_multiplier) <= MOST_VARIANCE
-        _require(held, "grid_step", self.grid_step, f"{grid_for(self.sensitivity, self.dimension).step:g}")
+            fitting = grid_for(self.sensitivity, self.dimension).step
+            _require(False, "grid_step", self.grid_step, f"a power of two, such as {fitting!r}")
+        # Whoever trains alone adds the noise of all shares.
+        least, most = grid.variance(self.own_multiplier), grid.variance(self.noise_multiplier)
+        if not (LEAST_VARIANCE <= least and most <= MOST_VARIANCE):
+            raise UserError(
+                f"privacy.noise_multiplier is {self.noise_multiplier}: too small, or too large, for steps of "
+                f"{self.grid_step!r}",
+                "set privacy.mechanism=gaussian",
+            )
 
     @property
     def grid(self) -> Grid | None:
@@ -145,7 +160,16 @@ class PrivacyTerms:
     def without_noise(self) -> "PrivacyTerms":
         """The same clipping and scales without privacy, for comparison."""
         return replace(
-            self.alone, enabled=False, noise_multiplier=0.0, mechanism="gaussian", grid_step=0.0, dimension=0
+            self,
+            enabled=False,
+            noise_multiplier=0.0,
+            trust="nobody",
+            organizations=0,
+            colluders=0,
+            dropouts=0,
+            mechanism="gaussian",
+            grid_step=0.0,
+            dimension=0,
         )
 
     @property

@@ -26,6 +26,8 @@ MAX_SEGMENTS = 65536
 
 # Fractions of a step that the rounding knows: x / s is computed in units of 1 / _FINE.
 _FINE = 2.0**32
+# Of draws, in the same unit.
+_FINEST_DRAW = 2**10
 # A double of at least 1.5 * 2^52 has no bits for a fraction: adding this rounds a number to the nearest integer (the
 # only mode that numpy uses), and leaves that integer in the low bits of the sum.
 _SHIFTER = 1.5 * 2.0**52
@@ -102,8 +104,8 @@ class Encoding:
     def encode(self, vector: NDArray[np.floating], words: NDArray[np.uint64], workers: int = 1) -> int:
         """Round, clamp and pack into `words`.
 
-        The randomness is an AES-256 key stream under a fresh key of the operating system's generator. U has 31 bits and
-        is symmetric, so the bias is below 2^-31 of a step, and a multiple of the step stays what it is.
+        The randomness is an AES-256 key stream under a fresh key of the operating system's generator. U has 21 bits and
+        is symmetric, so the bias is below 2^-22 of a step, and a multiple of the step stays what it is.
 
         Args:
             vector: float64 or float32 [dimension].
@@ -161,10 +163,12 @@ class Encoding:
     def _round(self, scaled: NDArray[np.float64], draws: NDArray[np.int32]) -> NDArray[np.float64]:
         """floor(x / s + U) + K in the low bits of each double, in place.
 
-        With V = U - 1/2 that is the integer nearest to x / s + V. A draw is made odd: V is then never 1/2 or -1/2, so
-        there are no ties, and from [-K, K] nothing rounds to what lies outside.
+        With V = U - 1/2 that is the integer nearest to x / s + V. A draw is made an odd multiple of 2^10: V is then
+        never 1/2 or -1/2, so there are no ties, and from [-K, K] nothing rounds to what lies outside; and a double
+        holds its sum with any whole x / s, below 2^31, without rounding.
         """
-        draws |= 1
+        draws &= -2 * _FINEST_DRAW
+        draws |= _FINEST_DRAW
         scaled += draws
         scaled += (_SHIFTER + self.levels) * _FINE
         return scaled

@@ -130,10 +130,10 @@ def statement_markdown(facts: PrivacyFacts) -> str:
     lines += [
         "",
         *_exposure_lines(facts),
-        f"Mechanism: {_noise(terms)} of {terms.own_multiplier:.4g} times {terms.sensitivity:.4g} (the L2 sensitivity) "
-        f"on the sum of unit gradients clipped to {terms.max_grad_norm:.4g} and three metrics; each unit "
-        f"takes part in a step with probability {terms.sample_rate:.4g}, independently of the others, with at most "
-        f"{terms.records_per_unit} of its records.",
+        f"Mechanism: {'Gaussian' if terms.grid is None else 'Skellam'} noise of {terms.own_multiplier:.4g} times "
+        f"{terms.sensitivity:.4g} (the L2 sensitivity) {_rounding(terms)}on the sum of unit gradients clipped to "
+        f"{terms.max_grad_norm:.4g} and three metrics; each unit takes part in a step with probability "
+        f"{terms.sample_rate:.4g}, independently of the others, with at most {terms.records_per_unit} of its records.",
         "",
         "## It covers",
         "",
@@ -147,10 +147,10 @@ def statement_markdown(facts: PrivacyFacts) -> str:
     return "\n".join(lines)
 
 
-def _noise(terms: PrivacyTerms) -> str:
+def _rounding(terms: PrivacyTerms) -> str:
     if terms.grid is None:
-        return "Gaussian noise"
-    return f"Skellam noise, in whole steps of {terms.grid_step:.4g} to which the sum is rounded at random,"
+        return ""
+    return f"in whole steps of {terms.grid_step:.4g}, to which the sum is rounded at random, "
 
 
 def _exposure_lines(facts: PrivacyFacts) -> list[str]:

@@ -27,8 +27,7 @@ from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
 from ..privacy.accounting import calibrate
-from ..privacy.skellam import grid_for
-from ..privacy.terms import METRICS, PrivacyTerms, sensitivity
+from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
@@ -198,7 +197,7 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     budget = privacy.epsilon or 1.0
     grid = None
     if privacy.mechanism == "skellam":
-        grid = grid_for(sensitivity(privacy.max_grad_norm, privacy.metrics_weight), dimension + len(METRICS))
+        grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, dimension)
     sigma = calibrate(budget, delta, privacy.sample_rate, steps, grid=grid) if privacy.enabled else 0.0
     shared = privacy.trust == "honest_majority"
     return PrivacyTerms(

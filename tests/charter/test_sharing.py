@@ -1,12 +1,13 @@
 """What shared noise and noise on integers ask of a charter: terms at their limits pass, beyond them they say why."""
 
 import pytest
-from cotune.charter.sharing import check_grid, check_sharing
+from cotune.charter.mechanism import check_grid
+from cotune.charter.sharing import check_sharing
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares
 from cotune.privacy.skellam import grid_for
 
-RULE = "cotune.strategies.dp_fedsgd.DPFedSGD"
+RULE = "DPFedSGD"
 SHARES = NoiseShares(7, 2, 1)
 
 
@@ -24,7 +25,7 @@ def test_terms_at_their_limits() -> None:
         (NoiseShares(7, 2, 0), 7, RULE, 5, 6, "too little noise"),
         (SHARES, 8, RULE, 5, 6, "has 8 members"),
         (NoiseShares(7, 3, 1), 7, RULE, 5, 6, "single contributions"),
-        (SHARES, 7, "cotune.strategies.fedavg.FedAvg", 5, 6, "several local steps"),
+        (SHARES, 7, "FedAvg", 5, 6, "several local steps"),
     ],
 )
 def test_terms_beyond_them(
@@ -44,7 +45,7 @@ def test_a_grid_for_all_that_is_sent() -> None:
     [
         (101, RULE, "privacy.dimension is 103, the adapter and its metrics have 104"),
         (99, RULE, "have 102"),
-        (100, "cotune.strategies.fedavg.FedAvg", "not on their grid"),
+        (100, "FedAvg", "not on their grid"),
     ],
 )
 def test_a_grid_for_anything_else(dimension: int, rule: str, reason: str) -> None:

@@ -60,6 +60,18 @@ def test_shares_add_up_to_the_noise_that_is_accounted() -> None:
     assert sums.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * sums.size))
 
 
+def test_a_member_of_a_large_federation_can_train_alone() -> None:
+    """Its own noise is then that of all shares; both fit, or neither does."""
+    terms = replace(SHARED, grid_step=2.0**-19, noise_multiplier=3.9)
+    grid = terms.alone.grid
+    assert grid is not None
+    assert grid.variance(terms.own_multiplier) < 2.0**44 < 4 * grid.variance(terms.noise_multiplier)
+    assert len(noised(np.zeros(3), terms.alone)) == 3
+    assert not terms.without_noise.enabled
+    with pytest.raises(UserError, match="too large"):
+        replace(terms, noise_multiplier=5.0)
+
+
 def test_what_is_not_noised() -> None:
     with pytest.raises(ValueError, match="no noise"):
         noised(np.zeros(4), PLAIN.without_noise)
@@ -74,13 +86,19 @@ def test_what_is_not_noised() -> None:
     [
         ({"grid_step": 0.3}, "privacy.grid_step is 0.3"),
         ({"grid_step": 0.0}, "privacy.grid_step is 0"),
-        ({"dimension": 0}, "positive privacy.dimension"),
-        ({"grid_step": 2.0**-37}, "privacy.grid_step is .*set it to 0.00"),
+        ({"dimension": 0}, "privacy.dimension is 0: set it to a number from 1"),
+        (
+            {"grid_step": 2.0**-33, "noise_multiplier": 1e4},
+            "noise_multiplier is 10000.0: too small, or too large",
+        ),
         ({"grid_step": 2.0**-300}, "power of two"),
         ({"grid_step": 2.0**900}, "power of two"),
-        ({"grid_step": 2.0, "noise_multiplier": 1e-9}, "privacy.grid_step"),
+        ({"grid_step": 2.0, "noise_multiplier": 1e-9}, "privacy.noise_multiplier is 1e-09"),
         ({"grid_step": math.nan}, "power of two"),
-        ({"dimension": 10**400}, "power of two"),
+        ({"dimension": 10**400}, "privacy.dimension"),
+        ({"metrics_weight": 1e200}, "privacy.metrics_weight"),
+        ({"metrics_weight": math.nan}, "privacy.metrics_weight"),
+        ({"epsilon": 1e300}, "privacy.epsilon"),
         ({"mechanism": "gaussian"}, "privacy.mechanism=skellam"),
         ({"mechanism": "laplace"}, "gaussian or skellam"),
         ({"enabled": False, "noise_multiplier": 0.0}, "without privacy there is no noise"),

@@ -14,7 +14,6 @@ from cotune.privacy.skellam_account import (
     INTEGER_ORDERS,
     Segment,
     divergence,
-    gaussian_equivalent,
     sampled_curve,
     skellam_epsilon,
     unsampled_epsilon,
@@ -106,16 +105,33 @@ def test_an_epsilon_of_a_whole_run() -> None:
 
 @given(st.floats(0.3, 20), st.integers(1, 10**7), st.sampled_from([0.01, 0.3, 1.0]), st.integers(-8, 2))
 @settings(max_examples=30, deadline=None)
-def test_the_equivalent_gaussian_is_no_safer(multiplier: float, dimension: int, rate: float, coarser: int) -> None:
+def test_no_order_exceeds_the_closed_form(multiplier: float, dimension: int, rate: float, coarser: int) -> None:
     grid = replace(grid_for(1.0, dimension), step=grid_for(1.0, dimension).step * 2.0**coarser)
-    sigma = gaussian_equivalent(grid, multiplier, 1e-12)
-    assert sigma < multiplier
-    gaussian = rdp_curve(sigma, rate)
+    rho = skellam_account._concentrated(Segment(grid, multiplier, rate, 1), 1e-12)
     curve = sampled_curve(grid, multiplier, rate, 1e-12)
-    for order in (2, 3, 10, 63):
-        expected = gaussian[ORDERS.index(order)]
-        if math.isfinite(expected):
-            assert curve[INTEGER_ORDERS.index(order)] <= expected * (1 + 1e-6)
+    assert (curve <= np.array(INTEGER_ORDERS) * rho * (1 + 1e-9)).all()
+    # And it is no smaller than that of a Gaussian of this noise.
+    assert rho > 1 / (2 * multiplier**2)
+
+
+@pytest.mark.parametrize("target", [0.03, 0.01])
+def test_tiny_epsilons_are_within_reach(target: float) -> None:
+    """Orders of hundreds alone would leave a floor that no noise gets below."""
+    sigma = calibrate(target, DELTA, RATE, STEPS, grid=GRID)
+    assert sigma < 1.25 * calibrate(target, DELTA, RATE, STEPS)
+    assert skellam_epsilon([Segment(GRID, 5_000.0, 1.0, 10)], DELTA) < 0.004
+
+
+@pytest.mark.parametrize("delta", [5e-324, 1e-300])
+def test_a_tiny_delta_has_a_bound(delta: float) -> None:
+    """Where no chance is left to rounding, it counts with the most that it can do."""
+    found = epsilon([Segment(GRID, 2.0, 0.1, 10)], delta)
+    assert epsilon([Segment(GRID, 2.0, 0.1, 10)], 1e-12) < found < math.inf
+
+
+def test_noise_that_underflows_is_none() -> None:
+    assert unsampled_epsilon([Segment(GRID, 1e-170, 0.5, 1)], DELTA) == math.inf
+    assert epsilon([Segment(GRID, 1e-170, 0.5, 1)], DELTA) == math.inf
 
 
 def test_gaussian_steps_alone_are_accounted_as_ever() -> None:
@@ -208,7 +224,7 @@ def test_an_order_that_is_no_number_is_left_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(skellam_account, "sampled_curve", broken)
     assert skellam_epsilon(steps, DELTA) >= before
     monkeypatch.setattr(skellam_account, "sampled_curve", lambda *given: right(*given) * math.nan)
-    assert skellam_epsilon(steps, DELTA) == math.inf
+    assert skellam_epsilon(steps, DELTA) == unsampled_epsilon(steps, DELTA)
 
 
 def test_equal_steps_are_one_segment_and_other_grids_are_not() -> None:

@@ -82,7 +82,7 @@ def test_the_formula_in_fractions(size: int, n: int, lane_bits: int, seed: int, 
     stream, buffer, expected = KeyStream(bytes(32)), scratch(), []
     for lane in range(encoding.lanes):
         stream.fill(buffer, encoding.words * 4)
-        draws = np.frombuffer(buffer, "<i4", encoding.words) | 1
+        draws = np.frombuffer(buffer, "<i4", encoding.words) // 2048 * 2048 + 1024
         for x, draw in zip(vector[lane * encoding.words :][: encoding.words], draws, strict=False):
             scaled = max(-encoding.levels, min(encoding.levels, Fraction(float(x) * (encoding.levels / 0.75))))
             expected.append(floor(scaled + Fraction(int(draw), 2**32) + Fraction(1, 2)) + encoding.levels)
@@ -101,9 +101,13 @@ def test_zero_and_the_bounds_are_exact(lane_bits: int) -> None:
 
 @pytest.mark.parametrize("lane_bits", [8, 12, 21, 32])
 def test_the_extreme_draws_round_as_the_rest(lane_bits: int) -> None:
-    """The smallest and the largest draw would tie, and at the bounds leave the lane, were they not made odd."""
+    """The smallest and the largest draw would tie, and at the bounds leave the lane, were they not made odd.
+
+    Far from zero a double has no bits for the lowest of a draw: rounded away, the draw would tie there too.
+    """
     encoding = Encoding(((2, 1.0),), 3, lane_bits)
-    for steps in (-encoding.levels, -1, 0, 1, encoding.levels):
+    far = (encoding.levels * part // 8 + odd for part in (-7, -4, 3, 5, 7) for odd in (0, 1))
+    for steps in (-encoding.levels, -1, 0, 1, encoding.levels, *far):
         scaled, draws = np.full(2, steps * 2.0**32), np.array([-(2**31), 2**31 - 1], dtype=np.int32)
         lanes = encoding._round(scaled, draws).view(np.uint64) & np.uint64(2**lane_bits - 1)
         assert lanes.tolist() == [steps + encoding.levels] * 2

@@ -306,7 +306,8 @@ def test_noise_on_integers_is_said() -> None:
     grid = grid_for(TERMS.sensitivity, 1_003)
     terms = replace(TERMS, mechanism="skellam", grid_step=grid.step, dimension=grid.dimension)
     markdown = statement_markdown(PrivacyFacts(terms, {"north": 7.5}, {"north": 12}))
-    assert f"Mechanism: Skellam noise, in whole steps of {grid.step:.4g} to which the sum is rounded" in markdown
+    assert f"in whole steps of {grid.step:.4g}, to which the sum is rounded at random" in markdown
+    assert "Mechanism: Skellam noise of" in markdown
     assert "Gaussian" not in markdown
     assert statement_json(PrivacyFacts(terms, {"north": 7.5}, {"north": 12}))["terms"]["grid_step"] == grid.step
     # The coordinator counts as the ledgers do.

@@ -36,7 +36,7 @@ def test_noise_on_integers_from_settings_to_release(place: Any, tmp_path: Path, 
     )
     assert report.privacy.epsilon_max is not None
     assert 4 < report.privacy.epsilon_max <= 8
-    assert "Skellam noise, in whole steps" in (run_dir / "release" / "privacy_statement.md").read_text()
+    assert "Skellam noise of" in (run_dir / "release" / "privacy_statement.md").read_text()
     ledger = Ledger(run_dir / "nodes" / "south" / "ledger.sqlite")
     assert all(row.grid_step > 0 for row in ledger.charges())
     assert {account.method for account in ledger.statement()} == {"rdp"}

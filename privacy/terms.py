@@ -126,7 +126,7 @@ class PrivacyTerms:
             _require(False, "grid_step", self.grid_step, f"a power of two, such as {fitting!r}")
         # Whoever trains alone adds the noise of all shares.
         least, most = grid.variance(self.own_multiplier), grid.variance(self.noise_multiplier)
-        if not (LEAST_VARIANCE <= least and most <= MOST_VARIANCE):
+        if not (least >= LEAST_VARIANCE and most <= MOST_VARIANCE):
             raise UserError(
                 f"privacy.noise_multiplier is {self.noise_multiplier}: too small, or too large, for steps of "
                 f"{self.grid_step!r}",

@@ -96,7 +96,7 @@ class Run:
         if not self._folder.recorded():
             raise UserError(
                 f"all {self._charter.rounds} rounds were burned: there is nothing to release",
-                "read the log, settle it with the members, and agree on a new charter",
+                "read the log, settle it with the members, and start a new run or agree on a new charter",
             )
         self._publish_last()
 

@@ -154,9 +154,10 @@ def show(
         typer.echo(line)
     for account in accounts:
         typer.echo(f"\ndata set {account.data_set[:12]}, {_plain(account.unit)}: {_room(account)}")
-        if account.kin:
-            shared = ", ".join(f"{kin.shared} with {kin.data_set[:12]}" for kin in account.kin)
-            typer.echo(f"shares records or unit ids, so that their charges count here too: {shared}")
+        counted = {charge.data_set for charge in account.composed}
+        shared = [f"{kin.shared} with {kin.data_set[:12]}" for kin in account.kin if kin.data_set in counted]
+        if shared:
+            typer.echo(f"shares records or unit ids, so that their charges count here too: {', '.join(shared)}")
         for line in _charge_lines(account):
             typer.echo(line)
     typer.echo(f"\nchain intact, head {head}")
@@ -183,7 +184,6 @@ def _nested(account: "Account") -> dict[str, object]:
 
 def _account_lines(accounts: "list[Account]") -> list[str]:
     from ..privacy.accounting import rounded
-    from ..privacy.accounts import plain_unit
     from ..privacy.adversaries import limited
 
     lines = ["data set      unit                        delta      budget  spent   left    by    steps  charges"]
@@ -194,16 +194,26 @@ def _account_lines(accounts: "list[Account]") -> list[str]:
             f"{rounded(one.left_epsilon, up=False) if limited(one) else '-':<6}  {one.method:<4}  "
             f"{one.steps:<5d}  {one.charges}"
         )
+    return lines + _several_units(accounts)
+
+
+def _several_units(accounts: "list[Account]") -> list[str]:
+    """A line for each data set that was charged under several units, by itself or by what shares something with it."""
+    from ..privacy.accounts import plain_unit
+
     units: dict[str, set[str]] = {}
     for one in accounts:
-        related = {one.data_set, *(kin.data_set for kin in one.kin)}
-        units[one.data_set] = {plain_unit(other.unit) for other in accounts if other.data_set in related}
-    several = sorted(name for name, names in units.items() if len(names) > 1)
-    return lines + [
-        f"data set {name[:12]} (or what shares records with it) is charged under several units: what was released "
-        f"adds up"
-        for name in several
-    ]
+        units.setdefault(one.data_set, set()).add(plain_unit(one.unit))
+    lines = []
+    for name, kin in sorted({one.data_set: one.kin for one in accounts}.items()):
+        others = [other.data_set[:12] for other in kin if units[other.data_set] != units[name]]
+        if others:
+            who = f"{name[:12]} and {', '.join(others)}, which share records or unit ids with it, are"
+        else:
+            who = f"{name[:12]} is"
+        if others or len(units[name]) > 1:
+            lines.append(f"data set {who} charged under several units: what was released adds up")
+    return lines
 
 
 def _room(account: "Account") -> str:

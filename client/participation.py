@@ -38,6 +38,7 @@ from .workbench import Workbench, prepare
 log = logging.getLogger("cotune.client")
 # What a box that is of no use is refused by.
 _GROUNDS = ("share.seal", "share.range", "share.offer")
+_ALONE = "data set %s shares no record or unit id with the %d data sets charged before: it has an account of its own"
 _BENCHES: dict[tuple[str, str], Workbench] = {}
 
 
@@ -267,7 +268,10 @@ class Member:
         ledger.require_charged(plan.run.hex(), self._rounds_seen(plan.run))
         event = Event(bench.holdings, self.charter.digest(), plan.run.hex(), plan.round, plan.attempt)
         budget = min(terms.epsilon, self.policy.max_epsilon)
+        strangers = ledger.strangers(event.data)
         reserve(ledger, terms, event, self.strategy.steps_per_round, budget)
+        if strangers:
+            log.warning(_ALONE, event.data.name[:12], strangers)
 
     def _rounds_seen(self, run: bytes) -> set[int]:
         """The newest rounds of a run that this home remembers outside its ledger: by its journal and by its chain."""

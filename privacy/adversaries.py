@@ -12,10 +12,10 @@ but a budget that an earlier charter promised against everybody stays promised.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from ..errors import UserError
 from .accounts import MARK, Account
+from .charges import Due
 from .holdings import Holdings
 from .ledger import Ledger
 from .terms import PrivacyTerms
@@ -59,17 +59,20 @@ def require_plain(unit: str) -> None:
 
 
 def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budget_epsilon: float) -> None:
-    """Charge a round to every account that it concerns, before its first gradient.
+    """Charge a round to every account that it concerns, before its first gradient: all of them, or none.
 
     Args:
         ledger: of the organization. terms: the charter's. event: what is charged.
-        steps: noised steps of the round. budget_epsilon: as in `Ledger.reserve`; held against the terms' adversary.
+        steps: noised steps of the round. budget_epsilon: held against the terms' adversary.
 
     Raises:
-        OverBudget: of whichever account has no room. What another account was charged with before stays charged.
+        OverBudget: an account has no room; nothing is charged. The rest as `Ledger.reserve`.
     """
-    charge = partial(
-        ledger.reserve,
+    dues = [Due(account_unit(terms), terms.noise_multiplier, budget_epsilon)]
+    if terms.shares is not None:
+        dues.append(Due(terms.unit, terms.own_multiplier, UNLIMITED))
+    ledger.reserve(
+        dues,
         data=event.data,
         charter=event.charter,
         run=event.run,
@@ -80,7 +83,3 @@ def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budge
         delta=terms.delta,
         grid=terms.grid,
     )
-    charge(unit=account_unit(terms), sigma=terms.noise_multiplier, budget_epsilon=budget_epsilon)
-    if terms.shares is not None:
-        # Last: a crash before it must not leave a charge that the other account takes for one without shares.
-        charge(unit=terms.unit, sigma=terms.own_multiplier, budget_epsilon=UNLIMITED)

@@ -59,12 +59,19 @@ class Terms(NamedTuple):
         return segment(self.noise_multiplier, self.sample_rate, self.steps, self.grid)
 
 
-def terms_of(
-    sigma: float, sample_rate: float, steps: int, delta: float, budget_epsilon: float, grid: Grid | None
-) -> Terms:
+class Due(NamedTuple):
+    """What one event costs one account: its unit, the noise that its adversary sees, and the budget that holds."""
+
+    unit: str
+    noise_multiplier: float
+    budget_epsilon: float
+
+
+def terms_of(due: Due, sample_rate: float, steps: int, delta: float, grid: Grid | None) -> Terms:
     """The columns for these numbers, in the types that the table stores."""
     place = (0.0, 0, 0.0) if grid is None else (float(grid.step), int(grid.dimension), float(grid.sensitivity))
-    return Terms(float(sigma), float(sample_rate), int(steps), float(delta), float(budget_epsilon), *place)
+    noise, budget = float(due.noise_multiplier), float(due.budget_epsilon)
+    return Terms(noise, float(sample_rate), int(steps), float(delta), budget, *place)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ Accounts are kept for each data set and unit, with the charges of all data sets 
 import os
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +22,14 @@ from ..errors import UserError
 from . import charges, holdings
 from .accounts import Account, Books
 from .anchor import Head, read_head, write_head
-from .charges import Charge, chained, check_head, head_of, insert, read_chain, terms_of
+from .charges import Charge, Due, EventName, Terms, chained, check_head, head_of, insert, read_chain, terms_of
 from .holdings import Holdings, insert_contents, read_contents
 from .skellam import Grid
 
 _BUSY_SECONDS = 120.0
 _RESTORE = "put back the newest ledger with its head, from a backup no older than its last round; do not start anew"
-# In the database's header: version 2 knows what each data set holds.
-_VERSION = 2
+# In the database's header: version 2 knew what each data set holds, version 3 knows a record whatever its answer is.
+_VERSION = 3
 _TABLES = {"charges", "contents"}
 
 
@@ -62,59 +62,61 @@ class Ledger:
 
     def reserve(
         self,
+        dues: Sequence[Due],
         *,
         data: Holdings,
-        unit: str,
         charter: str,
         run: str,
         round: int,
         attempt: int,
-        sigma: float,
         sample_rate: float,
         steps: int,
         delta: float,
-        budget_epsilon: float,
         grid: Grid | None = None,
-    ) -> Charge:
+    ) -> tuple[Charge, ...]:
         """Charge `steps` noised steps to a data set, durably, before any of them is taken.
 
-        The composed epsilon of the account (`accounts`), with this charge, is compared at the smallest delta of all of
-        its charges with the smallest budget of all of them. With a grid the steps have Skellam noise.
+        Args:
+            dues: one for each account of the data set that the event concerns, by different units.
+            data, charter, run, round, attempt: the event. grid: of Skellam noise.
+
+        The composed epsilon of each account (`accounts`), with its charge, is compared at the smallest delta of all of
+        its charges with the smallest budget of all of them.
 
         Guarantees:
-            After the return the charge survives a crash, and with the first of a data set what it holds: both or
-            neither. A second call with the same charter, run, round and attempt returns the first charge: whoever calls
-            releases at most one noised result for it.
+            All dues are charged or none. After the return they survive a crash, and with the first of a data set what
+            it holds. A second call with the same data, charter, run, round and attempt returns the first charges:
+            whoever calls releases at most one noised result for them.
 
         Raises:
-            OverBudget: the budget does not allow it; nothing is charged.
+            OverBudget: a budget does not allow it; nothing is charged.
             LedgerBroken: the file was altered.
-            UserError: this round and attempt is already charged on other terms; or a disk is full: then the charge may
-                stand, and the same call again returns it.
-            ValueError: a number that no mechanism has.
+            UserError: this round and attempt is already charged on other terms; or a disk is full: then the charges may
+                stand, and the same call again returns them.
+            ValueError: a number that no mechanism has; no due, or two for one account.
         """
-        if steps < 1 or not sigma > 0:
-            raise ValueError(f"cannot reserve {steps} steps with noise {sigma}")
-        name = (data.name, unit, charter, run, round, attempt)
-        terms = terms_of(sigma, sample_rate, steps, delta, budget_epsilon, grid)
+        if steps < 1 or not all(due.noise_multiplier > 0 for due in dues):
+            raise ValueError(f"cannot reserve {steps} steps with noise {[due.noise_multiplier for due in dues]}")
+        terms = {due.unit: terms_of(due, sample_rate, steps, delta, grid) for due in dues}
+        if not dues or len(terms) < len(dues):
+            raise ValueError("cannot reserve nothing, or twice for one account")
+        event = (data.name, charter, run, round, attempt)
         with self._writing() as database:
             books = self._verified(database, self._head())
-            charge = next((row for row in books.charges if _name(row) == name), None)
-            if charge is None:
-                spent = books.admit(data, unit, (data.name, charter, run, round, attempt), terms)
-                moment = datetime.now(UTC).isoformat(timespec="seconds")
-                head = head_of(books.charges)
-                charge = chained((head.sequence + 1, *name, *terms, spent, moment, head.digest))
+            made = tuple(row for row in books.charges if row.event == event)
+            if not made:
+                made = _next(books, data, event, terms)
                 if data.name not in books.contents:
                     insert_contents(database, data)
-                insert(database, charge)
-            elif charge.terms != terms:
+                for charge in made:
+                    insert(database, charge)
+            elif {row.unit: row.terms for row in made} != terms:
                 raise UserError(
                     f"round {round} attempt {attempt} of run {run} is already charged on other terms",
                     "start a new attempt",
                 )
-        self._note_head(charge)
-        return charge
+        self._note_head(made[-1])
+        return made
 
     def require_charged(self, run: str, rounds: Iterable[int]) -> None:
         """A cross-check by whoever remembers taking part in rounds: each of them is charged to some data set.
@@ -131,6 +133,10 @@ class Ledger:
     def spent(self, data: Holdings, unit: str, delta: float) -> float:
         """The composed epsilon at `delta` of the account of a data set and unit; 0 where nothing was charged to it."""
         return self._books().spent(data, unit, delta)
+
+    def strangers(self, data: Holdings) -> int:
+        """How many data sets were charged, where this one was not and shares nothing with any of them; else 0."""
+        return self._books().strangers(data)
 
     def charges(self) -> list[Charge]:
         """All charges, oldest first, after checking the chain, its head and the contents of data sets."""
@@ -247,5 +253,12 @@ def _create_private(path: Path) -> None:
         raise UserError(f"{path}: {error.strerror}", "create its folder and make it writable") from error
 
 
-def _name(row: Charge) -> tuple[str, str, str, str, int, int]:
-    return row.data_set, row.unit, row.charter, row.run, row.round, row.attempt
+def _next(books: Books, data: Holdings, event: EventName, terms: Mapping[str, Terms]) -> tuple[Charge, ...]:
+    """The charges for one event, one for each unit, as the chain goes on."""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    head, made = head_of(books.charges), []
+    for (unit, own), spent in zip(terms.items(), books.admit(data, terms), strict=True):
+        body = (head.sequence + 1, data.name, unit, *event[1:], *own, spent, moment, head.digest)
+        made.append(chained(body))
+        head = head_of([*books.charges, *made])
+    return tuple(made)

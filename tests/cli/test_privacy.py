@@ -14,6 +14,7 @@ from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.adversaries import Event, reserve
 from cotune.privacy.anchor import anchor_of
+from cotune.privacy.charges import Due
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.skellam import grid_for
@@ -25,12 +26,16 @@ DATA = Holdings.of([b"d" * 16])
 TERMS: dict[str, Any] = {
     "charter": "c0ffee" * 10 + "abcd",
     "attempt": 0,
-    "sigma": 0.854,
     "sample_rate": 0.25,
     "steps": 1,
     "delta": 8e-5,
-    "budget_epsilon": 8.0,
 }
+
+
+def charge(folder: Path, unit: str, run: str, round: int, sigma: float = 0.854, **event: Any) -> None:
+    """One charge to the ledger of a node's folder."""
+    ledger = Ledger(folder / "ledger.sqlite")
+    ledger.reserve([Due(unit, sigma, 8.0)], **({"data": DATA, "run": run, "round": round} | TERMS | event))
 
 
 @pytest.fixture
@@ -48,10 +53,9 @@ def say(capsys: pytest.CaptureFixture[str]) -> Say:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A node's folder: three rounds of one run and a second attempt, then another unit of the same data."""
-    ledger = Ledger(tmp_path / "ledger.sqlite")
     for number, attempt in ((0, 0), (1, 0), (1, 1), (2, 0)):
-        ledger.reserve(data=DATA, unit="patient", run="5f" * 16, round=number, **(TERMS | {"attempt": attempt}))
-    ledger.reserve(data=DATA, unit="visit", run="60" * 16, round=0, **(TERMS | {"sigma": 2.0}))
+        charge(tmp_path, "patient", "5f" * 16, number, attempt=attempt)
+    charge(tmp_path, "visit", "60" * 16, 0, sigma=2.0)
     return tmp_path
 
 
@@ -112,32 +116,51 @@ def test_show_for_programs_has_every_number_in_full(home: Path, say: Say) -> Non
 def kin(home: Path) -> Holdings:
     """A data set with a record more, charged with one round in the same home."""
     data = Holdings.of([b"d" * 16, b"e" * 16])
-    Ledger(home / "ledger.sqlite").reserve(data=data, unit="patient", run="61" * 16, round=0, **TERMS)
+    charge(home, "patient", "61" * 16, 0, data=data)
     return data
 
 
 def test_show_says_whose_charges_count_too(home: Path, kin: Holdings, say: Say) -> None:
-    Ledger(home / "ledger.sqlite").reserve(
-        data=Holdings.of([b"f" * 16]), unit="patient", run="62" * 16, round=0, **TERMS
-    )
+    charge(home, "patient", "62" * 16, 0, data=Holdings.of([b"f" * 16]))
     lines = say(privacy.show, home).splitlines()
     accounts = {tuple(line.split()[:2]): line.split() for line in lines[1:5]}
     for name in (DATA.name, kin.name):
         # Five steps in either account, and each charge printed once, in its own.
         assert accounts[(name[:12], "patient")][-2:] == ["5", "5"]
     assert accounts[(Holdings.of([b"f" * 16]).name[:12], "patient")][-2:] == ["1", "1"]
-    assert [line for line in lines if line.endswith(f"count here too: 1 with {kin.name[:12]}")]
-    assert [line for line in lines if line.endswith(f"count here too: 1 with {DATA.name[:12]}")]
+    assert [line for line in lines if line.endswith(f"count here too: 1 record with {kin.name[:12]}")]
+    assert [line for line in lines if line.endswith(f"count here too: 1 record with {DATA.name[:12]}")]
     assert sum("616161616161" in line for line in lines) == 1
     assert sum("several units" in line for line in lines) == 2
     assert sum("10 more steps fit at noise 0.854 and rate 0.25" in line for line in lines) == 2
     shown = json.loads(say(privacy.show, home, as_json=True))["accounts"]
     assert [account["kin"] for account in shown if account["unit"] == "patient"] == [
-        [{"data_set": kin.name, "shared": 1}],
-        [{"data_set": DATA.name, "shared": 1}],
+        [{"data_set": kin.name, "shared": {"records": 1, "ids": 0}}],
+        [{"data_set": DATA.name, "shared": {"records": 1, "ids": 0}}],
         [],
     ]
     assert [(account["composed"], len(account["charges"])) for account in shown] == [(5, 4), (1, 1), (5, 1), (1, 1)]
+
+
+def test_show_names_kin_under_another_unit_where_releases_add_up_and_not_where_they_count(
+    tmp_path: Path, say: Say
+) -> None:
+    other = Holdings.of([b"d" * 16, b"e" * 16])
+    charge(tmp_path, "patient", "5f" * 16, 0)
+    charge(tmp_path, "visit", "60" * 16, 0, data=other)
+    lines = say(privacy.show, tmp_path).splitlines()
+    assert not any("count here too" in line for line in lines)
+    for one, two in ((DATA, other), (other, DATA)):
+        (found,) = [line for line in lines if line.startswith(f"data set {one.name[:12]} and {two.name[:12]}, which")]
+        assert found.endswith("are charged under several units: what was released adds up")
+    # A third under the first one's unit counts in its account alone.
+    third = Holdings.of([b"d" * 16, b"x" * 16])
+    charge(tmp_path, "patient", "61" * 16, 0, data=third)
+    lines = say(privacy.show, tmp_path).splitlines()
+    assert sorted(line.rpartition(": ")[2] for line in lines if "count here too" in line) == sorted(
+        f"1 record with {name[:12]}" for name in (third.name, DATA.name)
+    )
+    assert sum("several units" in line for line in lines) == 3
 
 
 def test_plan_takes_the_charges_of_kin_in(home: Path, kin: Holdings, say: Say) -> None:
@@ -159,7 +182,7 @@ def test_show_of_an_empty_ledger(tmp_path: Path, say: Say) -> None:
 
 
 def test_a_units_name_cannot_bring_terminal_codes(tmp_path: Path, say: Say) -> None:
-    Ledger(tmp_path / "ledger.sqlite").reserve(data=DATA, unit="\x1b[2Jpatient", run="r", round=0, **TERMS)
+    charge(tmp_path, "\x1b[2Jpatient", "r", 0)
     assert "\x1b" not in say(privacy.show, tmp_path)
 
 
@@ -171,7 +194,7 @@ def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
 
 def test_a_ledger_that_was_put_back_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(home / "ledger.sqlite", home / "old")
-    Ledger(home / "ledger.sqlite").reserve(data=DATA, unit="visit", run="61", round=0, **TERMS)
+    charge(home, "visit", "61", 0)
     shutil.copy(home / "old", home / "ledger.sqlite")
     with pytest.raises(SystemExit) as ended:
         main(["privacy", "show", str(home)])

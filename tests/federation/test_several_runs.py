@@ -148,30 +148,67 @@ def test_a_second_run_of_the_charter_is_over_budget(found: Callable) -> None:
     assert federation.homes[0].pending() is None
 
 
-@pytest.mark.parametrize("grouped", [True, False], ids=["one patient", "one row"])
-def test_a_second_run_on_edited_records_is_over_budget(found: Callable, grouped: bool) -> None:
-    """One row left as it was, or no row and one patient: still the budget of the run before."""
-    federation = found(rounds=2)
-    allow_runs(federation, 2)
-    columns = {"prompt": "prompt", "answer": "answer"} | ({"unit": "unit"} if grouped else {})
-    for home in federation.homes:
-        policy = policies.load(home.policy)
-        policies.save(policy.model_copy(update={"columns": policies.Columns(**columns)}), home.policy)
-    federation.run()
-    spent = [charge.digest for charge in federation.charges(0)]
+def rewrite(federation: Any, edit: Callable[[int, dict[str, str]], None]) -> None:
+    """Change each row of each organization's file, and start a run anew."""
     for home in federation.homes:
         rows = [json.loads(line) for line in (home.path / "records.jsonl").read_text().splitlines()]
-        for number, row in enumerate(rows if grouped else rows[1:]):
-            row["prompt"] += " word8"
-            row["unit"] = row["unit"] if number == 4 else f"new{number}"
+        for number, row in enumerate(rows):
+            edit(number, row)
         (home.path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     participation._BENCHES.clear()
     federation.folder = federation.folder.with_name("again")
+
+
+def name_columns(federation: Any, **columns: str) -> None:
+    for home in federation.homes:
+        policy = policies.load(home.policy)
+        columns = {"prompt": "prompt", "answer": "answer"} | columns
+        policies.save(policy.model_copy(update={"columns": policies.Columns(**columns)}), home.policy)
+
+
+def one_row_left(number: int, row: dict[str, str]) -> None:
+    row["prompt"] += " word8" * (number > 0)
+
+
+def one_patient_left(number: int, row: dict[str, str]) -> None:
+    row["prompt"] += " word8"
+    row["unit"] = row["unit"] if number == 4 else f"new{number}"
+
+
+def recoded(number: int, row: dict[str, str]) -> None:
+    row["answer"] += "."
+
+
+@pytest.mark.parametrize("edit", [one_row_left, one_patient_left, recoded])
+def test_a_second_run_on_edited_records_is_over_budget(found: Callable, edit: Callable) -> None:
+    """One row left as it was, or no row and one patient, or no answer: still the budget of the run before."""
+    federation = found(rounds=2)
+    allow_runs(federation, 2)
+    name_columns(federation, **({"unit": "unit"} if edit is one_patient_left else {}))
+    federation.run()
+    spent = [charge.digest for charge in federation.charges(0)]
+    rewrite(federation, edit)
     with pytest.raises(UserError, match="too few members agree"):
         federation.run()
     assert set(federation.refusals()) == {"ledger.budget"}
     assert [charge.digest for charge in federation.charges(0)] == spent
     assert "on 2 data sets that share records" in federation.homes[0].log.read_text()
+
+
+def test_a_data_set_that_shares_nothing_is_said_once_in_the_nodes_own_log(found: Callable) -> None:
+    federation = found(rounds=2)
+    allow_runs(federation, 2)
+    name_columns(federation)
+    federation.run()
+    first, log = federation.charges(0)[0].data_set, federation.homes[0].log
+    assert "account of its own" not in log.read_text()
+    rewrite(federation, lambda number, row: row.update(prompt=f"word8 {row['prompt']}"))
+    federation.run()
+    second = federation.charges(0)[-1].data_set
+    assert second != first
+    (line,) = [line for line in log.read_text().splitlines() if "account of its own" in line]
+    assert f"data set {second[:12]} shares no record or unit id with the 1 data sets charged before" in line
+    assert "word8" not in log.read_text()
 
 
 def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) -> None:

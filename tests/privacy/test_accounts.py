@@ -13,6 +13,7 @@ from cotune.privacy import accounts
 from cotune.privacy.accounting import Accounted
 from cotune.privacy.accounts import Kin, OverBudget, plain_unit
 from cotune.privacy.adversaries import Event, account_unit, reserve
+from cotune.privacy.charges import Due
 from cotune.privacy.history import Segment
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
@@ -61,7 +62,9 @@ def texts(*numbers: int, ids: str | None = None) -> Holdings:
 
 
 def charge(ledger: Ledger, data: Holdings, round: int, **changed: Any) -> float:
-    return ledger.reserve(data=data, run=f"run {round}", round=round, **(TERMS | changed)).spent_epsilon
+    terms = TERMS | changed
+    due = Due(terms.pop("unit"), terms.pop("sigma"), terms.pop("budget_epsilon"))
+    return ledger.reserve([due], data=data, run=f"run {round}", round=round, **terms)[0].spent_epsilon
 
 
 def spent(ledger: Ledger, data: Holdings) -> float:
@@ -106,6 +109,41 @@ def test_strangers_do_not(ledger: Ledger, old: Holdings, new: Holdings) -> None:
     with pytest.raises(OverBudget) as caught:
         charge(ledger, old, 2)
     assert "data sets" not in str(caught.value)
+    assert "real ids" not in str(caught.value)
+
+
+def test_a_refusal_says_what_is_shared_with_which_data_sets_and_the_way_out(ledger: Ledger) -> None:
+    """Three by name, in the order of their first charges, and no text of anybody."""
+    old = [texts(1, 2, 3), texts(3, 4, ids="ab"), texts(9, ids="a"), texts(2, 10), texts(3, 11)]
+    for number, data in enumerate(old):
+        charge(ledger, data, number, budget_epsilon=50.0)
+    with pytest.raises(OverBudget) as caught:
+        charge(ledger, texts(1, 2, 3, 4, ids="aaac"), 9, steps=4)
+    named = zip(("3 records", "2 records and 1 id", "1 id"), old, strict=False)
+    listed = ", ".join(f"{shared} with {data.name[:12]}" for shared, data in named)
+    assert f"on 6 data sets that share records or units ({listed}, and 2 more), 9" in str(caught.value)
+    assert "nobody's (a boilerplate text, row numbers as ids), drop those rows or use real ids" in caught.value.mend
+    assert "text 1" not in str(caught.value)
+    charge(ledger, texts(20, 21), 10, steps=8)
+    with pytest.raises(OverBudget, match=rf"units \(1 record with {texts(20, 21).name[:12]}\), 9"):
+        charge(ledger, texts(21, 22), 11)
+
+
+def test_data_that_were_charged_before_and_shared_are_no_strangers(ledger: Ledger) -> None:
+    first, kin, other = texts(1, 2), texts(2, 3), texts(4)
+    assert ledger.strangers(first) == 0
+    charge(ledger, first, 0)
+    assert [ledger.strangers(data) for data in (first, kin, other)] == [0, 0, 1]
+    charge(ledger, other, 1)
+    assert [ledger.strangers(data) for data in (first, kin, other, texts(5))] == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("answer", ["yes.", "no"])
+def test_answers_that_are_recoded_get_no_new_budget(ledger: Ledger, answer: str) -> None:
+    rows = [Record((Message("user", f"text {number}"),), "yes", "-") for number in range(3)]
+    charge(ledger, holdings(rows, None), 0, steps=8)
+    with pytest.raises(OverBudget):
+        charge(ledger, holdings([replace(row, answer=answer) for row in rows], None), 1)
 
 
 def test_other_units_of_kin_are_other_accounts(ledger: Ledger) -> None:
@@ -192,14 +230,16 @@ def test_no_record_and_no_person_spends_more_than_any_account_says(
     for number, (numbers, grouped, terms, sigma, steps, budget, delta) in enumerate(asked):
         data = held(numbers, grouped)
         terms = replace(terms, noise_multiplier=sigma, delta=delta)
+        before = ledger.charges()
         try:
             reserve(ledger, terms, Event(data, "c" * 64, f"r{number}", number, 0), steps, budget)
         except OverBudget:
+            assert ledger.charges() == before
             continue
         released.append((data, terms, steps, budget))
     reported = {(account.data_set, account.unit): account for account in ledger.statement()}
-    for digest in {digest for data, *_ in released for digest in data.digests}:
-        holders = [release for release in released if digest in release[0].digests]
+    for digest in {digest for data, *_ in released for digest in data.telling}:
+        holders = [release for release in released if digest in release[0].telling]
         for adversary in {"patient", *(account_unit(terms) for _, terms, *_ in holders)}:
             spent, promised = truth(holders, adversary)
             assert spent <= promised

@@ -1,13 +1,16 @@
 """A ledger under two trust models: every account composes what its adversary sees, in whatever order charters come."""
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cotune.errors import UserError
+from cotune.privacy import ledger as ledgers
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.accounts import OverBudget, plain_unit
 from cotune.privacy.adversaries import Event, account_unit, limited, require_plain, reserve
+from cotune.privacy.charges import Charge
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.skellam import grid_for
@@ -164,23 +167,37 @@ def test_a_budget_promised_against_one_other_holds_for_shares_against_three(ledg
         reserve(ledger, replace(THREE, noise_multiplier=9.0), event(2), 1, 50.0)
 
 
-def test_a_crash_between_the_two_charges_costs_nothing_more(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_that_one_account_refuses_is_charged_to_none(ledger: Ledger) -> None:
+    """However often a coordinator asks: what an honest majority was promised is left for other rounds."""
+    reserve(ledger, replace(ALONE, noise_multiplier=9.0), event(0), 1, 3.0)
+    before = ledger.charges()
+    for attempt in range(5):
+        with pytest.raises(OverBudget) as caught:
+            reserve(ledger, replace(SHARED, organizations=200), event(1, attempt), 1, 8.0)
+        assert "budget: " in str(caught.value)
+    assert ledger.charges() == before
+    assert spent(ledger, WITH_ONE) == epsilon([(9.0, RATE, 1)], DELTA)
+
+
+def test_both_charges_of_a_round_are_in_one_transaction(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve(ledger, SHARED, event(0), 1, 8.0)
-    whole = ledger.reserve
+    insert, calls = ledgers.insert, []
 
-    def killed(**terms: object) -> object:
-        if terms["unit"] == "patient":
+    def killed(database: sqlite3.Connection, charge: Charge) -> None:
+        calls.append(charge.unit)
+        if charge.unit == "patient":
             raise KeyboardInterrupt
-        return whole(**terms)  # type: ignore[arg-type]
+        insert(database, charge)
 
-    monkeypatch.setattr(ledger, "reserve", killed)
-    with pytest.raises(KeyboardInterrupt):
-        reserve(ledger, SHARED, event(1), 1, 8.0)
-    monkeypatch.undo()
-    reserve(ledger, SHARED, event(1, attempt=1), 1, 8.0)
-    assert spent(ledger, WITH_ONE) == epsilon([(1.0, RATE, 3)], DELTA)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers, "insert", killed)
+        with pytest.raises(KeyboardInterrupt):
+            reserve(ledger, SHARED, event(1), 1, 8.0)
+    assert calls == [WITH_ONE, "patient"]
+    assert len(ledger.charges()) == 2
     reserve(ledger, SHARED, event(1), 1, 8.0)
-    assert spent(ledger, "patient") == epsilon([(SHARED.own_multiplier, RATE, 3)], DELTA)
+    assert spent(ledger, WITH_ONE) == epsilon([(1.0, RATE, 2)], DELTA)
+    assert spent(ledger, "patient") == epsilon([(SHARED.own_multiplier, RATE, 2)], DELTA)
 
 
 def test_no_unit_can_pass_for_anothers_account() -> None:

@@ -12,20 +12,19 @@ from cotune.data.files import Columns, read
 from cotune.data.units import holdings
 from cotune.privacy import accounts
 from cotune.privacy.accounts import OverBudget
+from cotune.privacy.charges import Due
 from cotune.privacy.ledger import Ledger
 
 ROWS = [{"q": f'Grüße {number}\n"zwei", drei', "a": f"é {number}", "who": f"p{number // 3}"} for number in range(12)]
 COLUMNS = Columns(prompt="q", answer="a", unit="who", messages=None, system=None, label=None)
 TERMS: dict[str, Any] = {
-    "unit": "patient",
     "round": 0,
     "attempt": 0,
-    "sigma": 1.0,
     "sample_rate": 0.25,
     "steps": 1,
     "delta": 1e-5,
-    "budget_epsilon": 4.0,
 }
+DUES = [Due("patient", 1.0, 4.0)]
 
 
 def as_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
@@ -61,9 +60,9 @@ def test_copies_share_one_budget(
     ledger = Ledger(tmp_path / "ledger.sqlite")
     for number in range(4):
         data = holdings(read(files[number % 2], "instruction", COLUMNS), "patient")
-        ledger.reserve(data=data, charter=f"charter {number // 2}", run=f"run {number}", **TERMS)
+        ledger.reserve(DUES, data=data, charter=f"charter {number // 2}", run=f"run {number}", **TERMS)
     for file in files:
         data = holdings(read(file, "instruction", COLUMNS), "patient")
         with pytest.raises(OverBudget, match=r"4\.000 spent by 4 charges of 4 runs, 5"):
-            ledger.reserve(data=data, charter="another", run="one more", **TERMS)
+            ledger.reserve(DUES, data=data, charter="another", run="one more", **TERMS)
     assert len({row.data_set for row in ledger.charges()}) == 1

@@ -1,6 +1,6 @@
 """kill -9 at every line and inside SQLite's writes, a full disk, a clock that jumps: nothing is lost, nothing is free.
 
-Each trial forks: the child opens the ledger and reserves one charge, the parent looks at what is left of it.
+Each trial forks: the child opens the ledger and charges one event to two accounts, the parent looks at what is left.
 """
 
 import contextlib
@@ -23,21 +23,20 @@ from cotune.errors import UserError
 from cotune.privacy import accounts
 from cotune.privacy import ledger as ledgers
 from cotune.privacy.anchor import anchor_of, read_head
+from cotune.privacy.charges import Due
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
 WATCHED = ("ledger.py", "accounts.py", "charges.py", "holdings.py", "anchor.py", "atomic.py", "contextlib.py")
 TERMS: dict[str, Any] = {
-    "unit": "patient",
     "charter": "c" * 64,
     "run": "r1",
     "attempt": 0,
-    "sigma": 1.0,
     "sample_rate": 0.25,
     "steps": 1,
     "delta": 1e-5,
-    "budget_epsilon": 1e6,
 }
+DUES = [Due("patient | server + 1 other", 1.0, 1e6), Due("patient", 0.5, 1e6)]
 
 
 def data_of(number: int) -> Holdings:
@@ -73,7 +72,7 @@ def trial(path: Path, number: int, arm: Callable[[], None], watch: Callable[[int
         os.close(told)
         try:
             arm()
-            Ledger(path).reserve(data=data, round=number, **TERMS)
+            Ledger(path).reserve(DUES, data=data, round=number, **TERMS)
             sys.settrace(None)
             os.write(tell, b"1")
         except UserError:
@@ -92,17 +91,20 @@ def trial(path: Path, number: int, arm: Callable[[], None], watch: Callable[[int
 def survivors(path: Path, returned: set[int], asked: int) -> None:
     """What was returned is there, at most what was asked besides; asking again costs nothing twice."""
     ledger = Ledger(path)
-    held = [row.round for row in ledger.charges()]
-    assert len(held) == len(set(held))
+    charged_rows = [(row.round, row.unit) for row in ledger.charges()]
+    held = list(dict.fromkeys(number for number, _ in charged_rows))
+    # Each event on both accounts, one after the other, or on none.
+    assert charged_rows == [(number, due.unit) for number in held for due in DUES]
     assert returned <= set(held) <= returned | {asked}
     # The charge with what its data set holds, or neither.
     charged, stored = charged_and_held(path)
     assert charged == stored == {data_of(number).name for number in held}
-    again = ledger.reserve(data=data_of(asked), round=asked, **TERMS)
+    again = ledger.reserve(DUES, data=data_of(asked), round=asked, **TERMS)
     after = ledger.charges()
-    assert len(after) == len(set(held) | {asked})
-    assert again in after
-    assert again.spent_epsilon == [row.round for row in after].index(asked) + 1
+    assert len(after) == 2 * len(set(held) | {asked})
+    place = after.index(again[0])
+    assert tuple(after[place : place + 2]) == again
+    assert [row.spent_epsilon for row in again] == [place // 2 + 1] * 2
     head = read_head(path)
     assert head is not None
     assert (head.sequence, head.digest) == (len(after), ledger.verify())
@@ -234,9 +236,9 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 def test_a_clock_that_jumps_back_changes_nothing_but_the_dates(path: Path, jumping: list[datetime]) -> None:
     ledger = Ledger(path)
-    spent = [ledger.reserve(data=data_of(0), round=number, **TERMS).spent_epsilon for number in range(5)]
+    spent = [ledger.reserve(DUES, data=data_of(0), round=number, **TERMS)[0].spent_epsilon for number in range(5)]
     assert spent == [1.0, 2.0, 3.0, 4.0, 5.0]
     rows = Ledger(path).charges()
-    assert [row.round for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.round for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert [row.reserved_at for row in rows] == sorted((row.reserved_at for row in rows), reverse=True)
     assert len(jumping) == 6

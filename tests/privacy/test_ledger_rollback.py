@@ -10,25 +10,23 @@ from typing import Any
 
 import pytest
 from cotune.errors import UserError
-from cotune.privacy import accounts
+from cotune.privacy import accounts, charges, holdings
 from cotune.privacy.accounting import Accounted
 from cotune.privacy.anchor import Head, anchor_of, read_head, write_head
-from cotune.privacy.charges import GENESIS
+from cotune.privacy.charges import GENESIS, Due
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
 TERMS: dict[str, Any] = {
     "data": Holdings.of([b"d" * 16]),
-    "unit": "patient",
     "charter": "c" * 64,
     "run": "r1",
     "attempt": 0,
-    "sigma": 1.0,
     "sample_rate": 0.25,
     "steps": 1,
     "delta": 1e-5,
-    "budget_epsilon": 1e6,
 }
+DUES = [Due("patient", 1.0, 1e6)]
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
         if number == 2:
             shutil.copy(ledger.path, tmp_path / "old")
             shutil.copy(anchor_of(ledger.path), tmp_path / "old.head")
-        ledger.reserve(round=number, **TERMS)
+        ledger.reserve(DUES, round=number, **TERMS)
     return ledger
 
 
@@ -53,8 +51,8 @@ def stops(path: Path, match: str) -> None:
     """Neither reading nor reserving nor a fresh start goes on, and nothing is charged."""
     for use in (
         lambda: Ledger(path).charges(),
-        lambda: Ledger(path).reserve(round=9, **TERMS),
-        lambda: Ledger(path).reserve(round=0, **TERMS),
+        lambda: Ledger(path).reserve(DUES, round=9, **TERMS),
+        lambda: Ledger(path).reserve(DUES, round=0, **TERMS),
         lambda: Ledger(path).statement(),
         lambda: Ledger(path).verify(),
     ):
@@ -78,7 +76,7 @@ def test_an_older_database_is_found(ledger: Ledger) -> None:
 def test_a_database_that_was_lost_is_not_begun_again(ledger: Ledger) -> None:
     ledger.path.unlink()
     with pytest.raises(UserError, match="unable to open"):
-        ledger.reserve(round=9, **TERMS)
+        ledger.reserve(DUES, round=9, **TERMS)
     stops(ledger.path, "4 of its 4 charges are missing")
     ledger.path.unlink()
     ledger.path.touch(0o600)
@@ -93,7 +91,7 @@ def test_an_older_database_that_grew_again_is_found(ledger: Ledger) -> None:
     shutil.copy(folder / "old.head", anchor_of(other / "ledger.sqlite"))
     branch = Ledger(other / "ledger.sqlite")
     for number in range(7, 12):
-        branch.reserve(round=number, **TERMS)
+        branch.reserve(DUES, round=number, **TERMS)
     shutil.copy(branch.path, ledger.path)
     stops(ledger.path, "charge 4 is not the one noted")
 
@@ -131,7 +129,7 @@ def test_a_head_file_that_a_crash_left_behind_is_fine_and_catches_up(ledger: Led
     again = Ledger(ledger.path)
     assert len(again.charges()) == 4
     # The charge that was committed and not yet noted: the retry notes it before it returns.
-    again.reserve(round=3, **TERMS)
+    again.reserve(DUES, round=3, **TERMS)
     assert read_head(ledger.path) == Head(4, again.verify())
 
 
@@ -157,12 +155,20 @@ def old(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA user_version = 1")
 
 
+def by_whole_records(database: sqlite3.Connection) -> None:
+    """One from when a data set was known by its texts with their answers: its digests tell nothing about today's."""
+    for statement in (*charges.SCHEMA, *holdings.SCHEMA):
+        database.execute(statement)
+    database.execute("INSERT INTO contents VALUES ('d', x'00')")
+    database.execute("PRAGMA user_version = 2")
+
+
 def newer(database: sqlite3.Connection) -> None:
     database.execute("CREATE TABLE charges (sequence INTEGER PRIMARY KEY)")
     database.execute("PRAGMA user_version = 7")
 
 
-@pytest.mark.parametrize("make", [old, newer])
+@pytest.mark.parametrize("make", [old, by_whole_records, newer])
 def test_a_ledger_of_another_format_is_one_line_and_left_alone(
     tmp_path: Path, make: Callable[[sqlite3.Connection], None]
 ) -> None:
@@ -172,7 +178,7 @@ def test_a_ledger_of_another_format_is_one_line_and_left_alone(
         database.commit()
     path.chmod(0o600)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"of format [17], this cotune reads format 2") as caught:
+    with pytest.raises(UserError, match=r"of format [127], this cotune reads format 3") as caught:
         Ledger(path)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
@@ -200,7 +206,7 @@ def test_what_is_committed_is_in_the_one_file(ledger: Ledger) -> None:
     """Also where somebody had switched the database to a write-ahead log."""
     with closing(sqlite3.connect(ledger.path)) as database:
         assert database.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
-    ledger.reserve(round=9, **TERMS)
+    ledger.reserve(DUES, round=9, **TERMS)
     with closing(sqlite3.connect(ledger.path)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     copy = ledger.path.parent / "copy.sqlite"
@@ -230,9 +236,9 @@ def test_a_head_that_cannot_be_written_is_one_line_and_the_charge_stands(
     with monkeypatch.context() as patch:
         patch.setattr("cotune.privacy.anchor.write_bytes", full)
         with pytest.raises(UserError, match="No space left"):
-            ledger.reserve(round=9, **TERMS)
+            ledger.reserve(DUES, round=9, **TERMS)
     assert len(ledger.charges()) == 5
-    ledger.reserve(round=9, **TERMS)
+    ledger.reserve(DUES, round=9, **TERMS)
     assert len(ledger.charges()) == 5
     assert read_head(ledger.path) == Head(5, ledger.verify())
 

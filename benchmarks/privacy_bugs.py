@@ -30,6 +30,7 @@ from cotune.data.units import Units
 from cotune.privacy import accounting, clipping, keystream, mechanism, noise, sampling
 from cotune.privacy.terms import PrivacyTerms
 from cotune.simulations.audit.audits import audit_gradients
+from cotune.simulations.audit.subject import LARGEST_RANK, coordinates
 from cotune.simulations.consortium import terms
 from cotune.training import clipped, trainer
 
@@ -223,7 +224,8 @@ def examine(bug: Bug, canaries: int) -> Caught:
     if missing:
         raise LookupError(f"{missing[0]} did not run")
     settings = compose(SETTINGS)
-    found = audit_gradients(terms(settings, canaries), canaries, settings.rounds, 0.95)
+    agreed = terms(settings, canaries, coordinates(LARGEST_RANK))
+    found = audit_gradients(agreed, canaries, settings.rounds, 0.95)
     return Caught(
         bug.name, list(bug.tests), sorted(outcomes.failed), found.at_least, found.claimed, found.excess, found.alarm
     )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from cotune.cli.app import main
+from cotune.privacy import mechanism
 
 TERMS = ["privacy.epsilon=1", "privacy.delta=1e-5", "privacy.sample_rate=0.2", "rounds=10"]
 # At this confidence a sound mechanism alarms once in a million runs.
@@ -36,8 +37,8 @@ def test_audit_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_alarm_is_an_exit_code(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    right = __import__("cotune.training.trainer", fromlist=["gaussian"]).gaussian
-    monkeypatch.setattr("cotune.privacy.mechanism.gaussian", lambda size, std: right(size, std / 100))
+    right = mechanism.gaussian
+    monkeypatch.setattr(mechanism, "gaussian", lambda size, std: right(size, std / 100))
     assert run("privacy", "audit", *TERMS, "--canaries", "400", "--texts", "0") == 1
     assert "ALARM" in capsys.readouterr().out
 

@@ -106,8 +106,9 @@ def test_an_older_dump_signs_nothing_new(federation: Build, hostile: Build, refu
     for i, organization in fed.organizations.items():
         fed.coordinator.add_upload(i, *organization.mask(inboxes[i], fed.vectors[i]))
     fewer = hostile(fed).reinbox(inboxes[0], lambda parts: parts.pop(3))
-    for inbox in (inboxes[0], fewer):
-        assert refusal(fed.reload(0, dumps[1]).mask, inbox, fed.vectors[0]) == "journal.conflict"
+    # Not the same vector to the same members: by chance it may be rounded to the same words, which say nothing new.
+    for inbox, vector in ((inboxes[0], -fed.vectors[0]), (fewer, fed.vectors[0])):
+        assert refusal(fed.reload(0, dumps[1]).mask, inbox, vector) == "journal.conflict"
 
 
 def test_a_refused_vector_leaves_no_trace(federation: Build, refusal: Build) -> None:

@@ -123,16 +123,7 @@ class Charge:
     @property
     def terms(self) -> Terms:
         """What a repeated reservation must repeat."""
-        return Terms(
-            self.noise_multiplier,
-            self.sample_rate,
-            self.steps,
-            self.delta,
-            self.budget_epsilon,
-            self.grid_step,
-            self.dimension,
-            self.sensitivity,
-        )
+        return Terms(*(getattr(self, name) for name in Terms._fields))
 
 
 def chained(body: tuple[object, ...]) -> Charge:

@@ -159,18 +159,8 @@ class PrivacyTerms:
     @property
     def without_noise(self) -> "PrivacyTerms":
         """The same clipping and scales without privacy, for comparison."""
-        return replace(
-            self,
-            enabled=False,
-            noise_multiplier=0.0,
-            trust="nobody",
-            organizations=0,
-            colluders=0,
-            dropouts=0,
-            mechanism="gaussian",
-            grid_step=0.0,
-            dimension=0,
-        )
+        gaussian = replace(self, mechanism="gaussian", grid_step=0.0, dimension=0)
+        return replace(gaussian.alone, enabled=False, noise_multiplier=0.0)
 
     @property
     def own_multiplier(self) -> float:

@@ -4,6 +4,7 @@ A `UserError` is one line on standard error and exit code 2, Ctrl-C is one line 
 keeps its traceback; `--debug` shows the traceback of the others too.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         _end(error, str(error), USER_ERROR, debug)
     except click.ClickException as error:
-        _end(error, f"{error.format_message()}: see cotune --help", USER_ERROR, debug)
+        text = re.sub(r"( Did you mean .+\?)\1", r"\1", error.format_message())  # typer and click both say it
+        _end(error, f"{text}: see cotune --help", USER_ERROR, debug)
     except (click.Abort, KeyboardInterrupt) as error:
         _end(error, "stopped", INTERRUPTED, debug)
     if code == INTERRUPTED and not debug:

@@ -168,7 +168,9 @@ def _open(home: Path) -> "Ledger":
 
     path = home / "ledger.sqlite" if home.is_dir() else home
     if not path.is_file():
-        raise UserError(f"{path}: no ledger there", "name an organization's folder; a run keeps them in its run folder")
+        homes = sorted(folder.parent for folder in home.glob("nodes/*/ledger.sqlite"))
+        mend = f"name an organization's folder, such as {homes[0]}" if homes else "name an organization's folder"
+        raise UserError(f"{path}: no ledger there", mend)
     return Ledger(path)
 
 

@@ -94,7 +94,7 @@ def _nearest(key: str, keys: Sequence[str]) -> str | None:
 
 
 def _meant(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    near = get_close_matches(word, known, n=1, cutoff=0.7)  # "on" must not be taken for "none"
     return f"did you mean {near[0]}? Else " if near else ""
 
 

@@ -24,6 +24,7 @@ from ..server.events import DONE, RoundEvent
 
 REFRESH_PER_SECOND: Final = 4
 ROUNDS_FOR_PACE: Final = 5
+SECONDS_BETWEEN_LINES: Final = 30.0
 
 
 class Clock(Protocol):
@@ -169,22 +170,35 @@ class Advance(Protocol):
 
 @contextmanager
 def local_progress(console: Console, title: str, total: int) -> Iterator[Advance]:
-    """A bar for work in this process of `total` steps; off a terminal one plain line when it ends."""
+    """A bar for work in this process of `total` steps; off a terminal plain lines, at most one every 30 seconds."""
     if not console.is_terminal:
-        started = time.monotonic()
-        done = 0
-
-        def count(steps: int = 1, note: str = "") -> None:
-            nonlocal done
-            done += steps
-
-        yield count
-        console.print(Text(f"{title}: {done}/{total} steps, {time.monotonic() - started:.1f} s"), soft_wrap=True)
+        lines = _PlainSteps(console, title, total)
+        yield lines.advance
+        lines.say("")
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda steps=1, note="": bar.update(task, advance=steps, note=note)
+
+
+class _PlainSteps:
+    """What `local_progress` prints off a terminal."""
+
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self._console, self._title, self._total = console, title, total
+        self._started = self._said = time.monotonic()
+        self._done = 0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        if self._done < self._total and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self.say(note)
+
+    def say(self, note: str) -> None:
+        self._said = time.monotonic()
+        line = f"{self._title}: {self._done}/{self._total} steps, {self._said - self._started:.1f} s"
+        self._console.print(Text(f"{line}, {note}" if note else line), soft_wrap=True)
 
 
 def bytes_words(count: float) -> str:

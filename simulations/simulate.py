@@ -100,8 +100,9 @@ class Simulation:
             f"{charter.privacy.noise_multiplier:.3f}"
         )
         if settings.model.cache_features:
+            top = settings.model.top_layers
             console.print(
-                f"LoRA in the last {settings.model.top_layers} layers, over cached features of the frozen "
+                f"LoRA in the last {'layer' if top == 1 else f'{top} layers'}, over cached features of the frozen "
                 "layers below (model.cache_features=true)"
             )
         self._evaluator: Evaluator | None = None

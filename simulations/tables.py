@@ -64,13 +64,14 @@ def privacy_sentence(privacy: Privacy) -> str:
     )
 
 
-def wire_sentence(wire: Wire | None) -> str:
+def wire_sentence(wire: Wire | None, seeds: int = 1) -> str:
     """Bytes on the wire against plain fp32."""
     if wire is None:
         return "Traffic: no federation was run."
+    runs = "" if seeds == 1 else f" of {seeds} runs"
     return (
-        f"Traffic: {wire.bytes_up / 1e6:.1f} MB up in all, {wire.bytes_per_parameter:.2f} bytes a parameter and "
-        f"contribution, {wire.plain_fp32_ratio:.2f} times plain fp32."
+        f"Traffic: {wire.bytes_up / 1e6:.1f} MB up in all rounds{runs}, {wire.bytes_per_parameter:.2f} bytes a "
+        f"parameter and contribution, {wire.plain_fp32_ratio:.2f} times plain fp32."
     )
 
 
@@ -91,7 +92,7 @@ def sentences(report: Report) -> tuple[str, str, str, str]:
     """What stands below the table."""
     return (
         privacy_sentence(report.privacy),
-        wire_sentence(report.wire),
+        wire_sentence(report.wire, len(report.seeds)),
         generation_sentence(report),
         time_sentence(report),
     )

@@ -161,6 +161,6 @@ def _require_same(settings: Settings, marker: Path) -> None:
     )
     if different:
         raise UserError(
-            f"{settings.run_dir}: holds a run with another {different}",
+            f"{settings.run_dir}: holds a run that was started with another value of {different}",
             "set it as it was, or simulation.existing=fresh to start over, or another run_dir",
         )

@@ -1,4 +1,4 @@
-"""Tables that the data cards share."""
+"""What the data cards share."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,16 +7,11 @@ from ..packages import PinnedPackage
 from ..records import Record
 
 
-def counts_table(organizations: dict[str, list[Record]], test: Sequence[Record], labels: Sequence[str]) -> str:
-    """A Markdown table: rows of each label at each organization and in the test set."""
-    columns = {**{name: Counter(row.label for row in rows) for name, rows in organizations.items()}}
-    columns["test"] = Counter(row.label for row in test)
-    lines = ["| label | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    lines += [
-        f"| {label} | " + " | ".join(str(column[label]) for column in columns.values()) + " |" for label in labels
-    ]
-    lines.append("| all | " + " | ".join(str(column.total()) for column in columns.values()) + " |")
-    return "\n".join(lines)
+def test_table(test: Sequence[Record], labels: Sequence[str]) -> str:
+    """A Markdown table: rows of each label in the test set. What an organization holds is not counted in a card."""
+    counts = Counter(row.label for row in test)
+    lines = ["| label | test rows |", "|---|---:|", *(f"| {label} | {counts[label]} |" for label in labels)]
+    return "\n".join([*lines, f"| all | {counts.total()} |"])
 
 
 def pin_line(package: PinnedPackage | None) -> str:

@@ -18,7 +18,7 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from . import headings
-from .cards import counts_table, pin_line
+from .cards import pin_line, test_table
 from .examples import opening
 from .neighbors import without_near
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
@@ -87,7 +87,7 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     labels = tuple(label for label, _ in headings.RULES if label in present)
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
-    card = _card(organizations, test, labels, dominant, dropped, partition, package, skew)
+    card = _card(test, labels, dominant, dropped, partition, package, skew)
     return Corpus(organizations, test, labels, card)
 
 
@@ -173,7 +173,6 @@ def _rows(bundles: Sequence[Bundle]) -> int:
 
 
 def _card(
-    organizations: dict[str, list[Record]],
     test: list[Record],
     labels: tuple[str, ...],
     dominant: dict[str, tuple[str, ...]],
@@ -183,10 +182,6 @@ def _card(
     skew: Skew,
 ) -> str:
     themes = "\n".join(f"- {name}: {', '.join(group)}" for name, group in dominant.items())
-    matters = "\n".join(
-        f"- {name}: {len(rows)} clauses of {len({row.unit for row in rows})} documents"
-        for name, rows in organizations.items()
-    )
     return f"""# Data card: license clause to clause type
 
 - Source: ScanCode LicenseDB (nexB and others, CC-BY-4.0) as carried by the Python package `licensedcode-data`. The
@@ -210,11 +205,7 @@ def _card(
 
 {themes}
 
-## Matters
+## Test rows
 
-{matters}
-
-## Rows
-
-{counts_table(organizations, test, labels)}
+{test_table(test, labels)}
 """

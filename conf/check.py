@@ -164,7 +164,7 @@ def _check_data(settings: Settings) -> None:
     if data.corpus != "files":
         if data.package is None:
             raise UserError(f"data.corpus={data.corpus} without data.package", f"choose data={data.corpus}")
-        for key in ("units_per_organization", "dominance", "skew", "test_rows"):
+        for key in ("rows_per_organization", "dominance", "skew", "test_rows"):
             if getattr(data, key) is None:
                 raise UserError(f"data.{key} is null, but data.corpus={data.corpus} is split by it", f"set data.{key}")
         if data.corpus == "icd10" and data.skew == "family":
@@ -185,10 +185,9 @@ def _check_data(settings: Settings) -> None:
         raise UserError("data.corpus=files without data.test_file", "set data.test_file")
     if data.test_file in data.files:
         raise UserError(f"data.test_file={data.test_file} is also an organization's file", "keep the test rows apart")
-    if data.skew is not None:
-        raise UserError("data.skew with data.corpus=files: your files are the split", "set data.skew=null")
-    if data.dominance is not None:
-        raise UserError("data.dominance with data.corpus=files: your files are the split", "set data.dominance=null")
+    for key in ("skew", "dominance", "rows_per_organization"):
+        if getattr(data, key) is not None:
+            raise UserError(f"data.{key} with data.corpus=files: your files are the split", f"set data.{key}=null")
     required = {"instruction": ("prompt", "answer"), "completion": ("prompt", "answer"), "messages": ("messages",)}
     for column in required[data.form]:
         if getattr(data.columns, column) is None:

@@ -78,6 +78,7 @@ class DataSettings(_Value):
     corpus: Literal["icd10", "clauses", "files"]
     package: PackageSettings | None
     organizations: Count
+    rows_per_organization: Count | None
     units_per_organization: Count | None
     dominance: Annotated[float, Field(ge=0, le=1)] | None
     skew: Literal["label", "family"] | None

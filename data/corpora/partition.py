@@ -1,7 +1,7 @@
 """Dealing one corpus to several organizations, each with a dominant theme, and holding out a test set.
 
-A corpus is a list of `Bundle`: rows that must stay together (one document, or one row) with a theme (an ICD chapter, a
-license family) and a kin: bundles of one kin are never on both sides of the train/test split.
+A corpus is a list of `Bundle`: rows that must stay together (one document, one code, one row) with a theme (an ICD
+chapter, a license family) and a kin: bundles of one kin are never on both sides of the train/test split.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ class Partition:
 
     Args:
         organizations: how many, at least 1.
-        units_per_organization: rows each organization gets; 0 means as many as the corpus allows, the same for all.
+        rows_per_organization: rows each organization gets; 0 means as many as the corpus allows, the same for all.
         dominance: share in [0, 1] of an organization's rows that come from its own themes.
         test_rows: size of the held-out set, spread evenly over the groups of themes.
         seed: of every choice made here.
     """
 
     organizations: int
-    units_per_organization: int
+    rows_per_organization: int
     dominance: float
     test_rows: int
     seed: int
 
     def __post_init__(self) -> None:
-        if self.organizations < 1 or self.units_per_organization < 0 or self.test_rows < 1:
+        if self.organizations < 1 or self.rows_per_organization < 0 or self.test_rows < 1:
             raise UserError(
-                f"cannot deal {self.units_per_organization} rows to each of {self.organizations} organizations "
+                f"cannot deal {self.rows_per_organization} rows to each of {self.organizations} organizations "
                 f"with {self.test_rows} test rows",
                 "ask for at least one organization, one test row and no negative number of rows",
             )
@@ -67,7 +67,7 @@ class Bundle:
     Attributes:
         rows: at least one.
         theme: what organizations differ in: an ICD chapter, a license family.
-        kin: what the split must not cut: a code group, a document family.
+        kin: what the split must not cut: a code, a document family.
     """
 
     rows: tuple[Record, ...]
@@ -154,7 +154,7 @@ def deal(
     Raises:
         UserError: where the corpus is too small, naming the largest possible number of rows.
     """
-    asked = partition.units_per_organization
+    asked = partition.rows_per_organization
     if asked:
         dealt = _try_deal(bundles, groups, names, partition, asked)
         if dealt is not None:

@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         _end(error, str(error), USER_ERROR, debug)
     except click.ClickException as error:
-        text = re.sub(r"( Did you mean .+\?)\1", r"\1", error.format_message())  # typer and click both say it
+        # Typer and click both suggest.
+        text = re.sub(r"(Did you mean .+?\?) \(?Did you mean .+", r"\1", error.format_message())
         _end(error, f"{text}: see cotune --help", USER_ERROR, debug)
     except (click.Abort, KeyboardInterrupt) as error:
         _end(error, "stopped", INTERRUPTED, debug)

@@ -168,7 +168,9 @@ def _open(home: Path) -> "Ledger":
 
     path = home / "ledger.sqlite" if home.is_dir() else home
     if not path.is_file():
-        homes = sorted(folder.parent for folder in home.glob("nodes/*/ledger.sqlite"))
+        if (home / "policy.yaml").is_file():
+            raise UserError(f"{path}: no ledger there yet", "take part in a round first: nothing was spent from here")
+        homes = sorted(file.parent for file in home.glob("nodes/*/ledger.sqlite"))
         mend = f"name an organization's folder, such as {homes[0]}" if homes else "name an organization's folder"
         raise UserError(f"{path}: no ledger there", mend)
     return Ledger(path)

@@ -94,7 +94,8 @@ def _nearest(key: str, keys: Sequence[str]) -> str | None:
 
 
 def _meant(word: str, known: Sequence[str]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.7)  # "on" must not be taken for "none"
+    # A slip of the pen must not lead to less: "on" looks like "none".
+    near = get_close_matches(word, [name for name in known if name != "none"], n=1, cutoff=0.6)
     return f"did you mean {near[0]}? Else " if near else ""
 
 

@@ -169,10 +169,10 @@ class Advance(Protocol):
 
 
 @contextmanager
-def local_progress(console: Console, title: str, total: int) -> Iterator[Advance]:
-    """A bar for work in this process of `total` steps; off a terminal plain lines, at most one every 30 seconds."""
+def local_progress(console: Console, title: str, total: int, clock: Clock = time.monotonic) -> Iterator[Advance]:
+    """A bar for work of `total` steps; off a terminal a plain line with a step, where the last is 30 seconds ago."""
     if not console.is_terminal:
-        lines = _PlainSteps(console, title, total)
+        lines = _PlainSteps(console, title, total, clock)
         yield lines.advance
         lines.say("")
         return
@@ -183,20 +183,20 @@ def local_progress(console: Console, title: str, total: int) -> Iterator[Advance
 
 
 class _PlainSteps:
-    """What `local_progress` prints off a terminal."""
+    """What `local_progress` prints off a terminal. `total` in steps, `clock` in seconds."""
 
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        self._console, self._title, self._total = console, title, total
-        self._started = self._said = time.monotonic()
+    def __init__(self, console: Console, title: str, total: int, clock: Clock) -> None:
+        self._console, self._title, self._total, self._clock = console, title, total, clock
+        self._started = self._said = clock()
         self._done = 0
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._done += steps
-        if self._done < self._total and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+        if self._done < self._total and self._clock() - self._said >= SECONDS_BETWEEN_LINES:
             self.say(note)
 
     def say(self, note: str) -> None:
-        self._said = time.monotonic()
+        self._said = self._clock()
         line = f"{self._title}: {self._done}/{self._total} steps, {self._said - self._started:.1f} s"
         self._console.print(Text(f"{line}, {note}" if note else line), soft_wrap=True)
 

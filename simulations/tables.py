@@ -65,7 +65,7 @@ def privacy_sentence(privacy: Privacy) -> str:
 
 
 def wire_sentence(wire: Wire | None, seeds: int = 1) -> str:
-    """Bytes on the wire against plain fp32."""
+    """Bytes on the wire of so many federations against plain fp32."""
     if wire is None:
         return "Traffic: no federation was run."
     runs = "" if seeds == 1 else f" of {seeds} runs"
@@ -92,7 +92,7 @@ def sentences(report: Report) -> tuple[str, str, str, str]:
     """What stands below the table."""
     return (
         privacy_sentence(report.privacy),
-        wire_sentence(report.wire, len(report.seeds)),
+        wire_sentence(report.wire, len(report.arms.federated.seeds)),
         generation_sentence(report),
         time_sentence(report),
     )

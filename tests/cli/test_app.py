@@ -48,8 +48,9 @@ def test_user_error_is_one_line_and_exit_code_2(run: Callable[..., Ran]) -> None
     assert err == "error: unknown key privacy.epsilom: did you mean privacy.epsilon?\n"
 
 
-def test_a_misspelt_verb_is_suggested_once(run: Callable[..., Ran]) -> None:
-    assert run("simulat")[2] == "error: No such command 'simulat'. Did you mean 'simulate'?: see cotune --help\n"
+@pytest.mark.parametrize(("typed", "meant"), [("simulat", "'simulate'"), ("chart", "'chat', 'charter'")])
+def test_a_misspelt_verb_is_suggested_once(typed: str, meant: str, run: Callable[..., Ran]) -> None:
+    assert run(typed)[2] == f"error: No such command '{typed}'. Did you mean {meant}?: see cotune --help\n"
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("simulate", "--nonsense"), ("chat",), ("keys", "old")])

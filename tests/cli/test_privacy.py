@@ -198,6 +198,11 @@ def test_the_folder_of_a_run_is_answered_with_one_of_its_nodes(home: Path, tmp_p
     (node / "ledger.sqlite").write_bytes((home / "ledger.sqlite").read_bytes())
     with pytest.raises(UserError, match=r"such as .*nodes/alder"):
         privacy.show(tmp_path / "run")
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / "policy.yaml").touch()
+    with pytest.raises(UserError, match="nothing was spent from here"):
+        privacy.show(fresh)
 
 
 def test_a_ledger_that_was_put_back_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,8 @@ def test_settings_are_frozen() -> None:
         ("epsilon=3", "did you mean privacy.epsilon?"),
         ("+privacy.epsilo=1", "did you mean privacy.epsilon?"),
         ("data=clausses", "did you mean clauses?"),
-        ("privacy=on", "named 'on': choose from"),  # not "none": nobody is led to privacy off
+        ("privacy=on", "named 'on': choose from"),  # no word suggests privacy=none
+        ("privacy=nope", "named 'nope': choose from"),
         ("privacy=off", "choose from dp, none"),
         ("qwertyuiop=1", "docs/configuration.md"),
         ("~privacy.epsilon", "privacy.epsilon is missing"),

@@ -159,17 +159,13 @@ def test_a_bar_for_local_work(terminal: bool) -> None:
     assert "4/4" in text_of(where)
 
 
-def test_local_progress_off_a_terminal_says_something_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([0.0, 10.0, 29.0, 31.0, 31.0, 40.0])
-    monkeypatch.setattr("cotune.simulations.progress.time.monotonic", lambda: next(now))
+def test_local_progress_off_a_terminal_says_something_now_and_then() -> None:
+    now = 0.0
     where = console(terminal=False)
-    with local_progress(where, "north [alone]", 4) as advance:
-        for step in range(4):
-            advance(note=f"loss {step}")
-    assert text_of(where).splitlines() == [
-        "north [alone]: 3/4 steps, 31.0 s, loss 2",
-        "north [alone]: 4/4 steps, 40.0 s",
-    ]
+    with local_progress(where, "north", 4, lambda: now) as advance:
+        for now in (10.0, 29.0, 31.0, 40.0):
+            advance(note=f"at {now:.0f}")
+    assert text_of(where).splitlines() == ["north: 3/4 steps, 31.0 s, at 31", "north: 4/4 steps, 40.0 s"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ def test_firms_documents_and_labels(licenses: Write, tmp_path: Path) -> None:
         assert row.answer == row.label
     for fact in ("licensedcode-data==32.1.0", PACKAGE.sha256, "CC-BY-4.0", "firm-4", "seed 1"):
         assert fact in corpus.card
+    table = corpus.card.partition("## What dominates")[2].partition("\n## ")[2]
+    assert table.startswith("Test rows")
+    assert "firm" not in table
 
 
 def test_a_repeated_clause_stays_once_and_one_under_two_headings_goes(licenses: Write, tmp_path: Path) -> None:

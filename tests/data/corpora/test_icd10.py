@@ -1,6 +1,7 @@
 """The ICD-10 corpus: what becomes a row, what is dropped, how it is split; and the real package."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -51,11 +52,25 @@ def test_a_unit_is_a_subcategory_in_one_place(tabular: Write, tmp_path: Path) ->
     assert max(Counter(row.unit for row in corpus.organizations["hospital-1"]).values()) == 4  # a title, three terms
 
 
+def test_the_terms_of_a_unit(tabular: Write, tmp_path: Path) -> None:
+    finer = "<diag><name>Q70.11</name><desc>Not said</desc><inclusionTerm><note>Finest</note></inclusionTerm></diag>"
+    first = f"<diag><name>Q70.1</name><desc>First</desc><inclusionTerm><note>One</note></inclusionTerm>{finer}</diag>"
+    second = "<diag><name>Q70.2</name><desc>Second</desc></diag>"
+    extra = f"<diag><name>Q70</name><desc>Both</desc>{first}{second}</diag>"
+    bundles, _ = icd10._bundles(icd10._tabular(tabular(tmp_path, {1: 1}, extra)))
+    found = {bundle.kin: {(row.unit, row.prompt[-1].content) for row in bundle.rows} for bundle in bundles}
+    assert found["Q70"] == {("icd10-Q70", "Both")}
+    assert found["Q70.1"] == {("icd10-Q70.1", term) for term in ("First", "One", "Finest")}
+    assert found["Q70.2"] == {("icd10-Q70.2", "Second")}
+
+
 def test_the_card_counts_no_rows_of_a_hospital(tabular: Write, tmp_path: Path) -> None:
-    corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 50, 0.8, 20, 1))
-    table = corpus.card.partition("## Test rows")[2]
-    assert "| all | 20 |" in table
-    assert "hospital" not in table
+    corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 57, 0.8, 20, 1))
+    assert "| all | 20 |" in corpus.card
+    own = [Counter(row.label for row in rows) for rows in corpus.organizations.values()]
+    counts = {count for counter in own for count in counter.values() if count > 20}
+    assert counts
+    assert not counts & set(map(int, re.findall(r"\d+", corpus.card)))
 
 
 def test_a_term_of_two_chapters_has_no_right_answer(tabular: Write, tmp_path: Path) -> None:
@@ -86,6 +101,8 @@ def test_the_real_package(tmp_path: Path) -> None:
     folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))
     corpus = icd10.build(folder, Partition(4, 2400, 0.8, 400, 1), PACKAGE)
     assert len(corpus.labels) == 21
+    units = [{row.unit for row in rows} for rows in (*corpus.organizations.values(), corpus.test)]
+    assert sum(map(len, units)) == len(set().union(*units))
     assert [len(rows) for rows in corpus.organizations.values()] == [2400] * 4
     assert len(corpus.test) == 400
     assert icd10.build(folder, Partition(4, 2400, 0.8, 400, 1), PACKAGE) == corpus

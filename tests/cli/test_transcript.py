@@ -200,7 +200,7 @@ def test_an_audit_of_every_chunk(consortium: Consortium, said: Callable) -> None
 def test_chunk_0_is_always_audited(consortium: Consortium, said: Callable) -> None:
     """It holds the control words; the others are drawn by lot."""
     drawn = set()
-    for _ in range(20):
+    for _ in range(40):
         code, lines = said("audit", consortium.run, "--random", 1)
         chunks = [line.split()[0] for line in lines[1:-1]]
         assert (code, chunks[0], len(chunks)) == (0, "0", 2)

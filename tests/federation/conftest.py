@@ -270,7 +270,7 @@ def _charter(
             range_sigmas=6.0,
             threshold=3,
             min_survivors=3,
-            deadline_seconds=30.0,
+            deadline_seconds=600.0,
             audit_rounds=2,
         ),
         not_before="2020-01-01T00:00:00Z",

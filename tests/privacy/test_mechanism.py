@@ -32,9 +32,9 @@ SHARED = replace(INTEGERS, trust="honest_majority", organizations=6, colluders=1
 def test_noise_has_the_agreed_deviation_and_no_bias(terms: PrivacyTerms) -> None:
     total = np.random.default_rng(0).normal(size=DIMENSION)
     noise = np.stack([noised(total, terms) for _ in range(50)]) - total
-    assert abs(noise.mean()) < 5 * terms.noise_std / math.sqrt(noise.size)
-    assert noise.std() == pytest.approx(terms.noise_std, rel=5 / math.sqrt(2 * noise.size))
-    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 5 / math.sqrt(DIMENSION)
+    assert abs(noise.mean()) < 7 * terms.noise_std / math.sqrt(noise.size)
+    assert noise.std() == pytest.approx(terms.noise_std, rel=7 / math.sqrt(2 * noise.size))
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 7 / math.sqrt(DIMENSION)
 
 
 @pytest.mark.parametrize("terms", [INTEGERS, SHARED], ids=["alone", "shared"])
@@ -57,7 +57,7 @@ def test_shares_add_up_to_the_noise_that_is_accounted() -> None:
     honest = SHARED.shares.honest
     sums = np.stack([sum(noised(np.zeros(DIMENSION), SHARED) for _ in range(honest)) for _ in range(20)])
     expected = SHARED.noise_multiplier * SHARED.sensitivity
-    assert sums.std() == pytest.approx(expected, rel=5 / math.sqrt(2 * sums.size))
+    assert sums.std() == pytest.approx(expected, rel=7 / math.sqrt(2 * sums.size))
 
 
 def test_a_member_of_a_large_federation_can_train_alone() -> None:

@@ -55,7 +55,8 @@ def test_neighbors_halves_and_calls_are_independent() -> None:
 def test_no_call_repeats_another() -> None:
     assert len({gaussian(4, 1.0).tobytes() for _ in range(200)}) == 200
     draws = gaussian(100_000, 1.0)
-    assert len(np.unique(draws)) == len(draws)
+    # Two of so many float64 are equal once in eight million runs.
+    assert len(np.unique(draws)) >= len(draws) - 1
 
 
 @pytest.mark.parametrize("std", [0.01, 0.7, 40.0])

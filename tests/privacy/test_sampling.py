@@ -44,8 +44,8 @@ def test_rate_and_independence(randomness: Randomness, rate: float) -> None:
     # Binomial batch sizes, not fixed ones: the variance is n q (1 - q), within 7 standard errors.
     sizes = joined.sum(axis=1)
     assert abs(sizes.var() / (n * spread**2) - 1) < 7 * math.sqrt(2 / rounds)
-    # No unit is favored, and neighbors are independent.
-    assert np.abs(joined.mean(axis=0) - rate).max() < 8 * spread / math.sqrt(rounds)
+    # No unit is favored, and neighbors are independent. At the lowest rate a unit's tail is heavier than a Gaussian's.
+    assert np.abs(joined.mean(axis=0) - rate).max() < 10 * spread / math.sqrt(rounds)
     centered = (joined - rate) / spread
     assert abs((centered[:, 1:] * centered[:, :-1]).mean()) < 7 / math.sqrt(rounds * (n - 1))
     assert abs((centered[1:] * centered[:-1]).mean()) < 7 / math.sqrt((rounds - 1) * n)

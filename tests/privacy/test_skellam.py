@@ -9,8 +9,8 @@ from cotune.secagg.encoding import Encoding
 from scipy.stats import chisquare
 from scipy.stats import skellam as reference
 
-# A test that is right fails once in a million runs.
-RARE = 1e-6
+# A test that is right fails less than once in a hundred million runs: cells of few draws have a heavier tail than this.
+RARE = 1e-10
 
 
 def counted(draws: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -31,9 +31,9 @@ def test_the_distribution_is_skellam(variance: float) -> None:
 @pytest.mark.parametrize("variance", [0.25, 7.0, 1e4, 1e6, 2.0**36, 3.3 * 2.0**36])
 def test_mean_and_variance(variance: float) -> None:
     draws = skellam(200_000, variance) / math.sqrt(variance)
-    assert abs(draws.mean()) < 5 / math.sqrt(len(draws))
+    assert abs(draws.mean()) < 7 / math.sqrt(len(draws))
     # The variance of a sample's variance: (kurtosis - 1) / n, and a Skellam's kurtosis is 3 + 1 / mu.
-    assert abs(draws.var() - 1) < 5 * math.sqrt((2 + 1 / variance) / len(draws))
+    assert abs(draws.var() - 1) < 7 * math.sqrt((2 + 1 / variance) / len(draws))
 
 
 def test_sums_of_shares_are_the_whole() -> None:
@@ -46,8 +46,8 @@ def test_sums_of_shares_are_the_whole() -> None:
 def test_draws_are_fresh_and_independent() -> None:
     one, two = skellam(100_000, 50.0), skellam(100_000, 50.0)
     assert not np.array_equal(one, two)
-    assert abs(np.corrcoef(one, two)[0, 1]) < 5 / math.sqrt(len(one))
-    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 5 / math.sqrt(len(one))
+    assert abs(np.corrcoef(one, two)[0, 1]) < 7 / math.sqrt(len(one))
+    assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 7 / math.sqrt(len(one))
     assert skellam(0, 1.0).shape == (0,)
 
 
@@ -81,7 +81,7 @@ def test_rounding_is_unbiased_and_leaves_integers_alone() -> None:
     rounded = np.stack([on_grid(values, 2.0**-9) for _ in range(4_000)])
     assert set(rounded[:, 5]) == {7}
     assert set(rounded[:, 0]) == {-2, -1}
-    np.testing.assert_allclose(rounded.mean(axis=0), values * 2.0**9, atol=5 * 0.5 / math.sqrt(4_000))
+    np.testing.assert_allclose(rounded.mean(axis=0), values * 2.0**9, atol=7 * 0.5 / math.sqrt(4_000))
     for wrong in (math.nan, math.inf, 2.0**53):
         with pytest.raises(ValueError, match="too large"):
             on_grid(np.array([wrong]), 1.0)

@@ -103,7 +103,7 @@ def test_an_upload_looks_uniform(federation: Callable[..., Any]) -> None:
         counts = np.bincount(words.view(np.uint8), minlength=256)
         expected = words.nbytes / 256
         chi_square = float(((counts - expected) ** 2 / expected).sum())
-        assert 140 < chi_square < 400  # 255 degrees of freedom; 1e-9 tails are about 148 and 400
+        assert 130 < chi_square < 430  # 255 degrees of freedom; the tails beyond are 5e-12 and 4e-11
         bits = np.unpackbits(words.view(np.uint8)).reshape(-1, 64).mean(axis=0)
-        assert np.abs(bits - 0.5).max() < 6 * 0.5 / np.sqrt(len(words))
+        assert np.abs(bits - 0.5).max() < 7 * 0.5 / np.sqrt(len(words))
         assert len(np.unique(words)) == len(words)

@@ -221,7 +221,9 @@ def test_seeds_of_28_bits_are_found_by_trying() -> None:
 
     right = folded(pair_seeds(run.nodes[VICTIM].secret("sk1"), run.keys)[0][0])
     tried = range(right - right % (1 << 12), right - right % (1 << 12) + (1 << 12))
-    found = [seed for seed in tried if stripped(left[:1], [(seed.to_bytes(4, "little"), -1)])[0][0] == factor]
+    fits = [seed for seed in tried if stripped(left[:1], [(seed.to_bytes(4, "little"), -1)])[0][0] == factor]
+    # Once in a million runs a wrong seed gives the factor too; its vector is far outside of the clip.
+    found = [s for s in fits if (abs(decoded(stripped(left, [(s.to_bytes(4, "little"), -1)]))) < CLIP).all()]
     assert found == [right]
     bare = stripped(left, [(found[0].to_bytes(4, "little"), -1)])
     assert np.allclose(decoded(bare), run.nodes[VICTIM].vector, atol=1e-4)

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from functools import lru_cache
 from typing import Literal
 
@@ -89,6 +90,11 @@ def rounded(value: float, up: bool = True) -> str:
     # Less a hair, so that 0.1 + 0.2 is 0.300.
     thousandths = math.ceil(value * 1000 - 1e-6) if up else math.floor(value * 1000 + 1e-6)
     return f"{thousandths / 1000:.3f}"
+
+
+def rounded_delta(value: float) -> str:
+    """Two digits for a person, rounded up: what holds at a delta holds at a larger one."""
+    return f"{float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value))):.1e}"
 
 
 def calibrate(

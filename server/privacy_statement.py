@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from ..privacy.accounting import rounded, rounded_delta
 from ..privacy.noise_shares import Exposures
 from ..privacy.terms import PrivacyTerms
 from .spent import exposure
@@ -78,19 +79,20 @@ class PrivacyFacts:
 
 def statement_sentence(facts: PrivacyFacts) -> str:
     """The promise in one sentence (ISRL-DP, Lowy and Razaviyayn 2021), with epsilon, delta, unit and adjacency."""
-    if not facts.terms.enabled:
+    largest = facts.epsilon_max
+    if not facts.terms.enabled or largest is None:
         return "This adapter was trained without differential privacy: it makes no promise about the training data."
     if facts.terms.shares is not None and facts.exposures is not None:
         lines = "; ".join(facts.exposures.lines(facts.terms.shares))
         return (
             f"For every organization, adding or removing all records of one unit ({facts.terms.unit}) changes what "
-            f"others see by at most, at delta {facts.terms.delta:.1e}: {lines}. The noise is shared among the "
-            "organizations: this relies on secure aggregation and on an honest majority."
+            f"others see by at most, at delta {rounded_delta(facts.terms.delta)}: {lines}. The noise is shared among "
+            "the organizations: this relies on secure aggregation and on an honest majority."
         )
     return (
         f"For every organization, adding or removing all records of one unit ({facts.terms.unit}) changes what "
         "the server, any coalition of other organizations and everybody who receives this adapter see by at most "
-        f"(epsilon, delta) = ({facts.epsilon_max:.2f}, {facts.terms.delta:.1e}), "
+        f"(epsilon, delta) = ({rounded(largest)}, {rounded_delta(facts.terms.delta)}), "
         "and this does not rely on secure aggregation."
     )
 
@@ -123,8 +125,9 @@ def statement_markdown(facts: PrivacyFacts) -> str:
         return "\n".join(lines)
     terms = facts.terms
     lines += ["| organization | epsilon | delta | noised steps |", "|---|---:|---:|---:|"]
+    delta = rounded_delta(terms.delta)
     lines += [
-        f"| {_cell(name)} | {facts.epsilon[name]:.3f} | {terms.delta:.1e} | {facts.steps.get(name, 0)} |"
+        f"| {_cell(name)} | {rounded(facts.epsilon[name])} | {delta} | {facts.steps.get(name, 0)} |"
         for name in sorted(facts.epsilon)
     ]
     lines += [

@@ -128,7 +128,7 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     if max(held.values()) > max(units.values()):
         raise UserError(
             f"data.units_per_organization={declared}, but an organization holds {max(held.values())} units",
-            f"declare at least as many: data.units_per_organization={max(held.values())}",
+            f"declare a round number that holds them, e.g. data.units_per_organization={_round_up(max(held.values()))}",
         )
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
@@ -150,6 +150,12 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.
     signatures.save(signed, space.server / "signatures.json")
+
+
+def _round_up(count: int) -> int:
+    """Two digits, the next number above."""
+    step: int = 10 ** max(1, len(str(count)) - 2)
+    return (count // step + 1) * step
 
 
 def _furnish(

@@ -36,7 +36,7 @@ from .pool import run_all
 from .progress import RoundProgress
 from .report import Report
 from .tables import result_table
-from .workspace import Workspace, open_workspace
+from .workspace import Workspace, alone_in, open_workspace
 
 # Tokens of a generated answer: labels are a word or two, and then the turn ends.
 _ANSWER_TOKENS = 8
@@ -48,7 +48,11 @@ def run(settings: Settings) -> Report:
     Raises:
         UserError: whatever a person can mend. KeyboardInterrupt: the person stopped the run; it can be continued.
     """
-    console = Console()
+    with alone_in(settings.run_dir):
+        return _run(settings, Console())
+
+
+def _run(settings: Settings, console: Console) -> Report:
     space = open_workspace(settings)
     done = _finished(settings, space)
     if done is not None:

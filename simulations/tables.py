@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ..privacy.accounting import rounded, rounded_delta
 from .report import Arm, Privacy, Report, Wire
 
 MISSING: Final = "not run"
@@ -55,11 +56,11 @@ def cells(arm: Arm, seeds: int) -> tuple[str, str, str, str]:
 
 def privacy_sentence(privacy: Privacy) -> str:
     """Epsilon, delta, unit and adjacency in one sentence."""
-    if not privacy.enabled:
+    if not privacy.enabled or privacy.epsilon_max is None or privacy.delta is None:
         return "Privacy: off. Nothing in this run is protected by differential privacy."
     return (
-        f"Privacy: every organization spent epsilon <= {privacy.epsilon_max:.2f} at delta = {privacy.delta:.1e}; "
-        f"unit: {privacy.unit}; adjacency: {privacy.adjacency}."
+        f"Privacy: every organization spent epsilon <= {rounded(privacy.epsilon_max)} "
+        f"at delta = {rounded_delta(privacy.delta)}; unit: {privacy.unit}; adjacency: {privacy.adjacency}."
         + (f" The noise is shared: {'; '.join(privacy.exposures)}." if privacy.exposures else "")
     )
 

@@ -8,8 +8,12 @@ arms/NAME.json     results of finished arms
 report.json, curves.png, release/
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +99,35 @@ class Workspace:
         write_text(self.arms / f"{arm}.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder: each would delete what the other has in hand as left by a crash.
+
+    The kernel lets go when the process ends, however it ends. A folder that is still empty at the end is removed.
+
+    Raises:
+        UserError: another process is in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as problem:
+        raise UserError(f"{folder}: {problem.strerror}", "set run_dir to a folder that you may write") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mend = "wait until it ends, or set another run_dir"
+            raise UserError(f"{folder}: another run is at work here", mend) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    finally:
+        os.close(descriptor)
+
+
 def open_workspace(settings: Settings) -> Workspace:
     """The run's folder, as `simulation.existing` says: continued, emptied, or refused.
 
@@ -130,9 +163,18 @@ def _meet(settings: Settings, space: Workspace) -> None:
             "set simulation.existing=continue or fresh, or another run_dir",
         )
     if existing == "fresh":
-        shutil.rmtree(space.path)
+        _empty(space.path)
     elif space.begun:
         _require_same(settings, space.marker)
+
+
+def _empty(folder: Path) -> None:
+    """The folder itself stays, since `alone_in` holds it."""
+    for inside in folder.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
 
 
 def _nearest(path: Path) -> Path:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from cotune.errors import UserError
-from cotune.privacy.accounting import accounted, calibrate, epsilon, rounded, steps_affordable
+from cotune.privacy.accounting import accounted, calibrate, epsilon, rounded, rounded_delta, steps_affordable
 from cotune.privacy.bounds import ORDERS, distinguishing_epsilon, rdp_curve, rdp_epsilon, zcdp_epsilon
 from cotune.privacy.history import Segment
 from hypothesis import given, settings
@@ -247,3 +247,14 @@ def test_a_person_never_reads_less_than_was_spent_nor_more_than_is_left(value: f
     assert float(rounded(value)) >= value - 1e-8
     assert float(rounded(value, up=False)) <= value + 1e-8
     assert abs(float(rounded(value)) - value) <= 0.001 + 1e-9
+
+
+@given(st.floats(1e-12, 0.5))
+def test_a_printed_delta_is_never_smaller_than_the_delta(delta: float) -> None:
+    printed = float(rounded_delta(delta))
+    assert delta <= printed <= delta * 1.1
+
+
+@pytest.mark.parametrize(("delta", "text"), [(1 / 7000, "1.5e-04"), (1e-5, "1.0e-05"), (9.96e-5, "1.0e-04")])
+def test_a_delta_for_a_person(delta: float, text: str) -> None:
+    assert rounded_delta(delta) == text

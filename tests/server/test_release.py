@@ -152,7 +152,7 @@ def test_the_model_card_says_what_it_must(tmp_path: Path, facts: ReleaseFacts) -
         "north, south, west",
         "licence Apache-2.0",
         "ab" * 32,
-        "(7.75, 1.0e-05)",
+        "(7.750, 1.0e-05)",
         "one patient",
         "adding or removing all records of one unit",
         "does not cover",

@@ -68,7 +68,7 @@ def test_not_run_is_said_and_shows_no_number() -> None:
 
 def test_epsilon_delta_unit_and_traffic_are_said() -> None:
     text = printed(make(wire=reports.wire(1000, 10, 30_000)))
-    assert "epsilon <= 8.00" in text
+    assert "epsilon <= 7.996" in text
     assert "1.0e-05" in text
     assert "one patient" in text
     assert "0.75 times plain fp32" in text

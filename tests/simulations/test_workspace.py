@@ -2,13 +2,15 @@
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cotune.errors import UserError
 from cotune.simulations import workspace
-from cotune.simulations.workspace import open_workspace
+from cotune.simulations.workspace import alone_in, open_workspace
 
 
 def _begin(space: workspace.Workspace) -> None:
@@ -55,6 +57,25 @@ def test_refuse_and_fresh(place: Any, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "server").exists()
     space = open_workspace(place.settings(tmp_path / "run", "simulation.existing=fresh", "rounds=9"))
     assert list(space.path.iterdir()) == [space.marker]
+
+
+def test_two_runs_are_never_in_one_folder(tmp_path: Path) -> None:
+    """A second demo in the same folder deleted the uploads that the first was receiving."""
+    run = tmp_path / "run"
+    with alone_in(run):
+        (run / "settings.json").write_text("{}")
+        with pytest.raises(UserError, match="another run is at work here"), alone_in(run):
+            raise AssertionError("two are in")
+        code = "import sys; from pathlib import Path; from cotune.simulations.workspace import alone_in\n"
+        code += "with alone_in(Path(sys.argv[1])): print('in')"
+        other = [sys.executable, "-c", code, str(run)]
+        refused = subprocess.run(other, capture_output=True, text=True, check=False)
+        assert "another run is at work here" in refused.stderr
+        assert refused.stdout == ""
+    assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "in\n"
+    with alone_in(tmp_path / "deep" / "nothing"):
+        pass
+    assert not (tmp_path / "deep" / "nothing").exists()
 
 
 @pytest.mark.parametrize("existing", ["continue", "fresh", "refuse"])

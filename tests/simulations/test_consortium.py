@@ -1,0 +1,35 @@
+"""What the members of a simulated consortium declare, and how the pooled home keeps their units apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.errors import UserError
+from cotune.simulations.consortium import found
+from cotune.simulations.corpus import load_corpus
+from cotune.simulations.workspace import open_workspace
+
+
+def consortium_of(place: Any, run: Path, *words: str) -> Any:
+    settings = place.settings(run, *words)
+    return found(settings, open_workspace(settings), load_corpus(settings))
+
+
+def test_a_declared_number_stands_in_for_the_exact_one(place: Any, tmp_path: Path) -> None:
+    charter = consortium_of(place, tmp_path / "run", "data.units_per_organization=20").charter
+    assert {member.nominal_units for member in charter.members} == {20}
+    assert charter.privacy.delta == pytest.approx(1 / 200)
+    with pytest.raises(UserError, match=r"holds 16 units: declare a round number .*units_per_organization=20"):
+        consortium_of(place, tmp_path / "other", "data.units_per_organization=15")
+
+
+def test_units_of_one_name_stay_two_in_the_pooled_home(place: Any, tmp_path: Path) -> None:
+    files = []
+    for name in ("a", "b", "c"):
+        lines = [json.loads(line) for line in place.files[0].read_text().splitlines()]
+        files.append(tmp_path / f"{name}.jsonl")
+        files[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    consortium_of(place, tmp_path / "run", f"data.files=[{','.join(map(str, files))}]")
+    pooled = [json.loads(line) for line in (tmp_path / "run" / "pooled" / "records.jsonl").read_text().splitlines()]
+    assert len({row["unit"] for row in pooled}) == 3 * 16

@@ -77,7 +77,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
     charter = signatures.load_signed(home.charter, home.signatures)
     bench, strategy = bench_of(task.home, pulse), strategy_of(charter)
     schema = bench.trainer.schema
-    batch = _batch(charter, task.home)
+    batch = _batch(charter, task.home.name)
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.
     shutil.rmtree(task.out, ignore_errors=True)
@@ -97,11 +97,10 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
     return kept
 
 
-def _batch(charter: Charter, home: Path) -> float:
+def _batch(charter: Charter, name: str) -> float:
     """The public expected batch: of the member, or where it is no member, of all together."""
-    own = nodes.load(Home(home).settings).name
-    names = [member.name for member in charter.members]
-    return sum(nominal_batch(charter, name) for name in ([own] if own in names else names))
+    members = [member.name for member in charter.members]
+    return sum(nominal_batch(charter, member) for member in ([name] if name in members else members))
 
 
 def _keep(adapter: np.ndarray, path: Path) -> None:

@@ -65,7 +65,7 @@ def privacy_sentence(privacy: Privacy) -> str:
     )
 
 
-def wire_sentence(wire: Wire | None, seeds: int = 1) -> str:
+def wire_sentence(wire: Wire | None, seeds: int) -> str:
     """Bytes on the wire of so many federations against plain fp32."""
     if wire is None:
         return "Traffic: no federation was run."

@@ -112,7 +112,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as problem:
-        raise UserError(f"{folder}: {problem.strerror}", "set run_dir to a folder that you may write") from None
+        raise _unusable(folder, problem) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,10 +147,12 @@ def open_workspace(settings: Settings) -> Workspace:
         space.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_text(space.marker, settings.model_dump_json(indent=1, by_alias=True))
     except OSError as problem:
-        raise UserError(
-            f"{settings.run_dir}: {problem.strerror}", "set run_dir to a folder that you may write"
-        ) from None
+        raise _unusable(settings.run_dir, problem) from None
     return space
+
+
+def _unusable(folder: Path, problem: OSError) -> UserError:
+    return UserError(f"{folder}: {problem.strerror}", "set run_dir to a folder that you may write")
 
 
 def _meet(settings: Settings, space: Workspace) -> None:

@@ -52,14 +52,14 @@ bench: install-dev
 	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info secagg/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 install: $(INSTALLED)
 
 install-dev: $(INSTALLED_DEV)
 
 # The stamps make a second call skip the installation; a change of what is installed makes them old.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt secagg/kernel.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than 3.11: set PYTHON, e.g. make demo PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -3,9 +3,10 @@
 One process, CPU seconds (user + system); one organization drops out after the key exchange where the threshold allows
 it. The client columns are one organization's whole round, the server column the whole server; making the vectors and
 sending bytes are not counted. Each figure is the smallest of `--repeat` runs. `x AES` is the client's time over that of
-the n key streams of AES-256-CTR and nothing else (cotune draws the same bits by the GCM code of OpenSSL, which is
-faster where the processor has vector AES, so the ratio may be below one). The peak is what Python and numpy allocate
-while the client makes its upload, upload included.
+the n key streams of AES-256-CTR by OpenSSL and nothing else. Where the processor has vector AES, cotune makes its
+streams by a compiled loop that is faster than OpenSSL's counter mode, so the ratio may be below one; cotune_openssl,
+there only with such a processor, is the same without compiled loops. The peak is what Python and numpy allocate while
+the client makes its upload, upload included.
 
 Some rows are measured on a part and scaled, see `sums/flower.py` and `sums/ckks.py`; cotune's rows never are. The rows
 of TenSEAL need the extra `ckks`. The last lines are wall seconds of encoding and masking with one and two threads.
@@ -21,10 +22,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
+from cotune.secagg import kernel
 from rich.console import Console
 from rich.table import Table
 from sums.cost import Cost
-from sums.double_mask import cotune, cotune_hybrid, wall_seconds
+from sums.double_mask import cotune, cotune_hybrid, cotune_openssl, wall_seconds
 from sums.floors import aes_ctr, plain
 from sums.flower import flower_secagg
 
@@ -48,6 +50,8 @@ class Row:
 def protocols(hybrid: bool) -> dict[str, Protocol]:
     """All that can be measured here."""
     found: dict[str, Protocol] = {"plain": plain, "aes_ctr": aes_ctr, "cotune": cotune}
+    if kernel.add_stream or kernel.hash_pair:
+        found["cotune_openssl"] = cotune_openssl
     if hybrid:
         found["cotune_hybrid"] = cotune_hybrid
     found["flower_secagg"] = flower_secagg
@@ -79,7 +83,7 @@ def show(rows: list[Row]) -> None:
     table = Table(title="one round, CPU seconds, one dropout where the threshold allows it")
     heads = ("parameters", "n", "protocol", "client s", "server s", "B/param", "peak MB", "x AES")
     for head in heads:
-        table.add_column(head, justify="left" if head == "protocol" else "right")
+        table.add_column(head, justify="left" if head == "protocol" else "right", no_wrap=head in heads[:3])
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         numbers = (row.client_cpu_s, row.server_cpu_s, row.bytes_per_parameter, row.client_peak_bytes / 1e6)
         cells = [

@@ -4,15 +4,19 @@ A seed is used for one vector only. Chunk k has nonce k, so any chunk can be mas
 stream is what AES-256-GCM encrypts zeros to, which is AES-256-CTR from the counter block k (96 bits), 2 (32 bits). GCM
 because OpenSSL computes it with the vector instructions of newer processors, twice as fast as its plain counter mode;
 the tag that comes with it is not used. The chunk is the outer loop: it stays in the cache while every stream passes.
+Where `kernel` has the loop, the streams are made and added in one pass instead.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
+
+from . import kernel
 
 WORD = np.dtype("<u8")
 WORD_BYTES = 8
@@ -32,8 +36,6 @@ class KeyStream:
     """
 
     def __init__(self, seed: bytes, first_word: int = 0) -> None:
-        if first_word % CHUNK_WORDS:
-            raise ValueError("a key stream starts at a chunk")
         self._cipher = AESGCM(seed)
         self._chunk = first_word // CHUNK_WORDS
 
@@ -63,7 +65,18 @@ def apply(
         first_word: a multiple of CHUNK_WORDS.
         workers: threads; the words do not depend on it.
     """
-    in_spans(len(words), workers, lambda start, stop: _apply(words[start:stop], streams, first_word + start))
+    if first_word % CHUNK_WORDS:
+        raise ValueError("a key stream starts at a chunk")
+    add = _apply if kernel.add_stream is None else partial(_apply_compiled, kernel.add_stream)
+    in_spans(len(words), workers, lambda start, stop: add(words[start:stop], streams, first_word + start))
+
+
+def _apply_compiled(
+    add_stream: kernel.AddStream, words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int
+) -> None:
+    for start in range(0, len(words), CHUNK_WORDS):
+        for seed, sign in streams:
+            add_stream(words[start : start + CHUNK_WORDS], seed, (first_word + start) // CHUNK_WORDS, sign)
 
 
 def _apply(words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int) -> None:

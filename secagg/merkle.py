@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from . import kernel
 from .masking import CHUNK_WORDS
 
 HASH = 32
@@ -76,9 +77,13 @@ def chunks(words: int) -> int:
 
 def chunk_leaf(chunk: NDArray[np.uint64], context: bytes, index: int, number: int) -> bytes:
     """The leaf of one chunk: little-endian uint64, contiguous."""
-    state = hashlib.sha256(b"\x00" + context + index.to_bytes(2, "big") + number.to_bytes(8, "big"))
+    state = hashlib.sha256(_leaf_head(context, index, number))
     state.update(chunk.data)
     return state.digest()
+
+
+def _leaf_head(context: bytes, index: int, number: int) -> bytes:
+    return b"\x00" + context + index.to_bytes(2, "big") + number.to_bytes(8, "big")
 
 
 def chunk_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[bytes]:
@@ -89,8 +94,13 @@ def chunk_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[
         context: 32 bytes that bind the leaves to the round (ctx2).
         index: whose upload it is, or SUM.
     """
-    starts = range(0, len(words), CHUNK_WORDS)
-    return [chunk_leaf(words[start : start + CHUNK_WORDS], context, index, i) for i, start in enumerate(starts)]
+    parts = [words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)]
+    leaves: list[bytes] = []
+    if kernel.hash_pair is not None:
+        for i in range(0, len(words) // CHUNK_WORDS - 1, 2):  # two whole chunks at a time
+            heads = (_leaf_head(context, index, i), _leaf_head(context, index, i + 1))
+            leaves += kernel.hash_pair(heads[0], parts[i], heads[1], parts[i + 1])
+    return leaves + [chunk_leaf(parts[i], context, index, i) for i in range(len(leaves), len(parts))]
 
 
 def bound(words: int, root: bytes) -> bytes:

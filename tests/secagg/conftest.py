@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from cotune.secagg import kernel
 from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum, Step
 from cotune.secagg.encoding import Encoding
@@ -18,6 +19,17 @@ from cotune.secagg.suites import CLASSIC, SUITES, Suite
 from numpy.typing import NDArray
 
 RUN = bytes(range(16))
+
+
+@pytest.fixture(params=["compiled", "openssl"])
+def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test runs twice: with the compiled loops, where this processor has them, and with OpenSSL alone."""
+    if request.param == "openssl":
+        monkeypatch.setattr(kernel, "add_stream", None)
+        monkeypatch.setattr(kernel, "hash_pair", None)
+    elif kernel.add_stream is None or kernel.hash_pair is None:
+        pytest.skip("this processor lacks the instructions, or the compiled loops are off")
+    return str(request.param)
 
 
 class MemoryJournal:

@@ -9,6 +9,8 @@ from cotune.secagg import merkle
 from cotune.secagg.audit import chunk_of
 from cotune.secagg.masking import CHUNK_WORDS
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 MOST = 70
 LEAVES = tuple(hashlib.sha256(bytes([number])).digest() for number in range(MOST))
 
@@ -97,3 +99,13 @@ def test_a_node_is_no_leaf() -> None:
     """The two labels: an inner node of one tree cannot pass for a chunk of another."""
     pair = np.frombuffer(LEAVES[0] + LEAVES[1], dtype="<u8")
     assert merkle.chunk_leaf(pair, bytes(32), 0, 0) != merkle.top(LEAVES[:2])
+
+
+@pytest.mark.parametrize("words", [1, CHUNK_WORDS, 2 * CHUNK_WORDS, 3 * CHUNK_WORDS, 4 * CHUNK_WORDS + 7])
+def test_leaves_of_a_vector_are_those_of_its_chunks(words: int) -> None:
+    vector = np.arange(words, dtype="<u8")
+    leaves = merkle.chunk_leaves(vector, b"c" * 32, 7)
+    assert len(leaves) == merkle.chunks(words)
+    for number, leaf in enumerate(leaves):
+        chunk = vector[number * CHUNK_WORDS :][:CHUNK_WORDS]
+        assert leaf == merkle.chunk_leaf(chunk, b"c" * 32, 7, number)

@@ -1,0 +1,82 @@
+"""The compiled loops of `kernel.c`, where they can be used: the same bytes as OpenSSL makes, in about half of the time.
+
+`masking` and `merkle` ask for them at every call and do the same with OpenSSL where there is None: the module was not
+built, the processor lacks the instructions, a loop fails its known answers, or the environment variable COTUNE_KERNEL
+is set to anything but "on" (for who may use validated cryptography only). The members of a run need not choose alike.
+"""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+from numpy.typing import NDArray
+
+try:
+    from . import _kernel
+except ImportError:
+    _kernel = None  # type: ignore[assignment]
+
+SWITCH = "COTUNE_KERNEL"
+# (words, seed, chunk, sign): words, uint64 and contiguous, +- the key stream of a chunk, in place.
+AddStream = Callable[[NDArray[np.uint64], bytes, int, int], None]
+# (head, body, head, body): SHA-256 of both heads and bodies; bodies of one size, heads of one size below 64 bytes.
+HashPair = Callable[[bytes, NDArray[np.uint64], bytes, NDArray[np.uint64]], tuple[bytes, bytes]]
+
+
+def key_stream(seed: bytes, chunk: int, size: int) -> bytes:
+    """AES-256-CTR from the counter block (chunk, 96 bits; 2, 32 bits), by OpenSSL's plain counter mode."""
+    counter = chunk.to_bytes(12, "big") + (2).to_bytes(4, "big")
+    return Cipher(AES(seed), CTR(counter)).encryptor().update(bytes(size))
+
+
+def masks_right(add_stream: AddStream) -> bool:
+    """Whether the loop makes the key stream of OpenSSL: every length of the last vectors, both signs."""
+    seed, chunk = bytes(range(32)), 0x0123456789ABCDEF
+    stream = np.frombuffer(key_stream(seed, chunk, 8 * 200), dtype="<u8")
+    for size in range(len(stream) + 1):
+        words = np.arange(size + 1, dtype="<u8")
+        add_stream(words[:size], seed, chunk, -1 if size % 2 else 1)
+        sum_ = np.arange(size + 1, dtype="<u8")
+        sum_[:size] += -stream[:size] if size % 2 else stream[:size]
+        if not np.array_equal(words, sum_):
+            return False
+    return True
+
+
+def hashes_right(hash_pair: HashPair) -> bool:
+    """Whether the loop hashes as hashlib does: every length of the last block."""
+    words = np.frombuffer(key_stream(bytes(32), 0, 8 * 40), dtype="<u8")
+    for head in (0, 43, 63):
+        for size in range(8, 20):
+            parts = [(bytes([number]) * head, words[number * 20 :][:size]) for number in range(2)]
+            wanted = tuple(hashlib.sha256(first + body.tobytes()).digest() for first, body in parts)
+            if hash_pair(*parts[0], *parts[1]) != wanted:
+                return False
+    return True
+
+
+def _load() -> tuple[AddStream | None, HashPair | None]:
+    if _kernel is None or os.environ.get(SWITCH, "on") != "on":
+        return None, None
+    masks = _kernel.add_stream if _kernel.MASKS else None
+    hashes = _kernel.hash_pair if _kernel.HASHES else None
+    if (masks and not masks_right(masks)) or (hashes and not hashes_right(hashes)):
+        warnings.warn("cotune.secagg: the compiled loops fail their known answers and are not used", stacklevel=2)
+        return None, None
+    return masks, hashes
+
+
+add_stream, hash_pair = _load()
+
+
+def described() -> str:
+    """What makes masks and hashes here, for people."""
+    return ", ".join(
+        f"{what} by {'the compiled loop' if loop else 'OpenSSL'}"
+        for what, loop in (("masks", add_stream), ("hashes", hash_pair))
+    )

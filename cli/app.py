@@ -48,8 +48,10 @@ def _options(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
-    typer.echo(f"cotune {__version__}")
+    """Print the version, and what computes masks and hashes on this machine."""
+    from ..secagg import kernel
+
+    typer.echo(f"cotune {__version__}\n{kernel.described()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

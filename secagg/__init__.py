@@ -3,7 +3,7 @@
 The server learns the sum of the organizations' vectors and nothing else (double masking on the complete graph, Bonawitz
 et al. 2017, with pinned identities and signed views). Bytes in, bytes out, so an auditor reads one folder; start at
 `plan`, then `organization` beside `coordinator`; `views` holds the checks of every phase. Never imports Flower, torch,
-transformers or another room.
+transformers or another room. `kernel` is a faster copy of two loops and may be left out.
 
     organization                                            coordinator
     Organization.begin(plan_message, ...).advert            plan_message; add_advert, close_adverts

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from ..charter.charter import Charter
 from ..charter.messages import RECORD
 from ..errors import UserError
+from ..privacy.accounts import OverBudget
 from ..privacy.terms import METRICS, decode_metrics
 from ..secagg.coordinator import RoundSum
 from ..secagg.identity import Identity
@@ -67,6 +68,10 @@ def build(
     return app
 
 
+class BudgetsSpentError(Exception):
+    """Too few members have budget left for another round; what was committed stands."""
+
+
 class Run:
     """All rounds of a charter."""
 
@@ -86,13 +91,20 @@ class Run:
     def finish(self) -> None:
         """Run every round that is not committed yet.
 
+        Edge cases: where too few members have budget left, the run ends with the rounds that it has. When it is started
+        again it asks anew.
+
         Raises:
             UserError: a round could not be completed, with every member's answer; or too many rounds were burned.
         """
         self._window.forget(self._folder.recorded())
         while (number := len(self._folder.committed())) < self._charter.rounds:
             self._started = time.monotonic()
-            self._finish_round(number, self._folder.last() or self._genesis())
+            try:
+                self._finish_round(number, self._folder.last() or self._genesis())
+            except BudgetsSpentError as end:
+                log.warning("the run ends after %d of %d rounds: %s", number, self._charter.rounds, end)
+                break
         if not self._folder.recorded():
             raise UserError(
                 f"all {self._charter.rounds} rounds were burned: there is nothing to release",
@@ -184,6 +196,8 @@ class Run:
         left = len(self._names) - len(self._proven.union(seen.refused))
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
+            if self._folder.recorded() and set(seen.refused.values()) == {OverBudget.code}:
+                raise BudgetsSpentError(answers)
             raise UserError(
                 f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"
             )

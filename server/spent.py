@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..charter.charter import Charter
 from ..privacy.accounting import epsilon
 from ..privacy.noise_shares import Exposures, exposures
 from ..privacy.terms import PrivacyTerms
-from .run_directory import Attempt
+from .run_directory import Attempt, RunDirectory
 
 
 def charged(
@@ -28,6 +29,23 @@ def charged(
     for attempt in earlier:
         times.update(set(ended.get(attempt, everybody)))
     return times if shared_noise else dict.fromkeys(times, 1)
+
+
+def rounds_spent(charter: Charter, folder: RunDirectory) -> dict[str, int]:
+    """Rounds whose budget each member has spent in a run: those committed, and attempts at one that never was.
+
+    A run ends with such attempts where too few members have budget left.
+    """
+    last = folder.last()
+    spent: dict[str, int] = {} if last is None else dict(last.values["trained"])  # type: ignore[call-overload]
+    number = 0 if last is None else last.number + 1
+    noted = folder.attempts(number)
+    if noted:
+        after = Attempt(number, 1 + max(attempt.attempt for attempt in noted), signing=False)
+        names = [member.name for member in charter.members]
+        for index, times in charged([*noted, after], (), len(names), charter.privacy.shares is not None).items():
+            spent[names[index]] = spent.get(names[index], 0) + times
+    return spent
 
 
 def epsilons(terms: PrivacyTerms, steps: int, trained: Mapping[str, int]) -> dict[str, float]:

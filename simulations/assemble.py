@@ -15,7 +15,7 @@ from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
 from ..server.release_facts import ReleaseFacts
 from ..server.run_directory import Committed, RunDirectory
-from ..server.spent import exposure
+from ..server.spent import epsilons, exposure, rounds_spent
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
 from . import report as reports
@@ -50,7 +50,7 @@ def assemble(
             tfidf=_arm(space, "tfidf"),
         ),
         alone=alone,
-        privacy=_privacy(consortium, rounds),
+        privacy=_privacy(consortium, _trained(space, consortium)),
         wire=_wire(consortium, rounds),
         wall_seconds=sum(seconds.values()),
         wall_seconds_by_phase=seconds,
@@ -93,27 +93,34 @@ def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
     )
 
 
-def _spent(consortium: Consortium, rounds: list[Committed]) -> dict[str, float]:
+def _trained(space: Workspace, consortium: Consortium) -> dict[str, int]:
+    """Rounds whose budget each organization spent in the federation; empty where only other arms were run."""
+    if not space.rounds.exists():
+        return {}
+    charter = consortium.charter
+    return rounds_spent(charter, RunDirectory(space.rounds, charter.digest()))
+
+
+def _spent(consortium: Consortium, trained: dict[str, int]) -> dict[str, float]:
     """Epsilon by organization: of the federation, or of the plan where only other arms were run."""
-    terms = consortium.charter.privacy
-    if rounds:
-        spent: dict[str, float] = dict(rounds[-1].values["epsilon"])  # type: ignore[call-overload]
-        return spent
-    return dict.fromkeys(consortium.homes, terms.epsilon)
+    charter = consortium.charter
+    if trained:
+        return epsilons(charter.privacy, strategy_of(charter).steps_per_round, trained)
+    return dict.fromkeys(consortium.homes, charter.privacy.epsilon)
 
 
-def _privacy(consortium: Consortium, rounds: list[Committed]) -> Privacy:
+def _privacy(consortium: Consortium, trained: dict[str, int]) -> Privacy:
     terms = consortium.charter.privacy
     if not terms.enabled:
         return reports.not_private(terms.unit)
-    return reports.private(terms.unit, terms.delta, _spent(consortium, rounds), _exposures(consortium, rounds))
+    return reports.private(terms.unit, terms.delta, _spent(consortium, trained), _exposures(consortium, trained))
 
 
-def _exposures(consortium: Consortium, rounds: list[Committed]) -> tuple[str, ...]:
+def _exposures(consortium: Consortium, trained: dict[str, int]) -> tuple[str, ...]:
     """The three epsilons of who trained most, or of the plan where only other arms were run; none without sharing."""
     charter = consortium.charter
-    trained: dict[str, int] = dict(rounds[-1].values["trained"]) if rounds else {"plan": charter.rounds}  # type: ignore[call-overload]
-    found = exposure(charter.privacy, strategy_of(charter).steps_per_round, trained.values())
+    most = trained.values() or (charter.rounds,)
+    found = exposure(charter.privacy, strategy_of(charter).steps_per_round, most)
     return () if found is None or charter.privacy.shares is None else found.lines(charter.privacy.shares)
 
 
@@ -148,7 +155,7 @@ def _facts(
 ) -> ReleaseFacts:
     charter, last = consortium.charter, rounds[-1]
     strategy = strategy_of(charter)
-    trained: dict[str, int] = dict(last.values["trained"])  # type: ignore[call-overload]
+    trained = _trained(space, consortium)
     private = charter.privacy.enabled
     example = corpus.test[0].prompt
     transcript = space.server / _TRANSCRIPT
@@ -173,7 +180,7 @@ def _facts(
         transcript=transcript,
         privacy=PrivacyFacts(
             charter.privacy,
-            _spent(consortium, rounds) if private else {},
+            _spent(consortium, trained) if private else {},
             {name: count * strategy.steps_per_round for name, count in trained.items()} if private else {},
         ),
         data_cards={"all organizations": corpus.card},

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..privacy.accounting import rounded
 from ..server.events import DONE, RoundEvent
 
 REFRESH_PER_SECOND: Final = 4
@@ -228,5 +229,5 @@ def _epsilon_words(epsilon: dict[str, float], budget: float | None) -> str:
     """The most that was spent; a dash while nothing is known yet."""
     if budget is None:
         return "no privacy"
-    most = f"{max(epsilon.values()):.2f}" if epsilon else "-"
-    return f"epsilon {most} of {budget:.2f}"
+    most = rounded(max(epsilon.values())) if epsilon else "-"
+    return f"epsilon {most} of {budget:g}"

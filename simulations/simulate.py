@@ -128,7 +128,8 @@ class Simulation:
         done = assemble(self._settings, self._space, self._consortium, self._corpus, self._seconds)
         write_outcome(done, self._settings, self._space, self._consortium, self._corpus)
         self._console.print(result_table(done))
-        self._console.print(f"report, curves and release are in {self._settings.run_dir}")
+        kept = "report and curves" if done.wire is None else "report, curves and release"
+        self._console.print(f"{kept} are in {self._settings.run_dir}")
         return done
 
     def _base(self) -> None:
@@ -179,10 +180,16 @@ class Simulation:
 
         self._timed("federated", train)
         run = RunDirectory(self._space.rounds, charter.digest())
-        every, last = self._settings.simulation.evaluate_every, charter.rounds
+        committed = run.committed()
+        every, last = self._settings.simulation.evaluate_every, len(committed)
+        if last < charter.rounds:
+            self._console.print(
+                f"the federation ended after {last} of {charter.rounds} rounds: too few organizations have budget left "
+                f"({self._space.log} says who); simulation.existing=fresh starts over"
+            )
         points = [
             (number + 1, published(charter, run.load(number)))
-            for number in run.committed()
+            for number in committed
             if (number + 1) % every == 0 or number + 1 == last
         ]
         self._arm("federated", lambda: self._measured(points, generate=True))

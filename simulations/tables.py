@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..privacy.accounting import rounded, rounded_delta
-from .report import Arm, Privacy, Report, Wire
+from .report import Arm, Report, Wire
 
 MISSING: Final = "not run"
 UNMEASURED: Final = "-"
@@ -54,8 +54,11 @@ def cells(arm: Arm, seeds: int) -> tuple[str, str, str, str]:
     )
 
 
-def privacy_sentence(privacy: Privacy) -> str:
+def privacy_sentence(report: Report) -> str:
     """Epsilon, delta, unit and adjacency in one sentence."""
+    privacy = report.privacy
+    if not (report.alone or report.arms.federated.ran or report.arms.pooled.ran):
+        return "Privacy: nothing was trained with these settings, no budget was spent."
     if not privacy.enabled or privacy.epsilon_max is None or privacy.delta is None:
         return "Privacy: off. Nothing in this run is protected by differential privacy."
     return (
@@ -92,7 +95,7 @@ def time_sentence(report: Report) -> str:
 def sentences(report: Report) -> tuple[str, str, str, str]:
     """What stands below the table."""
     return (
-        privacy_sentence(report.privacy),
+        privacy_sentence(report),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),
         generation_sentence(report),
         time_sentence(report),

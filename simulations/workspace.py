@@ -119,6 +119,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             mend = "wait until it ends, or set another run_dir"
             raise UserError(f"{folder}: another run is at work here", mend) from None
+        except OSError as problem:  # a file system without locks
+            raise _unusable(folder, problem) from None
         try:
             yield
         finally:
@@ -152,7 +154,9 @@ def open_workspace(settings: Settings) -> Workspace:
 
 
 def _unusable(folder: Path, problem: OSError) -> UserError:
-    return UserError(f"{folder}: {problem.strerror}", "set run_dir to a folder that you may write")
+    return UserError(
+        f"{folder}: {problem.strerror}", "set run_dir to a folder that you may write, on a disk with file locks"
+    )
 
 
 def _meet(settings: Settings, space: Workspace) -> None:

@@ -12,6 +12,7 @@ from cotune.cli import app as command
 from cotune.cli import runs
 from cotune.cli.offline import OFFLINE, go_offline
 from cotune.errors import UserError
+from cotune.secagg import kernel
 
 Ran = tuple[int, str, str]
 
@@ -31,8 +32,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-def test_version(run: Callable[..., Ran]) -> None:
-    assert run("version") == (0, f"cotune {__version__}\n", "")
+def test_version(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("version") == (0, f"cotune {__version__}\n{kernel.described()}\n", "")
+    monkeypatch.setattr(kernel, "add_stream", print)
+    monkeypatch.setattr(kernel, "hash_pair", None)
+    assert run("version")[1].endswith("\nmasks by the compiled loop, hashes by OpenSSL\n")
 
 
 def test_help_names_every_verb(run: Callable[..., Ran]) -> None:

@@ -52,7 +52,7 @@ def test_one_plain_line_a_round_off_a_terminal() -> None:
     for words in (
         "round 3/10",
         "loss 2.345",
-        "epsilon 2.50 of 8.00",
+        "epsilon 2.500 of 8",
         "up 1.5 MB",
         "survivors 2/3",
         "4.0 s",
@@ -66,7 +66,7 @@ def test_the_panel_shows_epsilon_by_organization_and_who_is_gone() -> None:
     progress.show(event(loss=1.5, clipped=0.25, units=99.7))
     text = rendered(progress)
     lines = {name: next(line for line in text.splitlines() if name in line) for name in NAMES}
-    assert "epsilon 2.50 of 8.00" in lines["north"]
+    assert "epsilon 2.500 of 8" in lines["north"]
     assert "epsilon 2.25 of 8.00" in lines["south"]
     assert "out of this round" in lines["west"]
     assert "out of this round" not in lines["north"]
@@ -86,11 +86,11 @@ def test_the_last_known_loss_stays_until_the_next_one() -> None:
 def test_what_an_event_leaves_out_stays_as_it_was_known() -> None:
     progress = RoundProgress(console(terminal=True), NAMES, budget=8.0)
     progress.show(event(phase="plan", epsilon={}, bytes_up=0))
-    assert "epsilon - of 8.00" in rendered(progress)
+    assert "epsilon - of 8" in rendered(progress)
     progress.show(event(phase=DONE))
     progress.show(event(round=4, phase="plan", epsilon={}, bytes_up=0))
     text = rendered(progress)
-    assert "epsilon 2.50 of 8.00" in text
+    assert "epsilon 2.500 of 8" in text
     assert "up 1.5 MB" in text
     assert "no privacy" not in text
 

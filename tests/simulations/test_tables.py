@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 from cotune.simulations import report as reports
 from cotune.simulations.merging import merge
@@ -78,7 +79,16 @@ def test_epsilon_delta_unit_and_traffic_are_said() -> None:
     shared = reports.private(
         "one patient", 1e-5, {"a": 3.0}, ("epsilon 3.000 against some", "epsilon 44.000 against all")
     )
-    assert "The noise is shared: epsilon 3.000 against some; epsilon 44.000 against all." in privacy_sentence(shared)
+    said = privacy_sentence(make(privacy=shared))
+    assert "The noise is shared: epsilon 3.000 against some; epsilon 44.000 against all." in said
+
+
+def test_without_a_trained_arm_no_epsilon_is_said() -> None:
+    report = replace(make(), alone={}, arms=Arms(base=reports.measured(0.1, {}), tfidf=reports.measured(0.7, {})))
+    assert "epsilon" not in printed(report)
+    assert "no budget was spent" in printed(report)
+    for arms in (Arms(pooled=reports.measured(0.1, {})), Arms(federated=reports.measured(0.1, {}))):
+        assert "epsilon <= 7.996" in printed(replace(report, arms=arms))
 
 
 def test_markdown_has_spreads_and_one_shape() -> None:

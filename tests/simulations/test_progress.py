@@ -67,7 +67,7 @@ def test_the_panel_shows_epsilon_by_organization_and_who_is_gone() -> None:
     text = rendered(progress)
     lines = {name: next(line for line in text.splitlines() if name in line) for name in NAMES}
     assert "epsilon 2.500 of 8" in lines["north"]
-    assert "epsilon 2.25 of 8.00" in lines["south"]
+    assert "epsilon 2.250 of 8" in lines["south"]
     assert "out of this round" in lines["west"]
     assert "out of this round" not in lines["north"]
     for words in ("round 3/10", "mask", "loss 1.500 (noised)", "units 100", "clipped 25%", "up 1.5 MB"):

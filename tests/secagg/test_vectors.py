@@ -158,6 +158,7 @@ def test_seeds(known: Any) -> None:
             assert seed == known["seeds"]["pair"][f"{min(i, j)} {max(i, j)}"]
 
 
+@pytest.mark.usefixtures("loops")
 def test_masks_of_chunks(known: Any) -> None:
     found = known["masks"]
     assert found["chunk_words"] == masking.CHUNK_WORDS
@@ -167,6 +168,7 @@ def test_masks_of_chunks(known: Any) -> None:
         assert np.array_equal(words, numbers(case["words"]))
 
 
+@pytest.mark.usefixtures("loops")
 def test_masked_uploads(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan.decode(known["plan"]["body"])
     for i in SURVIVORS:
@@ -182,6 +184,7 @@ def test_masked_uploads(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert merkle.root(words, known["ctx2"], i) == found["root"]
 
 
+@pytest.mark.usefixtures("loops")
 def test_the_record_and_the_audit_of_its_sum(known: Any, roster: Roster) -> None:
     verified = verify_record(known["record"], roster, b"vectors of a run", known["genesis"])
     assert (verified.survivors, verified.sharers, verified.ctx2) == (SURVIVORS, EVERYBODY, known["ctx2"])

@@ -74,9 +74,9 @@ def _lines(charter: "Charter") -> list[str]:
     privacy, model, secagg = charter.privacy, charter.model, charter.secagg
     grid = "" if privacy.grid is None else f" in steps of {privacy.grid_step:.4g}"
     bound = (
-        f"epsilon {privacy.epsilon:g}, delta {privacy.delta:.3g} for each {privacy.unit}, noise multiplier "
-        f"{privacy.noise_multiplier:g} ({privacy.mechanism}{grid}), sample rate {privacy.sample_rate:g}, clipped to "
-        f"{privacy.max_grad_norm:g}"
+        f"epsilon {privacy.epsilon:g}, delta {privacy.delta:.6g} for each {privacy.unit}, noise multiplier "
+        f"{privacy.noise_multiplier:g} ({privacy.mechanism}{grid}), sample rate {privacy.sample_rate:g}, at most "
+        f"{privacy.records_per_unit} records of a unit in a step, clipped to {privacy.max_grad_norm:g}"
         if privacy.enabled
         else "none: what leaves is clipped and not noised"
     )

@@ -117,7 +117,9 @@ def _check_secagg(settings: Settings) -> None:
     if count < 3:
         raise UserError(
             f"secure aggregation with {count} organization(s): one of two learns the other's update by subtraction",
-            "set data.organizations=3 or more",
+            "name the files of at least 3 organizations in data.files"
+            if settings.data.corpus == "files"
+            else "set data.organizations=3 or more",
         )
     if count > 200:
         raise UserError(

@@ -22,6 +22,8 @@ from ..errors import UserError
 from ..evaluation.generate import exact_match
 from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
+from ..privacy.accounting import rounded_delta
+from ..privacy.terms import PrivacyTerms
 from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
 from ..training.adapter import attach, set_flat
@@ -100,8 +102,7 @@ class Simulation:
         charter = self._consortium.charter
         console.print(
             f"{self._consortium.base.name}: {self._consortium.schema.dimension:,} trained parameters; "
-            f"charter {charter.digest()[:16]}... signed by all; noise multiplier "
-            f"{charter.privacy.noise_multiplier:.3f}"
+            f"charter {charter.digest()[:16]}... signed by all; {_promised(charter.privacy)}"
         )
         if settings.model.cache_features:
             top = settings.model.top_layers
@@ -256,6 +257,16 @@ class Simulation:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.monotonic() - started
             if self._space.begun:
                 self._space.keep("seconds", self._seconds)
+
+
+def _promised(terms: PrivacyTerms) -> str:
+    """What the charter promises, before anything is spent."""
+    if not terms.enabled:
+        return "no differential privacy"
+    return (
+        f"epsilon {terms.epsilon:g} at delta {rounded_delta(terms.delta)} for each {terms.unit}, "
+        f"noise multiplier {terms.noise_multiplier:.3f}"
+    )
 
 
 def _labelled(records: list[Record]) -> list[Record]:

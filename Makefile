@@ -1,4 +1,5 @@
-# Targets: demo, study, test, lint, mutation, crash, bench, clean. Needs Python 3.11 or later and make; the rest goes into .venv.
+# Targets: demo, study, test, lint, mutation, crash, bench, clean. Needs Python 3.11 or later, make
+# and a C compiler; the rest goes into .venv.
 #
 #   make demo                # real data, real model, on this machine; a second call continues or ends at once
 #   make demo FRESH=1        # start the run over
@@ -64,6 +65,7 @@ $(INSTALLED): pyproject.toml constraints.txt secagg/kernel.c
 		|| { echo "error: $(PYTHON) is older than 3.11: set PYTHON, e.g. make demo PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(if $(TORCH_INDEX),$(PIP) install -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	rm -f secagg/_kernel*.so
 	$(PIP) install -c constraints.txt -e '.[study,parquet]'
 	touch $@
 

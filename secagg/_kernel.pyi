@@ -1,6 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+VERSION: int
 MASKS: int
 HASHES: int
 

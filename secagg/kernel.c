@@ -5,12 +5,15 @@
  *
  * Optional: masking.py and merkle.py do the same with OpenSSL where this module was not built, where the processor
  * lacks the instructions, or where it is switched off; see kernel.py. No table is looked up and no branch depends on a
- * secret. Only the stable ABI of Python 3.11 is used, so one build serves every later version.
+ * secret. Only the stable ABI of Python 3.11 is used.
  */
 
 #define Py_LIMITED_API 0x030B0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+/* kernel.py names the same number: raise both when a function changes, so that an older build is not used. */
+#define VERSION 1
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -38,7 +41,7 @@ static int detect(void)
     if ((c & bit_SSSE3) && (c & bit_SSE4_1) && (b7 & bit_SHA))
         found |= HASHES;
     if ((c & bit_OSXSAVE) && (c & bit_AES) && (b7 & bit_AVX512F) && (b7 & bit_AVX512BW) && (c7 & bit_VAES)) {
-        __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
         if ((low & 0xe6) == 0xe6) /* the system saves all vector registers */
             found |= MASKS;
     }
@@ -284,7 +287,8 @@ static PyMethodDef methods[] = {
 static int start(PyObject *module)
 {
     features = detect();
-    return PyModule_AddIntConstant(module, "MASKS", !!(features & MASKS)) ||
+    return PyModule_AddIntConstant(module, "VERSION", VERSION) ||
+           PyModule_AddIntConstant(module, "MASKS", !!(features & MASKS)) ||
            PyModule_AddIntConstant(module, "HASHES", !!(features & HASHES));
 }
 
@@ -294,7 +298,8 @@ static PyMethodDef methods[] = {{NULL, NULL, 0, NULL}};
 
 static int start(PyObject *module)
 {
-    return PyModule_AddIntConstant(module, "MASKS", 0) || PyModule_AddIntConstant(module, "HASHES", 0);
+    return PyModule_AddIntConstant(module, "VERSION", VERSION) || PyModule_AddIntConstant(module, "MASKS", 0) ||
+           PyModule_AddIntConstant(module, "HASHES", 0);
 }
 
 #endif

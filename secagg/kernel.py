@@ -9,6 +9,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -22,6 +23,9 @@ except ImportError:
     _kernel = None  # type: ignore[assignment]
 
 SWITCH = "COTUNE_KERNEL"
+VERSION = 1  # of kernel.c
+CHUNK_WORDS = 32 * 1024  # of masking.py, which is above this module
+LEAF_HEAD = 43  # bytes before the chunk in a leaf of merkle.py
 # (words, seed, chunk, sign): words, uint64 and contiguous, +- the key stream of a chunk, in place.
 AddStream = Callable[[NDArray[np.uint64], bytes, int, int], None]
 # (head, body, head, body): SHA-256 of both heads and bodies; bodies of one size, heads of one size below 64 bytes.
@@ -35,37 +39,48 @@ def key_stream(seed: bytes, chunk: int, size: int) -> bytes:
 
 
 def masks_right(add_stream: AddStream) -> bool:
-    """Whether the loop makes the key stream of OpenSSL: every length of the last vectors, both signs."""
-    seed, chunk = bytes(range(32)), 0x0123456789ABCDEF
-    stream = np.frombuffer(key_stream(seed, chunk, 8 * 200), dtype="<u8")
-    for size in range(len(stream) + 1):
+    """Whether the loop makes the key stream of OpenSSL: for every length up to some vectors, and for a whole chunk."""
+    seed, number = bytes(range(32)), 0x0123456789ABCDEF
+    stream = np.frombuffer(key_stream(seed, number, 8 * CHUNK_WORDS), dtype="<u8")
+    for size in (*range(140), CHUNK_WORDS):
         words = np.arange(size + 1, dtype="<u8")
-        add_stream(words[:size], seed, chunk, -1 if size % 2 else 1)
-        sum_ = np.arange(size + 1, dtype="<u8")
-        sum_[:size] += -stream[:size] if size % 2 else stream[:size]
-        if not np.array_equal(words, sum_):
+        for sign in (1, -1, -1):
+            add_stream(words[:size], seed, number, sign)
+        # Its last word lies beyond the end, and stays.
+        expected = np.arange(size + 1, dtype="<u8")
+        expected[:size] -= stream[:size]
+        if not np.array_equal(words, expected):
             return False
     return True
 
 
 def hashes_right(hash_pair: HashPair) -> bool:
-    """Whether the loop hashes as hashlib does: every length of the last block."""
-    words = np.frombuffer(key_stream(bytes(32), 0, 8 * 40), dtype="<u8")
-    for head in (0, 43, 63):
-        for size in range(8, 20):
-            parts = [(bytes([number]) * head, words[number * 20 :][:size]) for number in range(2)]
-            wanted = tuple(hashlib.sha256(first + body.tobytes()).digest() for first, body in parts)
-            if hash_pair(*parts[0], *parts[1]) != wanted:
-                return False
+    """Whether the loop hashes as hashlib does: leaves of every length up to some blocks, and of a whole chunk."""
+    words = np.frombuffer(key_stream(bytes(32), 0, 16 * CHUNK_WORDS), dtype="<u8")
+    for size in (*range(3, 40), CHUNK_WORDS):
+        parts = [(bytes([number]) * LEAF_HEAD, words[number * size :][:size]) for number in range(2)]
+        expected = tuple(hashlib.sha256(head + body.tobytes()).digest() for head, body in parts)
+        if hash_pair(*parts[0], *parts[1]) != expected:
+            return False
     return True
+
+
+def _holds(right: Callable[[Any], bool], loop: Any) -> bool:
+    try:
+        return right(loop)
+    except Exception:  # whatever it is, OpenSSL does the work
+        return False
 
 
 def _load() -> tuple[AddStream | None, HashPair | None]:
     if _kernel is None or os.environ.get(SWITCH, "on") != "on":
         return None, None
+    if getattr(_kernel, "VERSION", None) != VERSION:
+        warnings.warn("cotune.secagg: the compiled loops are of another version, install cotune again", stacklevel=2)
+        return None, None
     masks = _kernel.add_stream if _kernel.MASKS else None
     hashes = _kernel.hash_pair if _kernel.HASHES else None
-    if (masks and not masks_right(masks)) or (hashes and not hashes_right(hashes)):
+    if (masks and not _holds(masks_right, masks)) or (hashes and not _holds(hashes_right, hashes)):
         warnings.warn("cotune.secagg: the compiled loops fail their known answers and are not used", stacklevel=2)
         return None, None
     return masks, hashes

@@ -69,7 +69,7 @@ def build(
 
 
 class BudgetsSpentError(Exception):
-    """Too few members have budget left for another round; what was committed stands."""
+    """So many members say that they have no budget for another round that too few are left; the others stand."""
 
 
 class Run:
@@ -91,8 +91,8 @@ class Run:
     def finish(self) -> None:
         """Run every round that is not committed yet.
 
-        Edge cases: where too few members have budget left, the run ends with the rounds that it has. When it is started
-        again it asks anew.
+        Edge cases: where so many members say that they have no budget left that too few remain, the run ends with the
+        rounds that it has. When it is started again it asks anew.
 
         Raises:
             UserError: a round could not be completed, with every member's answer; or too many rounds were burned.
@@ -181,7 +181,7 @@ class Run:
         """Write down that an attempt failed, who trained in it, who complained and what was refused."""
         complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
         code, named = ("", None) if refusal is None else (refusal.code, refusal.member)
-        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named))
+        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named, seen.sent))
 
     def _leave_out(self, number: int, complaints: tuple[bytes, ...]) -> None:
         """Decide whom the next attempt leaves out."""
@@ -196,7 +196,9 @@ class Run:
         left = len(self._names) - len(self._proven.union(seen.refused))
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
-            if self._folder.recorded() and set(seen.refused.values()) == {OverBudget.code}:
+            # What a member says later in a round is no reason to stop there: its survivors may have signed.
+            spent = seen.refused == seen.declined and set(seen.declined.values()) == {OverBudget.code}
+            if spent and self._folder.recorded() and not burned.asked_to_sign(self._folder.attempts(number)):
                 raise BudgetsSpentError(answers)
             raise UserError(
                 f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"

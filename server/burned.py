@@ -78,13 +78,16 @@ def _name(charter: Charter, attempt: Attempt) -> str:
 def burned(charter: Charter, steps: int, number: int, before: Committed, noted: Sequence[Attempt]) -> Committed:
     """A burned round as it is committed: the model of the round before, nothing measured, everybody's budget spent.
 
-    Who trained is not known after a crash, so everybody counts; with shared noise once for each attempt.
+    Who trained is not known after a crash, so everybody counts; with shared noise once for each attempt that may have
+    sent something.
 
     Args:
         steps: of one round. number: of the round. before: the round before. noted: the round's attempts.
     """
     values: dict[str, Any] = before.values
-    attempts = 1 if charter.privacy.shares is None else len({attempt.attempt for attempt in noted})
+    unsent = {attempt.attempt for attempt in noted if attempt.trained is not None and not attempt.sent}
+    sent = {attempt.attempt for attempt in noted} - unsent
+    attempts = 1 if charter.privacy.shares is None else max(1, len(sent))
     earlier = values.get("trained", {})
     trained = {member.name: earlier.get(member.name, 0) + attempts for member in charter.members}
     shown = {

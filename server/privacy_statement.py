@@ -42,7 +42,8 @@ DOES_NOT_COVER: Final = (
 class PrivacyFacts:
     """Attributes:
     terms: the terms that the members signed.
-    epsilon: epsilon that each organization spent in the whole run at `terms.delta`; empty without privacy.
+    epsilon: of what each organization may have sent in the whole run, at `terms.delta`; empty without privacy. Its
+        own ledger may hold more, see `spent.rounds_spent`.
     steps: noised steps of each organization; empty without privacy.
     """
 

@@ -34,12 +34,16 @@ class Attempted:
     Attributes:
         trained: indices whose advert counted: they have spent this round's budget.
         refused: index -> code of a member that said no.
+        declined: those of them that said no to training, before anything was made of the round.
+        sent: whether uploads were asked for: before that no vector leaves a member.
         complaints: index -> COMPLAINT message of a member that could not use a box of another.
         bytes_up: bytes of all replies.
     """
 
     trained: tuple[int, ...] = ()
     refused: dict[int, str] = field(default_factory=dict)
+    declined: dict[int, str] = field(default_factory=dict)
+    sent: bool = False
     complaints: dict[int, bytes] = field(default_factory=dict)
     bytes_up: int = 0
 
@@ -137,12 +141,13 @@ class Attempt:
         self._phase("train", everybody)
         offers = {index: Outgoing(coordinator.plan_message, adapter, records_for(index)) for index in everybody}
         self._ask(ROUND, plan, offers, lambda index, reply: coordinator.add_advert(index, reply.body))
-        self.seen.trained = coordinator.present(Step.ADVERTS)
+        self.seen.trained, self.seen.declined = coordinator.present(Step.ADVERTS), dict(self.seen.refused)
         adverts = dict.fromkeys(self.seen.trained, Outgoing(coordinator.close_adverts()))
         self._phase("share", self.seen.trained)
         self._ask(SHARES, plan, adverts, lambda index, reply: coordinator.add_shares(index, reply.body))
         inboxes = {index: Outgoing(inbox) for index, inbox in coordinator.close_shares().items()}
         self._phase("mask", tuple(inboxes))
+        self.seen.sent = True
         self._ask(
             UPLOAD,
             plan,

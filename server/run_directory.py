@@ -180,6 +180,7 @@ class Attempt:
     Attributes:
         signing: its survivors are about to be asked to sign.
         trained: of an attempt that failed: indices of the members that trained; None in the other notes.
+        sent: of an attempt that failed: whether uploads were asked for, so that vectors may have left.
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
         refused: of an attempt that the protocol refused: the code of the refusal.
         named: of such an attempt: index of the member that the refusal names, if it names one.
@@ -192,6 +193,7 @@ class Attempt:
     complaints: tuple[str, ...] = ()
     refused: str = ""
     named: int | None = None
+    sent: bool = True
 
 
 def numbered(folder: Path) -> list[int]:

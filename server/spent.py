@@ -16,25 +16,29 @@ def charged(
     """How often each member spent a round's budget, by training in the attempt that succeeded or in one that failed.
 
     An attempt that a killed server left without a note of its end counts for everybody. A member sends what it trained
-    once in every further attempt, unless the noise is shared: then each attempt is a release of its own.
+    once in every further attempt, unless the noise is shared: then each attempt that may have sent it is a release of
+    its own, and the next trains anew.
 
     Args:
         noted: of the round, at least one. trained: indices, in the attempt that succeeded. members: how many.
         shared_noise: whether the charter's noise is shared.
     """
-    ended = {attempt.attempt: attempt.trained for attempt in noted if attempt.trained is not None}
+    ended = {attempt.attempt: (set(attempt.trained), attempt.sent) for attempt in noted if attempt.trained is not None}
     earlier = {attempt.attempt for attempt in noted} - {max(attempt.attempt for attempt in noted)}
-    everybody = tuple(range(members))
-    times = Counter(set(trained))
-    for attempt in earlier:
-        times.update(set(ended.get(attempt, everybody)))
-    return times if shared_noise else dict.fromkeys(times, 1)
+    everybody = set(range(members))
+    times, once = Counter(set(trained)), set(trained)
+    for number in earlier:
+        here, sent = ended.get(number, (everybody, True))
+        once |= here
+        times.update(here if sent else ())
+    return {index: max(times[index], 1) if shared_noise else 1 for index in once}
 
 
 def rounds_spent(charter: Charter, folder: RunDirectory) -> dict[str, int]:
     """Rounds whose budget each member has spent in a run: those committed, and attempts at one that never was.
 
-    A run ends with such attempts where too few members have budget left.
+    A run ends with such attempts where too few members have budget left. The ledger of a member whose node was killed
+    while it trained may hold more: it was charged for a vector that nobody saw.
     """
     last = folder.last()
     spent: dict[str, int] = {} if last is None else dict(last.values["trained"])  # type: ignore[call-overload]

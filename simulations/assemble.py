@@ -59,6 +59,7 @@ def assemble(
         curves=_curves(space, alone, rounds),
         config=settings.model_dump(mode="json", by_alias=True),
         versions=reports.versions(),
+        rounds=len(rounds),
     )
 
 

@@ -64,7 +64,7 @@ def merge_arm(arms: Sequence[Arm]) -> Arm:
 def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
     """Several one-seed reports of one experiment as a single report.
 
-    Epsilon and delta are the largest of any seed, times are sums, curves are those of the last seed.
+    Epsilon and delta are the largest of any seed, rounds the fewest, times are sums, curves are those of the last seed.
 
     Args:
         reports: one report a seed, at least one.
@@ -87,6 +87,7 @@ def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
         alone={name: merge_arm([report.alone.get(name, NOT_RUN) for report in reports]) for name in names},
         privacy=_merge_privacy([report.privacy for report in reports]),
         wire=_merge_wire([report.wire for report in reports if report.wire is not None]),
+        rounds=min((report.rounds for report in reports if report.wire is not None), default=0),
         wall_seconds=sum(report.wall_seconds for report in reports),
         wall_seconds_by_phase={
             phase: sum(report.wall_seconds_by_phase.get(phase, 0.0) for report in reports) for phase in phases

@@ -171,6 +171,7 @@ class Report:
         curves: by round, of the last seed.
         config: the resolved configuration.
         versions: of Python and the packages that matter.
+        rounds: that the federation committed, of `config["rounds"]`; 0 where none was run, over seeds the fewest.
     """
 
     __pydantic_config__ = _STRICT
@@ -188,6 +189,7 @@ class Report:
     curves: Curves
     config: dict[str, Any]
     versions: dict[str, str]
+    rounds: Count = 0
     schema_version: Literal[1] = SCHEMA_VERSION
 
 

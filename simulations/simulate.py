@@ -185,8 +185,8 @@ class Simulation:
         every, last = self._settings.simulation.evaluate_every, len(committed)
         if last < charter.rounds:
             self._console.print(
-                f"the federation ended after {last} of {charter.rounds} rounds: too few organizations have budget left "
-                f"({self._space.log} says who); simulation.existing=fresh starts over"
+                f"the federation ended after {last} of {charter.rounds} rounds: too few organizations say that they "
+                f"have budget left ({self._space.log} names the others); simulation.existing=fresh starts over"
             )
         points = [
             (number + 1, published(charter, run.load(number)))

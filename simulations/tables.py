@@ -68,6 +68,15 @@ def privacy_sentence(report: Report) -> str:
     )
 
 
+def early_sentence(report: Report) -> str | None:
+    """Where the federation ended before its last round: that it did. None elsewhere."""
+    planned = report.config.get("rounds", 0)
+    if not 0 < report.rounds < planned:
+        return None
+    which = "" if len(report.seeds) == 1 else ", at the seed that came least far"
+    return f"The federation ended early, after {report.rounds} of {planned} rounds{which}."
+
+
 def wire_sentence(wire: Wire | None, seeds: int) -> str:
     """Bytes on the wire of so many federations against plain fp32."""
     if wire is None:
@@ -92,9 +101,11 @@ def time_sentence(report: Report) -> str:
     return f"Time: {report.wall_seconds:.0f} s" + (f" ({phases})." if phases else ".")
 
 
-def sentences(report: Report) -> tuple[str, str, str, str]:
+def sentences(report: Report) -> tuple[str, ...]:
     """What stands below the table."""
+    early = early_sentence(report)
     return (
+        *(() if early is None else (early,)),
         privacy_sentence(report),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),
         generation_sentence(report),

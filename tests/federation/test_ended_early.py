@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from cotune.charter import policy as policies
+from cotune.charter.charter import Charter
 from cotune.client.home import Home
+from cotune.client.participation import Member
 from cotune.errors import UserError
+from cotune.privacy.accounts import OverBudget
 from cotune.server.spent import epsilons, rounds_spent
 
 
@@ -19,12 +24,20 @@ def die(*words: object) -> None:
     raise Killed
 
 
-def kill_in_training(federation: Any, round_number: int, *members: int) -> None:
-    """The nodes of some members die once in a round, after its charge and before its contribution is on disk."""
+def shared(charter: Charter) -> Charter:
+    terms = replace(charter.privacy, trust="honest_majority", organizations=4, colluders=1, dropouts=1)
+    secagg = charter.secagg.model_copy(update={"lane_bits": 24})
+    return Charter.model_validate(dict(charter) | {"privacy": terms, "secagg": secagg})
+
+
+def kill_in_training(federation: Any, charges: int, *members: int) -> None:
+    """The nodes of some members die once, in the round that they begin with so many charges: after its charge and
+    before its contribution is on disk.
+    """
     left = set(members)
 
     def before(kind: str, member: int, message: Any) -> Any:
-        if kind != "train.round" or member not in left or len(federation.charges(member)) < round_number:
+        if kind != "train.round" or member not in left or len(federation.charges(member)) < charges:
             return message
         left.remove(member)
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
@@ -59,6 +72,36 @@ def test_started_again_it_asks_anew_and_costs_nothing(found: Callable) -> None:
     assert np.array_equal(again.adapter, last.adapter)
     assert [federation.charges(member) for member in range(4)] == charges
     assert rounds_spent(federation.charter, federation.directory())["cedar"] == 3
+
+
+def test_with_shared_noise_no_start_counts_what_was_never_sent(found: Callable) -> None:
+    federation = found(rounds=3, change=shared)
+    for home in federation.homes:
+        policy = policies.load(home.policy)
+        policies.save(policy.model_copy(update={"allow_honest_majority": True}), home.policy)
+    kill_in_training(federation, 2, 0, 1)
+    for _ in range(3):
+        run = federation.run()
+        assert run.committed() == [0, 1]
+        spent = rounds_spent(federation.charter, run)
+        assert spent == {"alder": 2, "birch": 2, "cedar": 3, "dogwood": 3}
+    assert [len(federation.charges(member)) for member in range(4)] == [6, 6, 6, 6]
+
+
+@pytest.mark.parametrize("phase", ["share", "upload", "survive", "reveal"])
+def test_a_member_that_says_so_later_ends_nothing(found: Callable, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """Whoever lies when it has seen more must not choose the round after which the adapter is released."""
+    federation = found(rounds=3)
+    honest = getattr(Member, phase)
+
+    def lie(self: Member, message: bytes) -> Any:
+        if self.settings.name in ("alder", "birch") and federation.directory().committed() == [0]:
+            raise OverBudget("a lie", "none")
+        return honest(self, message)
+
+    monkeypatch.setattr(Member, phase, lie)
+    with pytest.raises(UserError, match=r"too few members agree \(alder: ledger.budget, birch: ledger.budget\)"):
+        federation.run()
 
 
 def test_one_such_member_is_left_behind_and_the_others_finish(found: Callable) -> None:

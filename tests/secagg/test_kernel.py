@@ -7,11 +7,12 @@ import sysconfig
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from cotune.secagg import kernel
+from cotune.secagg import kernel, masking, merkle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,8 @@ hashes = pytest.mark.skipif(not (kernel._kernel and kernel._kernel.HASHES), reas
 
 def test_the_module_is_built() -> None:
     """The README asks for a C compiler; without this test a failing build would only be slower."""
-    assert kernel._kernel is not None, "secagg/kernel.c was not built: install a C compiler, then make install-dev"
+    mend = "install a C compiler and Python's headers, then touch secagg/kernel.c && make install-dev"
+    assert kernel._kernel is not None, f"secagg/kernel.c was not built: {mend}"
     if sysconfig.get_platform() != "linux-x86_64":
         return
     flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n")[0].split()
@@ -93,6 +95,32 @@ def test_a_stream_that_cannot_be_is_refused(words: Any, seed: Any, chunk: Any, s
     assert isinstance(words, str) or bytes(words) == before
 
 
+@masks
+def test_a_stream_that_could_overflow_its_counter_is_refused() -> None:
+    with pytest.raises(ValueError, match="add_stream"):
+        kernel._kernel.add_stream(np.zeros(2**26 + 1, "<u8"), SEED, 0, 1)  # memory that is never touched
+
+
+@masks
+@hashes
+def test_no_call_keeps_its_buffers() -> None:
+    """A bytearray cannot grow while somebody holds its memory."""
+    words, seed, short, head, body = bytearray(16), bytearray(32), bytearray(31), bytearray(43), bytearray(100)
+    kernel._kernel.add_stream(words, seed, 0, 1)
+    kernel._kernel.hash_pair(head, body, head, body)
+    for refused in (
+        lambda: kernel._kernel.add_stream(words, short, 0, 1),
+        lambda: kernel._kernel.add_stream(words, seed, -1, 1),
+        lambda: kernel._kernel.add_stream(words, seed, 0, "1"),
+        lambda: kernel._kernel.hash_pair(head, body, body, head),
+        lambda: kernel._kernel.hash_pair(head, body, head, "body"),
+    ):
+        with pytest.raises((ValueError, OverflowError, TypeError)):
+            refused()
+    for buffer in (words, seed, short, head, body):
+        buffer.append(0)
+
+
 @hashes
 @given(head=st.integers(0, 63), size=st.integers(0, 400), filler=st.binary(min_size=8, max_size=8))
 def test_two_hashes_are_those_of_hashlib(head: int, size: int, filler: bytes) -> None:
@@ -111,6 +139,10 @@ def test_two_hashes_are_those_of_hashlib(head: int, size: int, filler: bytes) ->
 def test_hashes_that_cannot_be_are_refused(sizes: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="heads"):
         kernel._kernel.hash_pair(*map(bytes, sizes))
+
+
+def right_at_first(words: Any, seed: bytes, chunk: int, sign: int) -> None:
+    right(words[:500], seed, chunk, sign)
 
 
 def right(words: Any, seed: bytes, chunk: int, sign: int) -> None:
@@ -136,7 +168,7 @@ def forgets_the_tail(words: Any, seed: bytes, chunk: int, sign: int) -> None:
 
 def test_known_answers_find_a_wrong_stream() -> None:
     assert kernel.masks_right(right)
-    for wrong in (wrong_sign, counts_from_one, writes_beyond, forgets_the_tail):
+    for wrong in (wrong_sign, counts_from_one, writes_beyond, right_at_first, forgets_the_tail):
         assert not kernel.masks_right(wrong), wrong
 
 
@@ -148,17 +180,38 @@ def test_known_answers_find_a_wrong_hash() -> None:
     assert not kernel.hashes_right(lambda *parts: both(*parts)[::-1])
     assert not kernel.hashes_right(lambda head, body, other, second: both(head, body, head, body))
     assert not kernel.hashes_right(lambda head, body, other, second: both(head, body[: len(body) - 1], other, second))
+    assert not kernel.hashes_right(lambda head, body, other, second: both(head, body[:8000], other, second[:8000]))
 
 
-def test_loops_that_fail_their_known_answers_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        MASKS, HASHES = 1, 0
-        add_stream = staticmethod(wrong_sign)
+def raises(*words: Any) -> Any:
+    raise AttributeError
 
-    monkeypatch.setattr(kernel, "_kernel", Broken)
+
+@pytest.mark.parametrize(
+    ("masks", "hashes", "version", "said"),
+    [
+        (wrong_sign, None, kernel.VERSION, "known answers"),
+        (raises, None, kernel.VERSION, "known answers"),
+        (None, raises, kernel.VERSION, "known answers"),
+        (right, None, kernel.VERSION + 1, "another version"),
+        (right, None, None, "another version"),
+    ],
+)
+def test_loops_that_fail_their_known_answers_are_not_used(
+    masks: Any, hashes: Any, version: int | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = SimpleNamespace(MASKS=bool(masks), HASHES=bool(hashes), add_stream=masks, hash_pair=hashes)
+    if version is not None:
+        built.VERSION = version
+    monkeypatch.setattr(kernel, "_kernel", built)
     monkeypatch.delenv(kernel.SWITCH, raising=False)
-    with pytest.warns(UserWarning, match="known answers"):
+    with pytest.warns(UserWarning, match=said):
         assert kernel._load() == (None, None)
+
+
+def test_known_answers_are_of_the_shape_that_is_used() -> None:
+    assert kernel.CHUNK_WORDS == masking.CHUNK_WORDS
+    assert len(merkle._leaf_head(bytes(32), merkle.SUM, 2**63)) == kernel.LEAF_HEAD
 
 
 @pytest.mark.parametrize("value", ["off", "0", "OFF", ""])

@@ -321,3 +321,10 @@ def test_each_attempt_with_shared_noise_counts() -> None:
     noted = [Attempt(0, 0, False, trained=(0, 1)), Attempt(0, 1, False, trained=None), Attempt(0, 2, True)]
     assert charged(noted, (0,), 3) == {0: 1, 1: 1, 2: 1}
     assert charged(noted, (0,), 3, shared_noise=True) == {0: 3, 1: 2, 2: 1}
+
+
+def test_an_attempt_that_ended_before_the_uploads_sent_nothing() -> None:
+    """Its vectors are those of the next attempt, or are lost; who was only in such attempts still counts once."""
+    noted = [Attempt(0, number, False, trained=(0, 1), sent=False) for number in range(3)] + [Attempt(0, 3, True)]
+    assert charged(noted, (0,), 3, shared_noise=True) == charged(noted, (0,), 3) == {0: 1, 1: 1}
+    assert charged([*noted, Attempt(0, 2, False, trained=(1, 2))], (0,), 3, shared_noise=True) == {0: 1, 1: 1, 2: 1}

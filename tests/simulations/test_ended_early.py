@@ -34,6 +34,7 @@ def test_the_release_of_a_run_that_ended_early(place: Any, tmp_path: Path, capsy
     report = simulate.run(settings)
     assert "ended after 2 of 3 rounds" in capsys.readouterr().out.replace("\n", " ")
     assert [point[0] for point in report.curves.federated] == [1, 2]
+    assert (report.rounds, report.config["rounds"]) == (2, 3)
     card = (run_dir / "release" / "README.md").read_text()
     assert "rounds: 2 of 3 planned" in card
     statement = json.loads((run_dir / "release" / "privacy_statement.json").read_text())

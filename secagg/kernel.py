@@ -9,7 +9,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -65,13 +64,6 @@ def hashes_right(hash_pair: HashPair) -> bool:
     return True
 
 
-def _holds(right: Callable[[Any], bool], loop: Any) -> bool:
-    try:
-        return right(loop)
-    except Exception:  # whatever it is, OpenSSL does the work
-        return False
-
-
 def _load() -> tuple[AddStream | None, HashPair | None]:
     if _kernel is None or os.environ.get(SWITCH, "on") != "on":
         return None, None
@@ -80,7 +72,11 @@ def _load() -> tuple[AddStream | None, HashPair | None]:
         return None, None
     masks = _kernel.add_stream if _kernel.MASKS else None
     hashes = _kernel.hash_pair if _kernel.HASHES else None
-    if (masks and not _holds(masks_right, masks)) or (hashes and not _holds(hashes_right, hashes)):
+    try:
+        right = (not masks or masks_right(masks)) and (not hashes or hashes_right(hashes))
+    except Exception:  # whatever it is, OpenSSL does the work
+        right = False
+    if not right:
         warnings.warn("cotune.secagg: the compiled loops fail their known answers and are not used", stacklevel=2)
         return None, None
     return masks, hashes

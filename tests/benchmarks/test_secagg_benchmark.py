@@ -6,6 +6,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from cotune.secagg import kernel
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "secagg.py"
 COLUMNS = {
     "protocol",
@@ -25,6 +27,7 @@ def test_quick_run_as_json() -> None:
     assert done.returncode == 0, done.stderr
     rows = {row["protocol"]: row for row in json.loads(done.stdout)}
     names = {"plain", "aes_ctr", "cotune", "cotune_hybrid", "flower_secagg"}
+    names |= {"cotune_openssl"} if kernel.add_stream or kernel.hash_pair else set()
     assert set(rows) == names | ({"tenseal_ckks"} if find_spec("tenseal") else set())
     for row in rows.values():
         assert set(row) == COLUMNS

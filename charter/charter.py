@@ -215,8 +215,11 @@ class Charter(Document):
         ).digest()
 
     def schema_hash(self) -> bytes:
-        """32 bytes that stand for the adapter's schema in every round's plan."""
-        return bytes.fromhex(self.model.schema_digest)
+        """32 bytes that stand for the adapter's schema in every round's plan, and for all else that was signed.
+
+        So a transcript holds under one charter only.
+        """
+        return hashlib.sha256(b"cotune/charter/v1/schema" + bytes.fromhex(self.digest())).digest()
 
 
 def model_hash(base_digest: str, tokenizer_digest: str, adapter_digest: str) -> bytes:

@@ -14,7 +14,7 @@ from cotune.cli.app import main
 from cotune.client.home import Home
 from cotune.secagg.masking import CHUNK_WORDS
 from cotune.secagg.plan import Plan
-from cotune.secagg.record import RoundRecord
+from cotune.secagg.record import RoundRecord, genesis
 from cotune.secagg.transcript import encode
 from cotune.secagg.wire import peek
 from cotune.server.run_directory import RunDirectory
@@ -127,11 +127,21 @@ def test_a_byte_of_the_file_and_its_end(consortium: Consortium, tmp_path: Path, 
     assert lines[-1].startswith("does not hold: record 3 of the file, file: ")
 
 
-def test_terms_other_than_the_charters(consortium: Consortium, tmp_path: Path, said: Callable) -> None:
-    """The keys are the charter's, the privacy terms are not: the members agreed on another charter."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda charter: {"privacy": replace(charter.privacy, epsilon=1.0)},
+        lambda charter: {"rounds": charter.rounds + 1},
+        lambda charter: {"not_after": "2098-01-01T00:00:00Z"},
+        lambda charter: {"model": charter.model.model_copy(update={"base_digest": "cd" * 32})},
+    ],
+)
+def test_one_value_of_the_charter_changed(
+    consortium: Consortium, tmp_path: Path, said: Callable, change: Callable[[Any], dict[str, Any]]
+) -> None:
+    """The keys are the charter's, and one of its terms is not: the members agreed on another charter."""
     other = tmp_path / "charter.yaml"
-    terms = replace(consortium.charter.privacy, epsilon=1.0)
-    charters.save(consortium.charter.model_copy(update={"privacy": terms}), other)
+    charters.save(consortium.charter.model_copy(update=change(consortium.charter)), other)
     code, lines = said("verify", consortium.root / "transcript.bin", charter=other)
     assert code == 1
     assert lines[-1].startswith("does not hold: round 1, coordinator, plan: a round on other terms")
@@ -307,16 +317,15 @@ def test_uploads_that_are_gone_within_the_window_are_a_fault(run: Path, said: Ca
     assert said("audit", run, "--round", 1)[0] == 2  # nobody promised to keep them for so long
 
 
-def test_a_charter_that_keeps_nothing_promises_nothing(
-    consortium: Consortium, run: Path, tmp_path: Path, said: Callable
-) -> None:
+def test_a_charter_that_keeps_nothing_promises_nothing(consortium: Consortium, tmp_path: Path, said: Callable) -> None:
     secagg = consortium.charter.secagg.model_copy(update={"audit_rounds": 0})
     charter = consortium.charter.model_copy(update={"secagg": secagg})
     charters.save(charter, tmp_path / "charter.yaml")
-    about = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(about | {"charter": charter.digest()}))
-    shutil.rmtree(run / "uploads")
-    code, lines = said("audit", run, charter=tmp_path / "charter.yaml")
+    scratch = replace(consortium, root=tmp_path, charter=charter)
+    head = genesis(RunDirectory(scratch.run, charter.digest()).run_id, charter.roster())
+    scratch.commit(0, scratch.play(0, head, [Forgetful()] * 4, gone=3))
+    shutil.rmtree(scratch.run / "uploads")
+    code, lines = said("audit", scratch.run, charter=scratch.file)
     assert (code, "audit_rounds is 0" in lines[-1]) == (2, True)
 
 

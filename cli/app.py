@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app([word for word in given if word != "--debug"], prog_name="cotune", standalone_mode=False)
     except UserError as error:
         _end(error, str(error), USER_ERROR, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        raise SystemExit(USER_ERROR) from None
     except click.ClickException as error:
         # Typer and click both suggest.
         text = re.sub(r"(Did you mean .+?\?) \(?Did you mean .+", r"\1", error.format_message())

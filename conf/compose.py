@@ -84,7 +84,9 @@ def study_sweep(overrides: Sequence[str]) -> list[Settings]:
 def _validated(overrides: Sequence[str]) -> Settings:
     for override in _parsed(overrides):
         if override.is_sweep_override():
-            raise UserError(f"{override.input_line} gives several values", "add -m to run each of them")
+            raise UserError(
+                f"{override.input_line} gives several values", "add -m to run each of them, or write [a,b] for a list"
+            )
     composed = _composed(overrides)
     try:
         values = _counted(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))

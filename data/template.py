@@ -139,5 +139,5 @@ def _require_fit(tokens: int, context_length: int) -> None:
     if tokens > context_length:
         raise UserError(
             f"{tokens} tokens do not fit into the context of {context_length}",
-            "shorten the record, or agree on a larger context length",
+            "shorten the record, or agree on a larger model.context_length",
         )

@@ -46,6 +46,14 @@ def test_help_names_every_verb(run: Callable[..., Ran]) -> None:
         assert verb in out
 
 
+@pytest.mark.parametrize("words", [(), ("charter",)])
+def test_without_a_verb_the_help_is_shown(run: Callable[..., Ran], words: tuple[str, ...]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "\nCommands:\n" in err
+    assert not err.startswith("error")
+
+
 def test_user_error_is_one_line_and_exit_code_2(run: Callable[..., Ran]) -> None:
     code, out, err = run("simulate", "privacy.epsilom=3")
     assert (code, out) == (2, "")

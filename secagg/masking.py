@@ -37,7 +37,7 @@ class KeyStream:
 
     def __init__(self, seed: bytes, first_word: int = 0) -> None:
         self._cipher = AESGCM(seed)
-        self._chunk = first_word // CHUNK_WORDS
+        self._chunk = _chunk_of(first_word)
 
     def fill(self, buffer: bytearray, size: int) -> None:
         """Overwrite the first `size` bytes of `buffer` by those of the next chunk; what is left of it is skipped.
@@ -47,6 +47,12 @@ class KeyStream:
         nonce = self._chunk.to_bytes(NONCE_BYTES, "big")
         self._cipher.encrypt_into(nonce, _ZEROS[:size], None, memoryview(buffer)[: size + TAG_BYTES])
         self._chunk += 1
+
+
+def _chunk_of(first_word: int) -> int:
+    if first_word % CHUNK_WORDS:
+        raise ValueError("a key stream starts at a chunk")
+    return first_word // CHUNK_WORDS
 
 
 def scratch() -> bytearray:
@@ -65,8 +71,6 @@ def apply(
         first_word: a multiple of CHUNK_WORDS.
         workers: threads; the words do not depend on it.
     """
-    if first_word % CHUNK_WORDS:
-        raise ValueError("a key stream starts at a chunk")
     add = _apply if kernel.add_stream is None else partial(_apply_compiled, kernel.add_stream)
     in_spans(len(words), workers, lambda start, stop: add(words[start:stop], streams, first_word + start))
 
@@ -74,9 +78,9 @@ def apply(
 def _apply_compiled(
     add_stream: kernel.AddStream, words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int
 ) -> None:
-    for start in range(0, len(words), CHUNK_WORDS):
+    for number, start in enumerate(range(0, len(words), CHUNK_WORDS), _chunk_of(first_word)):
         for seed, sign in streams:
-            add_stream(words[start : start + CHUNK_WORDS], seed, (first_word + start) // CHUNK_WORDS, sign)
+            add_stream(words[start : start + CHUNK_WORDS], seed, number, sign)
 
 
 def _apply(words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..charter.charter import Charter
 from ..errors import UserError
 from .run_directory import Attempt, Committed, RunDirectory
-from .spent import epsilons
+from .spent import epsilons, may_have_sent
 
 # So many rounds in a row whose unmasking was refused end a run.
 IN_A_ROW: Final = 2
@@ -85,9 +85,7 @@ def burned(charter: Charter, steps: int, number: int, before: Committed, noted: 
         steps: of one round. number: of the round. before: the round before. noted: the round's attempts.
     """
     values: dict[str, Any] = before.values
-    unsent = {attempt.attempt for attempt in noted if attempt.trained is not None and not attempt.sent}
-    sent = {attempt.attempt for attempt in noted} - unsent
-    attempts = 1 if charter.privacy.shares is None else max(1, len(sent))
+    attempts = 1 if charter.privacy.shares is None else max(1, len(may_have_sent(noted)))
     earlier = values.get("trained", {})
     trained = {member.name: earlier.get(member.name, 0) + attempts for member in charter.members}
     shown = {

@@ -10,8 +10,18 @@ from ..privacy.terms import PrivacyTerms
 from .run_directory import Attempt, RunDirectory
 
 
+def may_have_sent(noted: Iterable[Attempt]) -> set[int]:
+    """Numbers of the attempts at a round that may have sent a vector: all but those that ended before the uploads.
+
+    Args:
+        noted: of the round.
+    """
+    unsent = {attempt.attempt for attempt in noted if attempt.trained is not None and not attempt.sent}
+    return {attempt.attempt for attempt in noted} - unsent
+
+
 def charged(
-    noted: Sequence[Attempt], trained: Iterable[int], members: int, shared_noise: bool = False
+    noted: Sequence[Attempt], trained: Iterable[int] | None, members: int, shared_noise: bool = False
 ) -> Mapping[int, int]:
     """How often each member spent a round's budget, by training in the attempt that succeeded or in one that failed.
 
@@ -20,17 +30,21 @@ def charged(
     its own, and the next trains anew.
 
     Args:
-        noted: of the round, at least one. trained: indices, in the attempt that succeeded. members: how many.
+        noted: of the round; at least one where `trained` is given. trained: indices, in the last attempt, which
+            succeeded; None: all failed.
+        members: how many.
         shared_noise: whether the charter's noise is shared.
     """
-    ended = {attempt.attempt: (set(attempt.trained), attempt.sent) for attempt in noted if attempt.trained is not None}
-    earlier = {attempt.attempt for attempt in noted} - {max(attempt.attempt for attempt in noted)}
+    ended = {attempt.attempt: set(attempt.trained) for attempt in noted if attempt.trained is not None}
+    failed, sent = {attempt.attempt for attempt in noted}, may_have_sent(noted)
+    if trained is not None:
+        failed.remove(max(failed))
     everybody = set(range(members))
-    times, once = Counter(set(trained)), set(trained)
-    for number in earlier:
-        here, sent = ended.get(number, (everybody, True))
+    times, once = Counter(set(trained or ())), set(trained or ())
+    for number in failed:
+        here = ended.get(number, everybody)
         once |= here
-        times.update(here if sent else ())
+        times.update(here if number in sent else ())
     return {index: max(times[index], 1) if shared_noise else 1 for index in once}
 
 
@@ -42,13 +56,10 @@ def rounds_spent(charter: Charter, folder: RunDirectory) -> dict[str, int]:
     """
     last = folder.last()
     spent: dict[str, int] = {} if last is None else dict(last.values["trained"])  # type: ignore[call-overload]
-    number = 0 if last is None else last.number + 1
-    noted = folder.attempts(number)
-    if noted:
-        after = Attempt(number, 1 + max(attempt.attempt for attempt in noted), signing=False)
-        names = [member.name for member in charter.members]
-        for index, times in charged([*noted, after], (), len(names), charter.privacy.shares is not None).items():
-            spent[names[index]] = spent.get(names[index], 0) + times
+    noted = folder.attempts(0 if last is None else last.number + 1)
+    names = [member.name for member in charter.members]
+    for index, times in charged(noted, None, len(names), charter.privacy.shares is not None).items():
+        spent[names[index]] = spent.get(names[index], 0) + times
     return spent
 
 

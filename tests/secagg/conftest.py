@@ -173,7 +173,10 @@ class Federation:
 
 @pytest.fixture(scope="session", params=SUITES.values(), ids=lambda suite: suite.name)
 def suite(request: pytest.FixtureRequest) -> Suite:
-    """Whatever asks for a federation runs over both suites."""
+    """Whatever asks for a federation runs over both suites.
+
+    No folder below may have a `suite` of its own: pytest would then hand on a federation of the other one.
+    """
     chosen: Suite = request.param
     return chosen
 

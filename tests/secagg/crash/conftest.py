@@ -21,7 +21,7 @@ from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan
 from cotune.secagg.refused import Refused
 from cotune.secagg.state import Phase, State
-from cotune.secagg.suites import CLASSIC, HYBRID, Suite
+from cotune.secagg.suites import CLASSIC, HYBRID
 
 KEPT = ("left", "backups", "heard", "uploaded", "sent", "_life")
 HERE = Path(__file__).parent
@@ -36,6 +36,15 @@ def _beside(name: str) -> ModuleType:
 
 
 lifetimes, utterances = _beside("lifetimes"), _beside("utterances")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What falls between two writes hardly depends on the suite; the larger one takes a minute, so it is slow."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if item.path.is_relative_to(HERE) and parameters.get("suite") is HYBRID:
+            item.add_marker(pytest.mark.slow)
 
 
 class Machine:
@@ -288,17 +297,6 @@ def program() -> Iterator[Callable[[str], Any]]:
 def secrets_of(identity: Identity) -> tuple[bytes, ...]:
     halves = (identity.curve, identity.lattice) if isinstance(identity, HybridIdentity) else (identity,)
     return tuple(half.private_bytes_raw() for half in halves)
-
-
-@pytest.fixture(
-    scope="session",
-    params=[CLASSIC, pytest.param(HYBRID, marks=pytest.mark.slow)],
-    ids=lambda suite: suite.name,
-)
-def suite(request: pytest.FixtureRequest) -> Suite:
-    """What falls between two writes hardly depends on the suite; the larger one takes a minute."""
-    chosen: Suite = request.param
-    return chosen
 
 
 @pytest.fixture(scope="session")

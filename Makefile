@@ -12,6 +12,13 @@ ARGS ?=
 FRESH ?=
 JOBS ?= 2
 
+# `make demo rounds=3` would set a variable that nothing reads.
+UNKNOWN := $(filter-out PYTHON TORCH_INDEX ARGS FRESH JOBS, \
+	$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+ifneq ($(strip $(UNKNOWN)),)
+$(error $(strip $(UNKNOWN)): not a setting of this Makefile: write make demo ARGS='key=value ...')
+endif
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

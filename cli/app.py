@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         # Typer and click both suggest.
         text = re.sub(r"(Did you mean .+?\?) \(?Did you mean .+", r"\1", error.format_message())
-        _end(error, f"{text}: see cotune --help", USER_ERROR, debug)
+        verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "cotune"
+        _end(error, f"{text.rstrip('.')}: see {verb} --help", USER_ERROR, debug)
     except (click.Abort, KeyboardInterrupt) as error:
         _end(error, "stopped", INTERRUPTED, debug)
     if code == INTERRUPTED and not debug:

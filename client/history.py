@@ -71,7 +71,7 @@ def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
             "(head %s): it may be a fork, compare transcripts with the other organizations",
             chain.run,
             len(forked),
-            min(forked),
+            min(forked) + 1,
             chain.head,
         )
 

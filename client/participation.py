@@ -115,7 +115,7 @@ class Member:
             self.roster, self.index, self.identity, plan_message, replace(expected, now=int(time.time())), self.journal
         )
         self.home.set_round_secrets(organization.dump())
-        log.info("round %d attempt %d: joined with %d coordinates", plan.round, plan.attempt, len(contribution))
+        log.info("round %d attempt %d: joined with %d coordinates", plan.round + 1, plan.attempt + 1, len(contribution))
         return organization.advert
 
     def share(self, adverts: bytes) -> bytes:

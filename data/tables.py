@@ -90,6 +90,8 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
             continue
         if header is None:
             header = [name.strip() for name in fields]
+            if len(header) == 1 and (used := next((mark for mark in ";\t|" if mark in header[0]), None)):
+                raise UserError(f"{where}: columns separated by {used!r}", f"separate them by {delimiter!r}")
             if len(set(header)) < len(header):
                 raise UserError(f"{where}: two columns of one name", "give each column its own name")
         elif len(fields) != len(header):

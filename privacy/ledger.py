@@ -112,7 +112,7 @@ class Ledger:
                     insert(database, charge)
             elif {row.unit: row.terms for row in made} != terms:
                 raise UserError(
-                    f"round {round} attempt {attempt} of run {run} is already charged on other terms",
+                    f"round {round + 1} attempt {attempt + 1} of run {run} is already charged on other terms",
                     "start a new attempt",
                 )
         self._note_head(made[-1])
@@ -126,9 +126,8 @@ class Ledger:
         """
         missing = set(rounds) - {row.round for row in self.charges() if row.run == run}
         if missing:
-            raise LedgerBroken(
-                f"{self.path}: no charge for round {min(missing)} of run {run}, in which this node took part", _RESTORE
-            )
+            first = f"round {min(missing) + 1} of run {run}"
+            raise LedgerBroken(f"{self.path}: no charge for {first}, in which this node took part", _RESTORE)
 
     def spent(self, data: Holdings, unit: str, delta: float) -> float:
         """The composed epsilon at `delta` of the account of a data set and unit; 0 where nothing was charged to it."""

@@ -78,7 +78,7 @@ class FileJournal:
                 _, _, its_attempt, its_kind, _ = found.split(b" ")
                 if its_kind.decode() == kind and (kind == SURVIVE or int(its_attempt) == attempt):
                     same = found == line
-                    require(same, "journal.conflict", f"another {kind} was already signed for round {round}")
+                    require(same, "journal.conflict", f"another {kind} was already signed for round {round + 1}")
                     _write(file, start, line)
                     return
             _append(file, len(content), line)

@@ -166,9 +166,8 @@ class Run:
             raise
         except Refused as refusal:
             answers = ", ".join(f"{self._names[index]} {code}" for index, code in sorted(attempt.seen.refused.items()))
-            log.error(
-                "round %d attempt %d failed: %s; refusals: %s", number, attempt_number, refusal, answers or "none"
-            )
+            numbers = (number + 1, attempt_number + 1)
+            log.error("round %d attempt %d failed: %s; refusals: %s", *numbers, refusal, answers or "none")
             self._note_end(number, attempt_number, attempt.seen, refusal)
             self._raise_if_final(number, attempt.seen)
             return refusal
@@ -189,7 +188,7 @@ class Run:
         self._left_out = tuple(sorted(self._proven.union(disputed)))
         if complaints:
             names = self._said(disputed) or "nobody, too few would remain"
-            log.warning("round %d: %s; left out: %s", number, disputes.describe(self._charter, complaints), names)
+            log.warning("round %d: %s; left out: %s", number + 1, disputes.describe(self._charter, complaints), names)
 
     def _raise_if_final(self, number: int, seen: Attempted) -> None:
         """Members that refuse will refuse again: say so at once where too few others are left."""
@@ -276,7 +275,7 @@ class Run:
         """
         noted = self._folder.attempts(number)
         said = ", ".join(attempt.refused for attempt in burned.refusals(noted))
-        log.warning("round %d is burned: its survivors were asked to sign (%s)", number, said or "interrupted")
+        log.warning("round %d is burned: its survivors were asked to sign (%s)", number + 1, said or "interrupted")
         self._folder.commit(burned.burned(self._charter, self._strategy.steps_per_round, number, before, noted))
         self._window.forget(self._folder.recorded())
         found = burned.proven(self._folder.attempts()) - self._proven

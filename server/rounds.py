@@ -124,7 +124,7 @@ class Attempt:
             return self._steps(coordinator, plan, adapter, records_for, window, earlier, signing)
         finally:
             for no in coordinator.rejections:
-                log.warning("round %d: a message of %s was left out: %s", plan.round, self._name(no.index), no.code)
+                log.warning("round %d: a message of %s was left out: %s", plan.round + 1, self._name(no.index), no.code)
 
     def _steps(
         self,
@@ -190,14 +190,14 @@ class Attempt:
             self.seen.bytes_up += len(reply.body) + (0 if reply.vector is None else reply.vector.nbytes)
             if reply.refused:
                 self.seen.refused[index] = reply.refused
-                log.warning("round %d: %s refused %s: %s", plan.round, self._name(index), kind, reply.refused)
+                log.warning("round %d: %s refused %s: %s", plan.round + 1, self._name(index), kind, reply.refused)
                 return
             try:
                 counts = add(index, reply)
             except MemoryError:
                 raise
             except Exception:
-                log.exception("round %d: what %s sent to %s fails here", plan.round, self._name(index), kind)
+                log.exception("round %d: what %s sent to %s fails here", plan.round + 1, self._name(index), kind)
                 counts = False
             if counts and reply.vector is not None:
                 keep(index, reply.vector)
@@ -214,7 +214,7 @@ class Attempt:
             return coordinator.add_upload(index, reply.body, reply.vector) and not again
         if coordinator.add_complaint(index, reply.body):
             self.seen.complaints[index] = reply.body
-            log.warning("round %d: %s", plan.round, disputes.describe(self._charter, [reply.body]))
+            log.warning("round %d: %s", plan.round + 1, disputes.describe(self._charter, [reply.body]))
         return False
 
     def _name(self, index: int) -> str:

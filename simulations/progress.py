@@ -62,6 +62,7 @@ class RoundProgress:
         self._bytes = 0
         self._arrived = 0.0
         self._pace: deque[float] = deque(maxlen=ROUNDS_FOR_PACE)
+        self._finished = 0
         self._live = (
             Live(get_renderable=self.render, console=console, refresh_per_second=REFRESH_PER_SECOND)
             if console.is_terminal
@@ -89,13 +90,20 @@ class RoundProgress:
             self._epsilon = {**self._epsilon, **event.epsilon}
             self._bytes = max(self._bytes, event.bytes_up)
             if event.phase == DONE:
+                self._finished += 1
+                if self._finished == 2:
+                    # In the first round here members load the model and fill their caches.
+                    self._pace.clear()
                 self._pace.append(event.seconds)
             line = self._plain_line(event) if self._live is None and event.phase == DONE else None
         if line is not None:
             self._console.print(Text(line), soft_wrap=True)
 
     def seconds_left(self) -> float | None:
-        """Seconds until the last round ends, at the pace of the last rounds; None before the first round ended."""
+        """Seconds until the last round ends, at the pace of the last rounds; None before the first round ended.
+
+        The first round, in which caches are filled, counts only while it is the only one.
+        """
         with self._lock:
             return self._left()
 

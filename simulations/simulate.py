@@ -42,6 +42,8 @@ from .workspace import Workspace, alone_in, open_workspace
 
 # Tokens of a generated answer: labels are a word or two, and then the turn ends.
 _ANSWER_TOKENS = 8
+# A bound that may fail for one in a thousand is worth a word.
+_LARGE_DELTA = 1e-3
 
 
 def run(settings: Settings) -> Report:
@@ -104,6 +106,12 @@ class Simulation:
             f"{self._consortium.base.name}: {self._consortium.schema.dimension:,} trained parameters; "
             f"charter {charter.digest()[:16]}... signed by all; {_promised(charter.privacy)}"
         )
+        if charter.privacy.enabled and charter.privacy.delta > _LARGE_DELTA:
+            console.print(
+                f"note: delta {rounded_delta(charter.privacy.delta)} is large, since nobody declares more than "
+                f"{max(member.nominal_units for member in charter.members)} units; privacy.delta sets a smaller one, "
+                "at the price of more noise"
+            )
         if settings.model.cache_features:
             top = settings.model.top_layers
             console.print(
@@ -207,18 +215,24 @@ class Simulation:
 
     def _measured(self, points: Sequence[tuple[int, Any]], generate: bool) -> dict[str, Any]:
         """Score adapters on the test set; the last one is the arm's result, all are its curve."""
-        if self._evaluator is None:
-            self._evaluator = self._build_evaluator()
-        scores = [(number, self._evaluator.score(adapter)) for number, adapter in points]
-        final, rows = scores[-1][1], self._settings.simulation.generate_rows
-        result: dict[str, Any] = {
-            "accuracy": final.accuracy,
-            "by_group": final.by_group,
-            "nll": final.nll,
-            "curve": [[number, score.accuracy] for number, score in scores],
-        }
-        if generate and rows:
-            result["exact_match"] = self._generate(points[-1][1], rows)
+        rows, tests = self._settings.simulation.generate_rows, len(self._corpus.test)
+        scores = []
+        with self._console.status(f"preparing {tests} test rows") as shown:
+            if self._evaluator is None:
+                self._evaluator = self._build_evaluator()
+            for place, (number, adapter) in enumerate(points, 1):
+                shown.update(f"scoring adapter {place} of {len(points)} on {tests} test rows")
+                scores.append((number, self._evaluator.score(adapter)))
+            final = scores[-1][1]
+            result: dict[str, Any] = {
+                "accuracy": final.accuracy,
+                "by_group": final.by_group,
+                "nll": final.nll,
+                "curve": [[number, score.accuracy] for number, score in scores],
+            }
+            if generate and rows:
+                shown.update(f"generating the answers to {rows} test rows")
+                result["exact_match"] = self._generate(points[-1][1], rows)
         return result
 
     def _build_evaluator(self) -> Evaluator:

@@ -80,6 +80,12 @@ def test_make_starts_over_only_when_told() -> None:
     assert "cotune demo simulation.existing=fresh rounds=2" in planned("FRESH=1", "ARGS=rounds=2")
 
 
+def test_make_refuses_a_setting_that_it_would_ignore() -> None:
+    done = subprocess.run(["make", "-n", "demo", "rounds=2"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "rounds: not a setting of this Makefile: write make demo ARGS='key=value ...'" in done.stderr
+
+
 def test_installed_version_is_the_declared_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == cotune.__version__

@@ -1,6 +1,8 @@
 """A run of four organizations through the state machines, without Flower and without a model."""
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from cotune.charter import charter as charters
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from cotune.charter.signing import new_key, public_hex
+from cotune.cli.app import main
 from cotune.client import settings as nodes
 from cotune.client.chains import Chain
 from cotune.client.home import Home
@@ -21,8 +24,9 @@ from cotune.secagg.journal import FileJournal, Journal
 from cotune.secagg.masking import CHUNK_WORDS
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan
-from cotune.secagg.record import genesis
+from cotune.secagg.record import RoundRecord, genesis
 from cotune.secagg.transcript import encode
+from cotune.secagg.wire import peek
 from cotune.server.audit_window import AuditWindow
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.strategies.base import ServerState
@@ -31,6 +35,16 @@ NAMES = ("alder", "birch", "cedar", "dogwood")
 # Three chunks, the last one short.
 ENCODING = Encoding(((4 * (2 * CHUNK_WORDS + 50), 1.0),), 4, 16)
 ROUNDS = 3
+
+
+class Forgetful:
+    """The journal of a node that was restored from an old copy: it may sign another history."""
+
+    def record(self, run: bytes, round: int, attempt: int, kind: str, statement: bytes) -> None:
+        pass
+
+    def survived(self, run: bytes, round: int) -> bool:
+        return False
 
 
 @dataclass
@@ -51,7 +65,7 @@ class Consortium:
     def file(self) -> Path:
         return self.root / "charter.yaml"
 
-    def play(self, number: int, head: bytes, journals: list[Journal], gone: int) -> RoundSum:
+    def play(self, number: int, head: bytes, gone: int, journals: Sequence[Journal] = (Forgetful(),) * 4) -> RoundSum:
         """One round in which member `gone` does not upload."""
         run_id = RunDirectory(self.run, self.charter.digest()).run_id
         roster, hashes = self.charter.roster(), (b"m" * 32, self.charter.schema_hash(), self.charter.dp_hash())
@@ -90,6 +104,12 @@ class Consortium:
         folder.commit(Committed(number, np.zeros(2, np.float32), state, total.head.hex(), (), {}, total.record))
         window.forget(folder.recorded())
 
+    def forge(self, number: int, change: Callable[[RoundRecord], dict[str, Any]]) -> bytes:
+        """The record of a round, changed and signed again."""
+        path = self.run / "rounds" / f"{number:04d}" / "record.bin"
+        record = RoundRecord.decode(peek(path.read_bytes())[0])
+        return replace(record, **change(record)).sign(self.coordinator)
+
 
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
@@ -103,7 +123,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     head = genesis(folder.run_id, charter.roster())
     journals: list[Journal] = [FileJournal(home.journal) for home in homes]
     for number in range(ROUNDS):
-        total = made.play(number, head, journals, gone=number)
+        total = made.play(number, head, number, journals)
         made.commit(number, total)
         head = total.head
     for name, home in zip(NAMES, homes, strict=True):
@@ -120,6 +140,27 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     (root / "coordinator.key").unlink()
     (root / "transcript.bin").write_bytes(encode(folder.records(-1)))
     return made
+
+
+@pytest.fixture
+def copied(consortium: Consortium, tmp_path: Path) -> Path:
+    """A copy of the run directory, to be tampered with."""
+    return Path(shutil.copytree(consortium.run, tmp_path / "run"))
+
+
+@pytest.fixture
+def said(consortium: Consortium, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[str]]]:
+    """said("verify", FILE, ...): the exit code, and what was printed, by line; the charter is given."""
+
+    def call(verb: str, *words: object, charter: Path | None = None) -> tuple[int, list[str]]:
+        with pytest.raises(SystemExit) as ended:
+            main(["transcript", verb, *map(str, words), "--charter", str(charter or consortium.file)])
+        shown = capsys.readouterr()
+        if ended.value.code == 2:
+            assert len(shown.err.splitlines()) == 1
+        return int(ended.value.code or 0), (shown.out + shown.err).splitlines()
+
+    return call
 
 
 def charter_of(public: list[str], coordinator: str) -> Charter:

@@ -65,6 +65,10 @@ def test_a_misspelt_verb_is_suggested_once(typed: str, meant: str, run: Callable
     assert run(typed)[2] == f"error: No such command '{typed}'. Did you mean {meant}?: see cotune --help\n"
 
 
+def test_a_missing_argument_points_to_the_help_of_its_verb(run: Callable[..., Ran]) -> None:
+    assert run("chat")[2] == "error: Missing argument 'DIR': see cotune chat --help\n"
+
+
 @pytest.mark.parametrize("words", [("nonsense",), ("simulate", "--nonsense"), ("chat",), ("keys", "old")])
 def test_wrong_usage_is_one_line_and_exit_code_2(run: Callable[..., Ran], words: tuple[str, ...]) -> None:
     code, _, err = run(*words)

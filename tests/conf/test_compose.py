@@ -24,7 +24,8 @@ def test_defaults_compose_to_the_hospitals() -> None:
 
 
 def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
-    needed = {"model": {"local": ["model.name=m"]}, "data": {"files": ["data.files=[a,b,c]", "data.test_file=t"]}}
+    files = ["data.files=[a,b,c]", "data.test_file=t"]
+    needed = {"model": {"local": ["model.name=m"]}, "data": {"files": files}, "experiment": {"custom": files}}
     refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
     for group, names in choices().items():
         for name in names:
@@ -39,6 +40,9 @@ def test_experiment_sets_and_the_command_line_wins() -> None:
     assert compose(["experiment=law_firms"]).data.corpus == "clauses"
     assert compose(["experiment=law_firms", "data=icd10"]).data.corpus == "icd10"
     assert compose(["experiment=law_firms", "rounds=3"]).rounds == 3
+    assert compose(["experiment=custom", "data=icd10"]).data.corpus == "icd10"
+    with pytest.raises(UserError, match=r"data\.files is not set"):
+        compose(["experiment=custom"])
 
 
 def test_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

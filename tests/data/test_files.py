@@ -161,6 +161,7 @@ def test_csv_mistakes(tmp_path: Path) -> None:
 
     assert "line 3: 4 fields under 3 columns" in said("q,a,who\nx,y,1\nx,y,z,2\n")
     assert "two columns of one name" in said("q,a,a\nx,y,1\n")
+    assert "notes.csv line 1: columns separated by ';': separate them by ','" in said("q;a;who\nx;y;1\n")
     assert "line 4 column a: empty" in said('q,a,who\n"x\nx",y,1\nx,,2\n')
     assert "no record in it" in said("q,a,who\n")
 

@@ -4,7 +4,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -278,6 +278,13 @@ def _charter(
     )
 
 
+def _shared(charter: Charter) -> Charter:
+    """Noise that the members add together, at most one of them colluding and one dropping out."""
+    terms = replace(charter.privacy, trust="honest_majority", organizations=4, colluders=1, dropouts=1)
+    secagg = charter.secagg.model_copy(update={"lane_bits": 24})
+    return Charter.model_validate(dict(charter) | {"privacy": terms, "secagg": secagg})
+
+
 def _records(member: int) -> str:
     rows = [
         {"prompt": f"word{3 + (7 * member + row) % 40}", "answer": f"word{3 + row % 5} word9", "unit": f"u{row}"}
@@ -301,6 +308,7 @@ def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: d
             min_members=3,
             unit="patient",
             allow_without_privacy=not charter.privacy.enabled,
+            allow_honest_majority=charter.privacy.shares is not None,
         ),
         home.policy,
     )
@@ -330,7 +338,7 @@ def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: d
 
 @pytest.fixture
 def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Federation]:
-    """found(rounds=2, enabled=True, change=lambda charter: charter): a federation of four."""
+    """found(rounds=2, enabled=True, shared=False, change=lambda charter: charter): a federation of four."""
     clock = FastClock()
     monkeypatch.setattr(exchange, "time", clock)
     monkeypatch.setattr(roll_call, "time", clock)
@@ -343,6 +351,7 @@ def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     def build(
         rounds: int = 2,
         enabled: bool = True,
+        shared: bool = False,
         change: Callable[[Charter], Charter] = lambda charter: charter,
         suite: Suite = CLASSIC,
     ) -> Federation:
@@ -353,7 +362,8 @@ def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             Member(name=name, public_key=signing.public_hex(key), nominal_units=UNITS)
             for name, key in zip(NAMES, keys, strict=True)
         )
-        charter = change(_charter(forest, members, signing.public_hex(coordinator), rounds, enabled, suite.name))
+        drafted = _charter(forest, members, signing.public_hex(coordinator), rounds, enabled, suite.name)
+        charter = change(_shared(drafted) if shared else drafted)
         signed = {name: signing.sign_charter(charter, key) for name, key in zip(NAMES, keys, strict=True)}
         signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
         for member, home in enumerate(homes):

@@ -2,13 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from cotune.charter import policy as policies
-from cotune.charter.charter import Charter
 from cotune.client.home import Home
 from cotune.client.participation import Member
 from cotune.errors import UserError
@@ -22,12 +19,6 @@ class Killed(BaseException):
 
 def die(*words: object) -> None:
     raise Killed
-
-
-def shared(charter: Charter) -> Charter:
-    terms = replace(charter.privacy, trust="honest_majority", organizations=4, colluders=1, dropouts=1)
-    secagg = charter.secagg.model_copy(update={"lane_bits": 24})
-    return Charter.model_validate(dict(charter) | {"privacy": terms, "secagg": secagg})
 
 
 def kill_in_training(federation: Any, charges: int, *members: int) -> None:
@@ -75,10 +66,7 @@ def test_started_again_it_asks_anew_and_costs_nothing(found: Callable) -> None:
 
 
 def test_with_shared_noise_no_start_counts_what_was_never_sent(found: Callable) -> None:
-    federation = found(rounds=3, change=shared)
-    for home in federation.homes:
-        policy = policies.load(home.policy)
-        policies.save(policy.model_copy(update={"allow_honest_majority": True}), home.policy)
+    federation = found(rounds=3, shared=True)
     kill_in_training(federation, 2, 0, 1)
     for _ in range(3):
         run = federation.run()

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cotune.charter import policy as policies
 from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.accounting import calibrate, epsilon
@@ -14,10 +13,8 @@ from cotune.privacy.skellam import grid_for
 from cotune.privacy.terms import METRICS
 from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
 
-SHARING = {"trust": "honest_majority", "organizations": 4, "colluders": 1, "dropouts": 1}
 
-
-def integers(charter: Charter, lane_bits: int = 24, **changes: object) -> Charter:
+def integers(charter: Charter) -> Charter:
     terms = charter.privacy
     grid = grid_for(terms.sensitivity, charter.model.dimension + len(METRICS))
     terms = replace(
@@ -26,25 +23,15 @@ def integers(charter: Charter, lane_bits: int = 24, **changes: object) -> Charte
         mechanism="skellam",
         grid_step=grid.step,
         dimension=grid.dimension,
-        **changes,
     )
-    secagg = charter.secagg.model_copy(update={"lane_bits": lane_bits})
+    secagg = charter.secagg.model_copy(update={"lane_bits": 24 if terms.shares is None else 26})
     return Charter.model_validate(dict(charter) | {"privacy": terms, "secagg": secagg})
 
 
-def shared(charter: Charter) -> Charter:
-    return integers(charter, 26, **SHARING)
-
-
-@pytest.mark.parametrize("change", [integers, shared], ids=["alone", "shared"])
-def test_the_sum_is_the_sum_of_the_integers(
-    found: Callable, change: Callable[[Charter], Charter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    federation = found(rounds=1, change=change)
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_the_sum_is_the_sum_of_the_integers(found: Callable, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = found(rounds=1, shared=shared, change=integers)
     terms, homes = federation.charter.privacy, federation.homes
-    for home in homes:
-        policy = policies.load(home.policy)
-        policies.save(policy.model_copy(update={"allow_honest_majority": True}), home.policy)
     sent: dict[int, np.ndarray] = {}
     totals = []
 
@@ -77,9 +64,9 @@ def test_the_sum_is_the_sum_of_the_integers(
         assert row.spent_epsilon == epsilon([terms.segment(1)], terms.delta) <= 8.0
 
 
-@pytest.mark.parametrize("change", [integers, shared], ids=["alone", "shared"])
-def test_the_steps_of_the_encoding_are_those_of_the_grid(found: Callable, change: Callable) -> None:
-    charter = change(found().charter)
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
+def test_the_steps_of_the_encoding_are_those_of_the_grid(found: Callable, shared: bool) -> None:
+    charter = found(shared=shared, change=integers).charter
     schema, terms = schema_of(charter), charter.privacy
     encoding = encoding_of(charter, strategy_of(charter), schema, 0)
     assert encoding.steps()[:-1].tolist() == [terms.grid_step] * 2

@@ -91,7 +91,7 @@ def test_a_forked_record_is_told_once_and_an_old_one_is_not(found: Callable, cap
     caplog.clear()
     with pytest.raises(Refused, match=r"plan\."):
         begin(federation, run.run_id, (forked,), attempt=1)
-    assert "from round 1 on" in caplog.text
+    assert "from round 2 on" in caplog.text
     assert home.chain() == chain
 
 

@@ -11,27 +11,16 @@ from cotune.errors import UserError
 from cotune.privacy.adversaries import account_unit
 from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
 
-SHARING = {"trust": "honest_majority", "organizations": 4, "colluders": 1, "dropouts": 1}
 
-
-def shared(charter: Charter) -> Charter:
-    # Twice the noise of the plan: the budget has room for a second attempt.
-    terms = replace(charter.privacy, **SHARING, noise_multiplier=2 * charter.privacy.noise_multiplier)
-    secagg = charter.secagg.model_copy(update={"lane_bits": 24})
-    return Charter.model_validate(dict(charter) | {"privacy": terms, "secagg": secagg})
-
-
-def opt_in(federation, *members: int) -> None:
-    for member in members:
-        home = federation.homes[member]
-        policy = policies.load(home.policy)
-        policies.save(policy.model_copy(update={"allow_honest_majority": True}), home.policy)
+def twice_the_noise(charter: Charter) -> Charter:
+    """The budget has room for a second attempt."""
+    terms = replace(charter.privacy, noise_multiplier=2 * charter.privacy.noise_multiplier)
+    return Charter.model_validate(dict(charter) | {"privacy": terms})
 
 
 def test_a_share_is_never_in_two_sums(found: Callable) -> None:
     """The first attempt ends after the uploads: what was in them is gone, and the second trains anew and is charged."""
-    federation = found(rounds=1, change=shared)
-    opt_in(federation, 0, 1, 2, 3)
+    federation = found(rounds=1, shared=True, change=twice_the_noise)
     sent: list[tuple[int, np.ndarray]] = []
     lost: set[int] = set()
 
@@ -63,8 +52,7 @@ def test_a_share_is_never_in_two_sums(found: Callable) -> None:
 
 
 def test_too_few_survivors_open_nothing(found: Callable) -> None:
-    federation = found(rounds=1, change=shared)
-    opt_in(federation, 0, 1, 2, 3)
+    federation = found(rounds=1, shared=True, change=twice_the_noise)
     federation.lose("query.upload", 0, 1)
     with pytest.raises(UserError):
         federation.run()
@@ -72,8 +60,9 @@ def test_too_few_survivors_open_nothing(found: Callable) -> None:
 
 
 def test_only_who_opted_in_takes_part(found: Callable) -> None:
-    federation = found(rounds=1, change=shared)
-    opt_in(federation, 1, 2, 3)
+    federation = found(rounds=1, shared=True, change=twice_the_noise)
+    home = federation.homes[0]
+    policies.save(policies.load(home.policy).model_copy(update={"allow_honest_majority": False}), home.policy)
     run = federation.run()
     assert run.load(0).survivors == ("birch", "cedar", "dogwood")
     assert set(federation.refusals()) == {"policy.trust"}
@@ -81,7 +70,7 @@ def test_only_who_opted_in_takes_part(found: Callable) -> None:
 
 
 def test_nothing_is_cut_and_narrow_lanes_are_refused(found: Callable) -> None:
-    charter = shared(found().charter)
+    charter = found(shared=True, change=twice_the_noise).charter
     schema = schema_of(charter)
     encoding = encoding_of(charter, strategy_of(charter), schema, 0)
     clips = [clip for _, clip in encoding.segments]

@@ -88,7 +88,6 @@ class Place:
             "model.dtype=float32",
             "model.context_length=32",
             "model.lora.rank=4",
-            "data=files",
             f"data.files=[{','.join(map(str, self.files))}]",
             f"data.test_file={self.test}",
             "strategy.learning_rate=0.05",

@@ -103,16 +103,19 @@ def test_without_privacy_nothing_is_called_epsilon() -> None:
     assert "noised" not in text
 
 
-def test_time_left_is_the_pace_of_the_last_rounds() -> None:
+def test_time_left_is_the_pace_of_the_last_rounds_without_the_first() -> None:
     now = [0.0]
     progress = RoundProgress(console(terminal=True), NAMES, None, clock=lambda: now[0])
     assert progress.seconds_left() is None
-    progress.show(event(round=1, phase=DONE, seconds=10.0))
+    progress.show(event(round=1, phase=DONE, seconds=60.0))
+    assert progress.seconds_left() == pytest.approx(9 * 60)
     progress.show(event(round=2, phase=DONE, seconds=20.0))
-    assert progress.seconds_left() == pytest.approx(8 * 15)
-    progress.show(event(round=3, phase="mask", seconds=5.0))
+    assert progress.seconds_left() == pytest.approx(8 * 20)
+    progress.show(event(round=3, phase=DONE, seconds=10.0))
+    assert progress.seconds_left() == pytest.approx(7 * 15)
+    progress.show(event(round=4, phase="mask", seconds=5.0))
     now[0] = 2.0
-    assert progress.seconds_left() == pytest.approx((15 - 5 - 2) + 7 * 15)
+    assert progress.seconds_left() == pytest.approx((15 - 5 - 2) + 6 * 15)
     progress.show(event(round=10, phase=DONE, seconds=15.0))
     assert progress.seconds_left() == 0.0
 

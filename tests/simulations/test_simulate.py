@@ -164,7 +164,9 @@ def test_another_setting_is_refused_in_one_line(finished: tuple[Path, Report], p
     assert _digests(run_dir) == before
 
 
-def test_fedavg_then_another_arm_then_fresh_without_privacy(place: Any, tmp_path: Path) -> None:
+def test_fedavg_then_another_arm_then_fresh_without_privacy(
+    place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One folder: several local steps; an arm asked for later is added; `fresh` starts over with other terms."""
     run_dir = tmp_path / "run"
     fedavg = place.words(run_dir, "strategy=fedavg", "strategy.local_steps=2")
@@ -175,6 +177,8 @@ def test_fedavg_then_another_arm_then_fresh_without_privacy(place: Any, tmp_path
     (account,) = Ledger(run_dir / "nodes" / "south" / "ledger.sqlite").statement()
     assert (account.steps, account.charges) == (4, 2)
     assert account.spent_epsilon <= 8.0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "delta 6.3e-03 is large, since nobody declares more than 16 units" in said
     before = _digests(run_dir / "server" / "run")
 
     more = simulate.run(compose([*words, "simulation.arms=[base,federated]"]))
@@ -183,7 +187,9 @@ def test_fedavg_then_another_arm_then_fresh_without_privacy(place: Any, tmp_path
     assert _digests(run_dir / "server" / "run") == before
 
     charter = (run_dir / "server" / "charter.yaml").read_text()
+    capsys.readouterr()
     plain = simulate.run(place.settings(run_dir, "privacy=none", "simulation.existing=fresh"))
+    assert "is large" not in capsys.readouterr().out
     assert (run_dir / "server" / "charter.yaml").read_text() != charter
     assert not plain.privacy.enabled
     assert plain.privacy.epsilon_max is None

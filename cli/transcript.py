@@ -200,14 +200,10 @@ def _check(path: Path, charter: "Charter") -> _Checked:
 
 def _under_charter(one: "Examined", charter: "Charter") -> "Examined":
     """A record that holds, but for a round on other terms than the charter's, does not hold."""
+    from ..charter.conformity import conforms
     from ..secagg.refused import Refused
 
-    if one.verified is None:
-        return one
-    plan, agreed = one.verified.plan, charter.secagg
-    hashes = (plan.dp_hash, plan.schema_hash) == (charter.dp_hash(), charter.schema_hash())
-    quorum = (plan.threshold, plan.min_survivors) == (agreed.threshold, agreed.min_survivors)
-    if hashes and quorum and plan.round < charter.rounds:
+    if one.verified is None or conforms(charter, one.verified.plan):
         return one
     text = "a round on other terms than the charter's"
     return replace(one, verified=None, fault=Refused("plan.terms", text, None, "plan"))

@@ -118,7 +118,7 @@ def _check_secagg(settings: Settings) -> None:
         raise UserError(
             f"secure aggregation with {count} organization(s): one of two learns the other's update by subtraction",
             "name the files of at least 3 organizations in data.files"
-            if settings.data.corpus == "files"
+            if settings.data.corpus == "files" and len(settings.data.files) < 3
             else "set data.organizations=3 or more",
         )
     if count > 200:

@@ -32,7 +32,7 @@ class Plan:
         run: 16 bytes that name the run. round, attempt: counters below 2^32; together they only increase.
         roster_hash: `Roster.hash`. cohort: U0, indices.
         threshold: t, shares that rebuild a secret. min_survivors: fewest contributions in a sum that is opened.
-        model_hash, schema_hash, dp_hash: 32 bytes each: model bytes, adapter schema, privacy terms.
+        model_hash, schema_hash, dp_hash: 32 bytes each: model bytes, the charter, privacy terms.
         encoding: segments, n, lanes. deadline: Unix seconds (UTC) after which nobody begins.
         prev_head: head of the transcript that this round extends, 32 bytes. suite: id in `suites`.
     """

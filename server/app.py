@@ -17,14 +17,17 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..charter.charter import Charter
+from ..charter.conformity import conforms
 from ..charter.messages import RECORD
 from ..errors import UserError
 from ..privacy.accounts import OverBudget
 from ..privacy.terms import METRICS, decode_metrics
 from ..secagg.coordinator import RoundSum
 from ..secagg.identity import Identity
-from ..secagg.record import genesis
+from ..secagg.plan import Plan
+from ..secagg.record import RoundRecord, genesis
 from ..secagg.refused import Refused
+from ..secagg.wire import peek
 from ..strategies.agreed import nominal_batch, schema_of, strategy_of
 from ..training.schema import initial
 from . import burned, disputes, roll_call
@@ -76,6 +79,11 @@ class Run:
     """All rounds of a charter."""
 
     def __init__(self, charter: Charter, key: Identity, folder: RunDirectory, exchange: Exchange, watch: Watch) -> None:
+        """See `build`.
+
+        Raises:
+            UserError: the folder holds rounds on other terms than the charter's.
+        """
         self._charter, self._key, self._folder = charter, key, folder
         self._exchange, self._watch = exchange, watch
         self._names = [member.name for member in charter.members]
@@ -86,6 +94,7 @@ class Run:
         self._left_out: tuple[int, ...] = ()
         self._proven = burned.proven(folder.attempts())
         self._acknowledged = dict.fromkeys(range(len(self._names)), -1)
+        _require_terms(charter, folder)
         self._started = time.monotonic()
 
     def finish(self) -> None:
@@ -314,6 +323,17 @@ class Run:
                 left_out=tuple(self._names[index] for index in self._left_out),
             )
         )
+
+
+def _require_terms(charter: Charter, folder: RunDirectory) -> None:
+    """A run that another version began under other hashes must not go on: its transcript would hold for nobody."""
+    for content in folder.records(-1)[:1]:
+        record = RoundRecord.decode(peek(content)[0])
+        if not conforms(charter, Plan.open(record.plan, charter.roster())):
+            raise UserError(
+                f"{folder.path}: its rounds were not run on this charter's terms, perhaps by another version of cotune",
+                "continue with the version that began the run, or start afresh",
+            )
 
 
 def _finite(value: float) -> float | None:

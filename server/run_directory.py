@@ -148,14 +148,23 @@ class RunDirectory:
         """What was noted of a round, or of all rounds.
 
         A line that a crash cut short was never acted upon, and is passed over.
+
+        Raises:
+            UserError: a whole line is no note of this version.
         """
         file = self.path / "attempts.jsonl"
         noted: list[Attempt] = []
         for line in file.read_text().splitlines() if file.exists() else []:
             try:
-                noted.append(Attempt(**json.loads(line)))
-            except (ValueError, TypeError):
+                about = json.loads(line)
+            except ValueError:
                 continue
+            try:
+                noted.append(Attempt(**about))
+            except TypeError:
+                raise UserError(
+                    f"{file}: a note that this version does not know", "continue with the version that wrote it"
+                ) from None
         return [
             replace(
                 attempt,

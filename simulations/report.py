@@ -189,7 +189,7 @@ class Report:
     curves: Curves
     config: dict[str, Any]
     versions: dict[str, str]
-    rounds: Count = 0
+    rounds: Count
     schema_version: Literal[1] = SCHEMA_VERSION
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from ..charter.charter import Charter
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
@@ -22,10 +23,11 @@ from ..errors import UserError
 from ..evaluation.generate import exact_match
 from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
-from ..privacy.accounting import rounded_delta
-from ..privacy.terms import PrivacyTerms
+from ..privacy.accounting import rounded, rounded_delta
 from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
+from ..server.spent import exposure
+from ..strategies.agreed import strategy_of
 from ..training.adapter import attach, set_flat
 from . import report as reports
 from .assemble import assemble, published, write_outcome
@@ -53,7 +55,8 @@ def run(settings: Settings) -> Report:
         UserError: whatever a person can mend. KeyboardInterrupt: the person stopped the run; it can be continued.
     """
     with alone_in(settings.run_dir):
-        return _run(settings, Console())
+        # A unit, a model or a folder may be named like markup.
+        return _run(settings, Console(markup=False, emoji=False))
 
 
 def _run(settings: Settings, console: Console) -> Report:
@@ -104,7 +107,7 @@ class Simulation:
         charter = self._consortium.charter
         console.print(
             f"{self._consortium.base.name}: {self._consortium.schema.dimension:,} trained parameters; "
-            f"charter {charter.digest()[:16]}... signed by all; {_promised(charter.privacy)}"
+            f"charter {charter.digest()[:16]}... signed by all; {_promised(charter)}"
         )
         if charter.privacy.enabled and charter.privacy.delta > _LARGE_DELTA:
             console.print(
@@ -273,14 +276,16 @@ class Simulation:
                 self._space.keep("seconds", self._seconds)
 
 
-def _promised(terms: PrivacyTerms) -> str:
+def _promised(charter: Charter) -> str:
     """What the charter promises, before anything is spent."""
+    terms = charter.privacy
     if not terms.enabled:
         return "no differential privacy"
-    return (
-        f"epsilon {terms.epsilon:g} at delta {rounded_delta(terms.delta)} for each {terms.unit}, "
-        f"noise multiplier {terms.noise_multiplier:.3f}"
-    )
+    bound = f"delta {rounded_delta(terms.delta)} for each {terms.unit}, noise multiplier {terms.noise_multiplier:.3f}"
+    shared = exposure(terms, strategy_of(charter).steps_per_round, [charter.rounds])
+    if terms.shares is None or shared is None:
+        return f"epsilon {rounded(terms.epsilon)} at {bound}"
+    return f"{bound}, and the noise is shared: {'; '.join(shared.lines(terms.shares))}"
 
 
 def _labelled(records: list[Record]) -> list[Record]:

@@ -26,7 +26,7 @@ def run(planned: Sequence[Settings], folder: Path = Path("runs/study")) -> None:
     Raises:
         UserError, KeyboardInterrupt: as `simulate.run`; finished runs are kept.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)
     by_experiment: dict[str, list[Report]] = {}
     for number, settings in enumerate(planned, 1):
         console.rule(f"run {number} of {len(planned)}: {settings.name}, seed {settings.seed}")

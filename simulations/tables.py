@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -71,7 +70,7 @@ def privacy_sentence(report: Report) -> str:
 def early_sentence(report: Report) -> str | None:
     """Where the federation ended before its last round: that it did. None elsewhere."""
     planned = report.config.get("rounds", 0)
-    if not 0 < report.rounds < planned:
+    if report.wire is None or not report.rounds < planned:
         return None
     which = "" if len(report.seeds) == 1 else ", at the seed that came least far"
     return f"The federation ended early, after {report.rounds} of {planned} rounds{which}."
@@ -117,7 +116,8 @@ def result_table(report: Report) -> RenderableType:
     """What is printed at the end of a run: the table of arms and, below it, privacy, traffic and time."""
     count = len(report.seeds)
     seeds = f"{count} seeds, mean (lowest-highest)" if count > 1 else f"seed {', '.join(map(str, report.seeds))}"
-    table = Table(title=f"{escape(report.experiment)}: {report.test_rows} test rows, {seeds}", title_justify="left")
+    title = Text(f"{report.experiment}: {report.test_rows} test rows, {seeds}", style="table.title")
+    table = Table(title=title, title_justify="left")
     for index, header in enumerate(HEADERS):
         table.add_column(header, justify="left" if index == 0 else "right", overflow="fold")
     for name, arm in rows(report):

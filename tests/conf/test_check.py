@@ -64,6 +64,7 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
         (("data.test_rows=null",), "is split by it", ()),
         ((*FILES, "data.organizations=4"), "lists 3", (*FILES, "data.organizations=3")),
         ((*FILES, "data.files=[a,b]"), "in data.files", FILES),
+        ((*FILES, "data.organizations=2"), "set data.organizations=3", FILES),
         ((*FILES, "data.files=[a,b,b]"), "twice", FILES),
         ((*FILES, "data.test_file=a"), "also an organization's", FILES),
         ((*FILES, "data.test_file=null"), "without data.test_file", FILES),

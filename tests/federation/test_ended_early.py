@@ -92,6 +92,33 @@ def test_a_member_that_says_so_later_ends_nothing(found: Callable, monkeypatch: 
         federation.run()
 
 
+@pytest.mark.parametrize("phase", ["share", "upload", "survive", "reveal"])
+def test_nor_does_it_beside_one_that_says_so_at_once(
+    found: Callable, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Alder has no budget left; birch lies, having seen that one more refusal would end the run."""
+    federation = found(rounds=3)
+    begin, honest = Member.begin, getattr(Member, phase)
+
+    def second(member: Member, name: str) -> bool:
+        return member.settings.name == name and federation.directory().committed() == [0]
+
+    def decline(self: Member, *words: Any) -> Any:
+        if second(self, "alder"):
+            raise OverBudget("spent", "none")
+        return begin(self, *words)
+
+    def lie(self: Member, message: bytes) -> Any:
+        if second(self, "birch"):
+            raise OverBudget("a lie", "none")
+        return honest(self, message)
+
+    monkeypatch.setattr(Member, "begin", decline)
+    monkeypatch.setattr(Member, phase, lie)
+    with pytest.raises(UserError, match=r"too few members agree \(alder: ledger.budget, birch: ledger.budget\)"):
+        federation.run()
+
+
 def test_one_such_member_is_left_behind_and_the_others_finish(found: Callable) -> None:
     federation = found(rounds=3)
     kill_in_training(federation, 1, 0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
@@ -221,6 +222,19 @@ def test_a_finished_run_started_again_trains_nothing(found: Callable) -> None:
     assert {kind for kind, _ in federation.grid.sent} <= {"query.hello", "query.record"}
     assert federation.directory().last().head == before.head
     assert [home.chain().head for home in federation.homes] == [before.head] * 4
+
+
+def test_a_run_that_was_begun_under_other_hashes_is_not_continued(
+    found: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another version would have made them: the transcript would hold under neither."""
+    federation = found(rounds=1)
+    federation.run()
+    federation.grid.sent.clear()
+    monkeypatch.setattr(Charter, "schema_hash", lambda self: b"v" * 32)
+    with pytest.raises(UserError, match="its rounds were not run on this charter's terms"):
+        federation.run()
+    assert federation.grid.sent == []
 
 
 def test_a_finished_run_needs_nobody_online(found: Callable) -> None:

@@ -1,5 +1,6 @@
 """What follows from burned rounds: who is proven to have done it, when a run stops, what such a round shows."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -113,3 +114,12 @@ def test_a_burned_round_shows_nothing_and_keeps_what_was_counted() -> None:
     assert spent["alder"] > spent["birch"] > spent["cedar"] == spent["dogwood"] > 0
     first = burned(CHARTER, 3, 0, round_of(-1), attempt(0))
     assert set(first.values) == set(after.values)
+
+
+def test_with_shared_noise_a_burned_round_costs_as_often_as_something_may_have_been_sent() -> None:
+    terms = replace(CHARTER.privacy, trust="honest_majority", organizations=4, colluders=1, dropouts=1)
+    charter: Any = SimpleNamespace(members=CHARTER.members, privacy=terms)
+    unsent = Attempt(0, 1, False, (0, 1, 2), (), "round.too_few", sent=False)
+    noted = [*attempt(0, "round.too_few", signing=False), Attempt(0, 1, False), unsent, *attempt(0, A, 3, count=2)]
+    assert burned(charter, 1, 0, round_of(-1), noted).values["trained"] == dict.fromkeys(NAMES, 2)
+    assert burned(CHARTER, 1, 0, round_of(-1), noted).values["trained"] == dict.fromkeys(NAMES, 1)

@@ -91,6 +91,15 @@ def test_attempts_outlive_a_torn_line(tmp_path) -> None:
     assert run.attempts(4) == []
 
 
+def test_a_whole_note_that_is_not_understood_is_no_torn_one(tmp_path) -> None:
+    """Passed over, an attempt whose survivors signed would be tried again, and its budget would not count."""
+    run = RunDirectory(tmp_path, CHARTER)
+    for foreign in ('{"round": 3, "attempt": 0, "signing": true, "later": 1}', "[3, 0, true]", '{"round": 3}'):
+        (tmp_path / "attempts.jsonl").write_text(f"{foreign}\n")
+        with pytest.raises(UserError, match=r"attempts\.jsonl: a note that this version does not know"):
+            run.attempts()
+
+
 def test_complaints_come_back_with_their_attempt(tmp_path) -> None:
     failed = Attempt(0, 1, signing=False, trained=(0, 2), complaints=("ab12", "cd34"))
     RunDirectory(tmp_path, CHARTER).note(failed)

@@ -33,6 +33,7 @@ def report() -> Report:
         ),
         config={},
         versions={},
+        rounds=0,
     )
 
 

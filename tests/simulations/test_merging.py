@@ -24,6 +24,7 @@ def one_seed(seed: int, federated: float, *, pooled: Arm = NOT_RUN, epsilon: flo
         curves=Curves(federated=((1, federated),)),
         config={"seed": seed, "model": {"rank": rank}, "data": {"seed": seed}},
         versions={},
+        rounds=0,
     )
 
 

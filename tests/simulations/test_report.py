@@ -37,6 +37,7 @@ def make_report(seed: int = 1, federated: float = 0.5, **changes: object) -> Rep
         curves=Curves(federated=((0, 0.2), (1, federated)), loss=((1, 2.5),), epsilon=((1, 7.5),)),
         config={"seed": seed, "model": {"rank": 8}},
         versions=reports.versions(),
+        rounds=0,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

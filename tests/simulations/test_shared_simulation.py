@@ -13,10 +13,13 @@ pytestmark = pytest.mark.slow
 SHARED = ("simulation.arms=[federated]", "privacy.trust=honest_majority", "privacy.dropouts=0")
 
 
-def test_shared_noise_from_settings_to_release(place: Any, tmp_path: Path) -> None:
+def test_shared_noise_from_settings_to_release(place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "wide"
     report = simulate.run(place.settings(run_dir, *SHARED, "secagg.lane_bits=24"))
     assert len(report.privacy.exposures) == 3
+    promised = " ".join(capsys.readouterr().out.split()).partition("the base")[0]
+    assert all(line in promised for line in report.privacy.exposures)
+    assert "epsilon 8" not in promised
     assert f"epsilon {report.privacy.epsilon_max:.2f}" in report.privacy.exposures[0]
     statement = (run_dir / "release" / "privacy_statement.md").read_text()
     assert all(line in statement for line in report.privacy.exposures)

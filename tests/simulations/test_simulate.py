@@ -171,6 +171,7 @@ def test_fedavg_then_another_arm_then_fresh_without_privacy(
     run_dir = tmp_path / "run"
     fedavg = place.words(run_dir, "strategy=fedavg", "strategy.local_steps=2")
     words = [word for word in fedavg if not word.startswith(("strategy.learning_rate", "simulation.arms"))]
+    words.append("privacy.unit='patient [/] [adult]'")
     report = simulate.run(compose([*words, "simulation.arms=[federated]"]))
     assert (report.arms.federated.ran, report.arms.base.ran, report.arms.alone_mean.ran) == (True, False, False)
     assert json.loads((run_dir / "report.json").read_text())["arms"]["base"]["accuracy"] is None
@@ -178,6 +179,8 @@ def test_fedavg_then_another_arm_then_fresh_without_privacy(
     assert (account.steps, account.charges) == (4, 2)
     assert account.spent_epsilon <= 8.0
     said = " ".join(capsys.readouterr().out.split())
+    assert "epsilon 8.000 at delta 6.3e-03 for each patient [/] [adult], noise multiplier" in said
+    assert "unit: patient [/] [adult];" in said
     assert "delta 6.3e-03 is large, since nobody declares more than 16 units" in said
     before = _digests(run_dir / "server" / "run")
 

@@ -30,6 +30,7 @@ def _report(settings: Settings) -> Report:
         generation_rows=0,
         curves=Curves(),
         versions={},
+        rounds=0,
         config=settings.model_dump(mode="json", by_alias=True),
     )
 

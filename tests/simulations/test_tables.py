@@ -36,6 +36,7 @@ def make(
         curves=Curves(),
         config={},
         versions={},
+        rounds=0,
     )
 
 
@@ -102,12 +103,12 @@ def test_markdown_has_spreads_and_one_shape() -> None:
 
 
 def test_an_early_end_is_said() -> None:
-    planned = replace(make(wire=reports.wire(1000, 10, 30_000)), config={"rounds": 5})
+    planned = replace(make(wire=reports.wire(1000, 10, 30_000)), config={"rounds": 5}, rounds=5)
     early = replace(planned, rounds=3)
     assert "ended early, after 3 of 5 rounds." in printed(early)
-    for other in (planned, replace(planned, rounds=5)):
+    for other in (planned, replace(make(), config={"rounds": 5})):
         assert "early" not in printed(other)
-    both = merge([replace(early, seeds=(7,)), replace(planned, rounds=5)], varying=())
+    both = merge([replace(early, seeds=(7,)), planned], varying=())
     assert both.rounds == 3
     assert "3 of 5 rounds, at the seed that came least far." in study_table_markdown([both])
     assert merge([make()], varying=()).rounds == 0

@@ -22,6 +22,7 @@ from ..secagg.suites import SUITES, Suite
 from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
 from .mechanism import check_grid
+from .messages import MAX_RECORDS
 from .sharing import check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
@@ -161,7 +162,8 @@ class Charter(Document):
     coordinator: IdentityKey
     model: ModelTerms
     strategy: StrategyTerms
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    # A node that was away gets all records in one message.
+    rounds: Annotated[int, Field(ge=1, le=MAX_RECORDS)]
     privacy: Privacy
     secagg: SecAggTerms
     not_before: Moment

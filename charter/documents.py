@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import UserError
 
 MOST_BYTES = 4_000_000
+_MOST_DIGITS = 64
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -36,11 +37,21 @@ def _utc(value: object) -> str:
         return parse_moment(str(value)).strftime(_MOMENT)
     if value.utcoffset() is None or value.microsecond:
         raise ValueError("not a whole second in UTC")
-    return value.astimezone(UTC).strftime(_MOMENT)
+    try:
+        return value.astimezone(UTC).strftime(_MOMENT)
+    except OverflowError:
+        raise ValueError("before the year 1 or after 9999") from None
+
+
+def _printable(text: str) -> str:
+    """What is read before it is signed holds no terminal codes and nothing that turns the direction of writing."""
+    if not text.isprintable():
+        raise ValueError("a character that cannot be shown")
+    return text
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # The public identity key of a suite, see `secagg.identity`: 32 bytes, or 32 + 1952.
 IdentityKey = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{3968})$")]
@@ -71,7 +82,7 @@ def parse(content: bytes, kind: type[AnyDocument], source: str) -> AnyDocument:
         fields = yaml.load(content.decode(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: not UTF-8", "save it as UTF-8 text") from error
-    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: not valid YAML, {_one_line(error)}", "correct the syntax") from error
     if not isinstance(fields, dict):
         raise UserError(f"{source}: not a mapping of fields", "write `field: value` lines")
@@ -95,7 +106,14 @@ def dump(document: Document) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without anchors, aliases and duplicate keys."""
+    """YAML without anchors, aliases, duplicate keys and endless numbers."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        plain = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
+        if isinstance(node, yaml.ScalarNode) and not plain and len(node.value) > _MOST_DIGITS:
+            # YAML's numbers of base 60 take time that grows with the square of their length.
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+        return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]

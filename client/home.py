@@ -41,6 +41,7 @@ class Pending:
     Attributes:
         run, round: where it belongs. attempt: the one that it was charged for; later ones send it again.
         model_hash: of base, tokenizer and adapter that it was computed from, hex.
+        charter: `Charter.schema_hash` of the charter that it was made and charged under, hex.
         contribution: float64 [dimension + metrics].
     """
 
@@ -48,6 +49,7 @@ class Pending:
     round: int
     attempt: int
     model_hash: str
+    charter: str
     contribution: np.ndarray = field(repr=False)
 
 
@@ -199,7 +201,7 @@ class Home:
         if pending is None:
             self._delete(PENDING)
             return
-        about = {name: getattr(pending, name) for name in ("run", "round", "attempt", "model_hash")}
+        about = {name: getattr(pending, name) for name in ("run", "round", "attempt", "model_hash", "charter")}
         content = io.BytesIO()
         np.savez(content, about=np.array(json.dumps(about)), contribution=pending.contribution)
         self._write(PENDING, content.getvalue())

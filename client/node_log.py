@@ -16,7 +16,7 @@ class _PrivateHandler(logging.FileHandler):
 
 
 def keep_log(path: Path) -> None:
-    """Send what `cotune.client` logs from now on to this file, and to this file only.
+    """Send what `cotune.client` logs from now on to this file, beside what this process does with its log anyway.
 
     In a simulation one process plays several nodes in turn: each message's lines go to the log of the node it was for.
     """

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..charter import policy as policies
 from ..charter import signatures, signing
+from ..charter.conformity import conforms
 from ..charter.messages import hello_statement
 from ..charter.refusal import Refusal
 from ..privacy.adversaries import Event, reserve
@@ -30,6 +31,7 @@ from ..strategies.agreed import encoding_of, model_hash, nominal_batch, schema_o
 from ..strategies.base import Adapter, Vector
 from ..training.guards import check_finite
 from .chains import Chain
+from .consistency import belongs, may_have_left, require_whole
 from .history import follow, follow_last
 from .home import Home, Pending
 from .settings import load as load_settings
@@ -38,8 +40,10 @@ from .workbench import Workbench, prepare
 log = logging.getLogger("cotune.client")
 # What a box that is of no use is refused by.
 _GROUNDS = ("share.seal", "share.range", "share.offer")
+# Beyond every attempt.
+_NO_ATTEMPT = 2**32
 _ALONE = "data set %s shares no record or unit id with the %d data sets charged before: it has an account of its own"
-_BENCHES: dict[tuple[str, str], Workbench] = {}
+_BENCHES: dict[str, tuple[object, Workbench]] = {}
 
 
 class Member:
@@ -63,6 +67,7 @@ class Member:
         self.index = self.charter.index_of(self.settings.name)
         home.require_journal()
         self.journal = FileJournal(home.journal)
+        require_whole(home, self.journal)
         self.strategy = strategy_of(self.charter)
 
     def _require_member(self) -> None:
@@ -110,10 +115,11 @@ class Member:
         # A newer plan ends the round before: its secrets must never mask this round's contribution.
         self.home.set_round_secrets(None)
         contribution = self._contribution(plan, adapter, bench)
-        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
         organization = Organization.begin(
             self.roster, self.index, self.identity, plan_message, replace(expected, now=int(time.time())), self.journal
         )
+        # Behind the journal's entry, never before it: see `consistency`.
+        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
         self.home.set_round_secrets(organization.dump())
         log.info("round %d attempt %d: joined with %d coordinates", plan.round + 1, plan.attempt + 1, len(contribution))
         return organization.advert
@@ -173,27 +179,38 @@ class Member:
         """P5: verify the last records and keep the transcript's head."""
         follow_last(self.home, records, self.roster)
 
-    def _organization(self) -> Organization:
+    def _secrets(self) -> tuple[bytes, Plan]:
+        """The secrets of the round in progress, and its plan."""
         secrets = self.home.round_secrets()
         if secrets is None:
             raise Refusal("round.none", "no round is in progress here", "wait for the next round")
-        return Organization.load(secrets, self.roster, self.identity, self.journal)
+        plan = Plan.open(State.decode(secrets).plan, self.roster)
+        if not conforms(self.charter, plan):
+            raise Refusal("round.charter", "the round in progress is under another charter", "wait for the next round")
+        return secrets, plan
+
+    def _organization(self) -> Organization:
+        return Organization.load(self._secrets()[0], self.roster, self.identity, self.journal)
 
     def _own_contribution(self) -> Vector:
         """The pending contribution, if it is of the round in progress.
 
         Another one means that one of the two files came back from a backup.
         """
-        plan = Plan.open(State.decode(self.home.round_secrets() or b"").plan, self.roster)
         pending = self.home.pending()
-        if pending is None or (pending.run, pending.round, pending.model_hash) != _about(plan):
+        if pending is None or not belongs(pending, self._secrets()[1]):
             raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
         return pending.contribution
 
     def _take_up(self, chain: Chain) -> Chain:
-        """Remember a new run before anything is spent on it, if the policy allows one more under this charter."""
+        """Remember a new run before anything is spent on it, if the policy allows one more under this charter.
+
+        A run stays under the charter that it was begun under: what was made under other terms is not for these.
+        """
         known, digest = self.home.chains(), self.charter.digest()
         if chain.run in known:
+            if chain.charter != digest:
+                raise Refusal("plan.charter", "the run was begun under another charter", "let it begin a new run")
             return chain
         policies.check_runs(self.policy, sum(other.charter == digest for other in known.values()))
         begun = replace(chain, charter=digest)
@@ -221,9 +238,8 @@ class Member:
             raise Refusal("plan.rounds", "the charter plans fewer rounds", "agree on a charter with more rounds")
         return Expected(
             run=plan.run,
-            # By the newer of two memories: the one that came back from a backup must not give a second noised result
-            # for an attempt that the ledger has charged once.
-            last=max((chain.round, chain.attempt), self.journal.last(plan.run)),
+            # A round whose record was verified here is over, whoever signed in it.
+            last=max(self.journal.last(plan.run), (chain.verified, _NO_ATTEMPT)),
             model_hash=model_hash(self.charter, adapter),
             schema_hash=self.charter.schema_hash(),
             dp_hash=self.charter.dp_hash(),
@@ -234,10 +250,18 @@ class Member:
         )
 
     def _workbench(self) -> Workbench:
-        key = (str(self.home.path), self.charter.digest())
-        if key not in _BENCHES:
-            _BENCHES[key] = prepare(self.charter, self.settings, self.policy, self.home.cache)
-        return _BENCHES[key]
+        """The data and the trainer, kept for the life of this process while everything that they follow from stays."""
+        place, data = str(self.home.path), self.policy.data
+        file = data.stat() if data.exists() else None
+        facts = (
+            self.charter.digest(),
+            self.policy.model_dump_json(),
+            self.settings.model_dump_json(),
+            None if file is None else (file.st_mtime_ns, file.st_size, file.st_ino),
+        )
+        if place not in _BENCHES or _BENCHES[place][0] != facts:
+            _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache)
+        return _BENCHES[place][1]
 
     def _contribution(self, plan: Plan, adapter: Adapter, bench: Workbench) -> Vector:
         """This round's noised contribution: the one on disk if an earlier attempt made it, else a new one.
@@ -245,10 +269,10 @@ class Member:
         Sending the same noised vector in another attempt costs no budget: it is the same release. Where the noise is
         shared it would not be: two sums that hold the same share tell more than each. `upload` then keeps none.
         """
-        about, pending = _about(plan), self.home.pending()
-        if pending is not None and (pending.run, pending.round, pending.model_hash) == about:
+        run, pending, shared = plan.run.hex(), self.home.pending(), self.charter.privacy.shares is not None
+        if pending is not None and belongs(pending, plan) and not (shared and may_have_left(pending, self.journal)):
             return pending.contribution
-        if pending is not None and (pending.run, pending.round, pending.attempt) == (*about[:2], plan.attempt):
+        if pending is not None and (pending.run, pending.round, pending.attempt) == (run, plan.round, plan.attempt):
             # Its charge is used up: an old copy of the file would bring it back beside the second one.
             raise Refusal("round.pending", "this attempt was trained for another model", "wait for the next attempt")
         self._reserve(plan, bench)
@@ -256,8 +280,8 @@ class Member:
         terms = self.charter.privacy
         trained = self.strategy.local(bench.trainer, adapter, terms, own, SystemRandomness())
         contribution = self._checked(trained, plan)
-        run, number, model = about
-        self.home.set_pending(Pending(run, number, plan.attempt, model, contribution))
+        about = (run, plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
+        self.home.set_pending(Pending(*about, contribution))
         return contribution
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:
@@ -292,8 +316,3 @@ class Member:
             # The range holds every number of a run but for a chance that nobody meets: this is a fault.
             raise Refusal("round.range", "a number is outside the encoding's range", "look for what trained here")
         return np.concatenate([trained, [saturated]])
-
-
-def _about(plan: Plan) -> tuple[str, int, str]:
-    """What a contribution belongs to: run, round and model. Attempts at one round may send the same one."""
-    return plan.run.hex(), plan.round, plan.model_hash.hex()

@@ -216,7 +216,7 @@ class Settings(_Value):
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
     cache: Place
     run_dir: Place
     model: ModelSettings

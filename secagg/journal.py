@@ -98,6 +98,18 @@ class FileJournal:
         entry = re.compile(rb"%b (%b) (%b) " % (run.hex().encode(), _NUMBER, _NUMBER))
         return max(((int(round_), int(attempt)) for round_, attempt in entry.findall(self._read())), default=(-1, -1))
 
+    def newest(self) -> dict[str, tuple[int, int]]:
+        """Of every run, hex, in which anything was signed: its `last`."""
+        entry, found = re.compile(rb"([0-9a-f]{32}) (%b) (%b) " % (_NUMBER, _NUMBER)), dict[str, tuple[int, int]]()
+        for run, round_, attempt in entry.findall(self._read()):
+            found[run.decode()] = max(found.get(run.decode(), (-1, -1)), (int(round_), int(attempt)))
+        return found
+
+    def uploaded(self, run: bytes, round: int) -> int:
+        """The newest attempt at a round in which an upload was signed, -1 where none was."""
+        entry = re.compile(rb"%b %d (%b) upload " % (run.hex().encode(), round, _NUMBER))
+        return max(map(int, entry.findall(self._read())), default=-1)
+
     def _read(self) -> bytes:
         with self._locked(fcntl.LOCK_SH) as file:
             return self._whole_lines(file)

@@ -71,7 +71,8 @@ def examine(records: Iterable[bytes], roster: Roster) -> Iterator[Examined]:
             number = (plan.round, plan.attempt)
             of = run or plan.run
             verified = verify(message, roster, of, (head or genesis(of, roster)) if whole else plan.prev_head)
-            require(number > last, "transcript.order", f"round {plan.round + 1} stands after round {last[0] + 1}")
+            in_order = plan.round > last[0]
+            require(in_order, "transcript.order", f"round {plan.round + 1} stands after round {last[0] + 1}")
         except Refused as no:
             whole = False
             yield Examined(*number, None, no)

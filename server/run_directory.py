@@ -138,11 +138,15 @@ class RunDirectory:
 
     def note(self, attempt: "Attempt") -> None:
         """Write down an attempt, or that its survivors' phase begins, before it does."""
-        with (self.path / "attempts.jsonl").open("a") as file:
+        path = self.path / "attempts.jsonl"
+        new = not path.exists()
+        with path.open("a") as file:
             # The newline in front ends a line that a crash cut short.
             file.write("\n" + json.dumps(asdict(attempt)) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path)
 
     def attempts(self, round_number: int | None = None) -> list["Attempt"]:
         """What was noted of a round, or of all rounds.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,11 @@ def test_contradictions_are_refused_with_a_way_out(change: dict[str, Any], said:
         ({"federation": "hospitals\n"}, "federation"),
         ({"members__0__public_key": "a" * 63}, "members.0.public_key"),
         ({"model__name": "a\nb"}, "model.name"),
+        ({"model__name": "a\x9b2Kb"}, "model.name"),
+        ({"model__name": "a\u202eb"}, "model.name"),
+        ({"model__name": ""}, "model.name"),
+        ({"model__targets": ["q\x9b2K"]}, "model.targets.0"),
+        ({"rounds": 10_001}, "rounds"),
         ({"model__alpha": float("inf")}, "model.alpha"),
         ({"strategy__target": "os.system"}, "strategy.target"),
         ({"strategy__target": "cotune.strategies.agreed.instantiate"}, "strategy.target"),
@@ -215,6 +221,7 @@ def test_contradictions_are_refused_with_a_way_out(change: dict[str, Any], said:
         ({"privacy__extra": 1}, "privacy.extra"),
         ({"privacy__epsilon": "1e-5"}, "privacy.epsilon"),
         ({"not_before": "2026-01-01"}, "not_before"),
+        ({"not_before": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=23)))}, "not_before"),
         ({"secagg__lane_bits": 64}, "secagg.lane_bits"),
     ],
 )
@@ -248,6 +255,10 @@ def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
         (b"<<: {a: 1}", "not a plain name"),
         (b"a: !!bool x", "not valid YAML"),
         (b"a: !!int ''", "not valid YAML"),
+        (b"a: !!timestamp x", "not valid YAML"),
+        (b"a: 1" + b":1" * 200 + b".5", "line 1: a number of 403 characters"),
+        (b"a: 1" + b":1" * 1_000_000, "line 1: a number of 2000001 characters"),
+        (b"a: 0x" + b"f" * 5000, "line 1: a number of 5002 characters"),
         (b"a: &x [1]\nb: *x", "anchors"),
         (b"a: !!python/object:os.system {}", "not valid YAML"),
         (b"a: [", "not valid YAML"),

@@ -42,7 +42,7 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
         with home.locked():
             home.set_chain(Chain("ab", "cd", 3, 1))
             home.set_round_secrets(b"secret")
-            home.set_pending(Pending("ab", 3, 1, "ef", np.array([1.5, -2.0])))
+            home.set_pending(Pending("ab", 3, 1, "ef", "01", np.array([1.5, -2.0])))
             assert stat.S_IMODE(home.cache.stat().st_mode) == 0o700
     finally:
         os.umask(old)
@@ -54,7 +54,8 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     assert again.round_secrets() == b"secret"
     pending = again.pending()
     assert pending is not None
-    assert (pending.run, pending.round, pending.attempt, pending.model_hash) == ("ab", 3, 1, "ef")
+    about = (pending.run, pending.round, pending.attempt, pending.model_hash, pending.charter)
+    assert about == ("ab", 3, 1, "ef", "01")
     np.testing.assert_array_equal(pending.contribution, [1.5, -2.0])
 
 

@@ -1,13 +1,15 @@
-"""A consortium of four around a tiny random model, and a grid in this process that can lose and bend messages."""
+"""A consortium of four around a tiny random model, on the grid of `grid.py`."""
 
+import importlib.util
 import json
+import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +19,6 @@ from cotune.charter import policy as policies
 from cotune.charter import signatures, signing
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from cotune.charter.policy import Columns, Policy
-from cotune.client import app as client_app
 from cotune.client import participation
 from cotune.client import settings as nodes
 from cotune.client.home import Home
@@ -25,15 +26,20 @@ from cotune.client.settings import NodeModel, NodeSettings
 from cotune.privacy.accounting import calibrate
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
+from cotune.secagg.plan import Plan
+from cotune.secagg.record import genesis
 from cotune.secagg.suites import CLASSIC, Suite
 from cotune.server import app as server_app
 from cotune.server import exchange, roll_call
 from cotune.server.exchange import Exchange
+from cotune.server.rounds import Attempt
 from cotune.server.run_directory import RunDirectory
-from cotune.training.adapter import LoraSettings, attach, schema_of
+from cotune.strategies.agreed import model_hash, schema_of, strategy_of
+from cotune.training.adapter import LoraSettings, attach
+from cotune.training.adapter import schema_of as adapter_schema
 from cotune.training.base import BaseModel, ModelSource, load_base
-from flwr.app import Context, Message, RecordDict
-from flwr.serverapp import Grid
+from cotune.training.schema import initial
+from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -42,7 +48,6 @@ NAMES = ("alder", "birch", "cedar", "dogwood")
 UNITS = 12
 DELTA = 1.0e-3
 KINDS = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
-Hook = Callable[[str, int, Message], Message | None]
 
 
 @cache
@@ -50,80 +55,15 @@ def sigma(rounds: int) -> float:
     return calibrate(8.0, DELTA, 0.5, rounds)
 
 
-class FastClock:
-    """Waiting costs no time: a sleep, or a look at the clock, moves it."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def monotonic(self) -> float:
-        self._ahead += 0.01
-        return self._ahead
-
-    def sleep(self, seconds: float) -> None:
-        self._ahead += max(seconds, 0.5)
+def _grid() -> ModuleType:
+    """The module beside this one; pytest imports each file by itself."""
+    spec = importlib.util.spec_from_file_location("federation_grid", Path(__file__).with_name("grid.py"))
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-class FakeGrid(Grid):
-    """Hands every message to the client app at once; node id 101 + i is the home of member i.
-
-    `before` and `after` see (kind, member, message) and give what goes on, or None to lose it. `late` names
-    (kind, member) whose reply comes only when the next exchange has begun.
-    """
-
-    def __init__(self, homes: list[Path]) -> None:
-        self.homes = homes
-        self.online = list(range(len(homes)))
-        self.before: Hook = lambda kind, member, message: message
-        self.after: Hook = lambda kind, member, message: message
-        self.carried: list[tuple[str, int, Message]] = []
-        self.sent: list[tuple[str, int]] = []
-        self.unreachable: set[int] = set()
-        self._ready: dict[str, Message] = {}
-        self._app = client_app.build(lambda context: self.homes[int(context.node_config["partition-id"])])
-
-    def get_node_ids(self) -> Iterable[int]:
-        return [101 + member for member in self.online]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return [number for number in (self._push(message) for message in messages) if number is not None]
-
-    def _push(self, message: Message) -> str | None:
-        member, kind = message.metadata.dst_node_id - 101, message.metadata.message_type
-        if member in self.unreachable:
-            return None
-        number = str(uuid.uuid4())
-        message.metadata.__dict__["_message_id"] = number
-        self.sent.append((kind, member))
-        given = self.before(kind, member, message)
-        if given is None:
-            return number
-        reply = self.deliver(given, member)
-        self.carried.append((kind, member, reply))
-        returned = self.after(kind, member, reply)
-        if returned is not None:
-            self._ready[number] = returned
-        return number
-
-    def deliver(self, message: Message, member: int) -> Message:
-        context = Context(1, 101 + member, {"partition-id": member}, RecordDict(), {})
-        return self._app(message, context)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._ready.pop(number) for number in message_ids if number in self._ready]
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
-
-    def set_run(self, run: Any) -> None:
-        raise NotImplementedError
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
-
-    def send_and_receive(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
-        raise NotImplementedError
+grid = _grid()
 
 
 @dataclass
@@ -133,7 +73,7 @@ class Federation:
     charter: Charter
     key: Any
     homes: list[Home]
-    grid: FakeGrid
+    grid: Any
     folder: Path
     events: list[Any] = field(default_factory=list)
     replies: list[tuple[str, Any]] = field(default_factory=list)
@@ -159,6 +99,27 @@ class Federation:
             return message
 
         self.grid.before = before
+
+    def begin(self, run: bytes, records: tuple[bytes, ...] = (), member: int = 0, **changes: Any) -> Plan:
+        """A member joins round 0 of a run by itself; what it is asked to do can be changed."""
+        adapter = changes.pop("adapter", initial(schema_of(self.charter), self.charter.model.initial_seed))
+        attempt = Attempt(self.charter, self.key, None, {}, lambda phase, members: None)  # type: ignore[arg-type]
+        head = genesis(run, self.charter.roster())
+        plan = attempt.plan(strategy_of(self.charter), adapter, run, 0, 0, head)
+        plan = replace(plan, **{"model_hash": model_hash(self.charter, adapter)} | changes)
+        with self.homes[member].locked():
+            participation.Member(self.homes[member]).begin(plan.sign(self.key), adapter, records)
+        return plan
+
+    def agree(self, charter: Charter) -> None:
+        """Everybody signs another charter in the place of the present one, and installs it."""
+        keys = {name: signing.load_key(home.identity) for name, home in zip(NAMES, self.homes, strict=True)}
+        signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
+        signed[charters.COORDINATOR] = signing.sign_charter(charter, self.key)
+        for home in self.homes:
+            charters.save(charter, home.charter)
+            signatures.save(signed, home.signatures)
+        self.charter = charter
 
     def charges(self, member: int) -> list[Any]:
         home = self.homes[member]
@@ -231,7 +192,7 @@ def _charter(
     forest: Forest, members: tuple[Member, ...], coordinator: str, rounds: int, enabled: bool, suite: str
 ) -> Charter:
     lora = LoraSettings(2, 4.0, ("all-linear",), False, 0)
-    schema = schema_of(attach(forest.base, lora))
+    schema = adapter_schema(attach(forest.base, lora))
     return Charter(
         federation="forest",
         epoch=0,
@@ -339,7 +300,7 @@ def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: d
 @pytest.fixture
 def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Federation]:
     """found(rounds=2, enabled=True, shared=False, change=lambda charter: charter): a federation of four."""
-    clock = FastClock()
+    clock = grid.FastClock()
     monkeypatch.setattr(exchange, "time", clock)
     monkeypatch.setattr(roll_call, "time", clock)
     monkeypatch.setattr(roll_call, "HELLO_SECONDS", 1.0)
@@ -368,8 +329,8 @@ def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
         for member, home in enumerate(homes):
             furnish(forest, home, member, charter, signed)
-        grid = FakeGrid([home.path for home in homes])
-        return Federation(charter, coordinator, homes, grid, tmp_path / "run")
+        made = grid.FakeGrid([home.path for home in homes])
+        return Federation(charter, coordinator, homes, made, tmp_path / "run")
 
     return build
 

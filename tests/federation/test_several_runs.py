@@ -12,15 +12,14 @@ from cotune.charter import policy as policies
 from cotune.charter.refusal import Refusal
 from cotune.client import participation
 from cotune.client.chains import Chain
-from cotune.client.home import Home
 from cotune.client.participation import Member
 from cotune.errors import UserError
+from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis, next_head, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import peek
-from cotune.server.rounds import Attempt
-from cotune.strategies.agreed import model_hash, schema_of, strategy_of
+from cotune.strategies.agreed import schema_of
 from cotune.training.schema import initial
 
 RUN, OTHER, THIRD = b"r" * 16, b"o" * 16, b"t" * 16
@@ -28,17 +27,6 @@ RUN, OTHER, THIRD = b"r" * 16, b"o" * 16, b"t" * 16
 
 def adapter_of(federation: Any) -> np.ndarray:
     return initial(schema_of(federation.charter), federation.charter.model.initial_seed)
-
-
-def begin(federation: Any, run: bytes, records: tuple[bytes, ...] = (), **changes: Any) -> Plan:
-    """Organization 0 joins round 0 of a run; what it is asked to do can be changed."""
-    charter, adapter = federation.charter, changes.pop("adapter", adapter_of(federation))
-    attempt = Attempt(charter, federation.key, None, {}, lambda phase, members: None)  # type: ignore[arg-type]
-    plan = attempt.plan(strategy_of(charter), adapter, run, 0, 0, genesis(run, charter.roster()))
-    plan = replace(plan, **{"model_hash": model_hash(charter, adapter)} | changes)
-    with federation.homes[0].locked():
-        Member(federation.homes[0]).begin(plan.sign(federation.key), adapter, records)
-    return plan
 
 
 def allow_runs(federation: Any, number: int) -> None:
@@ -61,13 +49,13 @@ def test_another_run_does_not_make_a_node_take_a_history_again(found: Callable, 
     home, records = federation.homes[0], run.records(-1)
     chain = home.chain()
     start = genesis(run.run_id, federation.charter.roster())
-    begin(federation, OTHER)
+    federation.begin(OTHER)
     assert home.chain().run == OTHER.hex()
     Member(home).record((fork(federation, records[0], start),))
     assert home.chain(run.run_id.hex()) == chain
     assert "it may be a fork" in caplog.text
     with pytest.raises(Refused, match=r"plan\.replay"):
-        begin(federation, run.run_id)
+        federation.begin(run.run_id)
     Member(home).record(records)
     assert home.chain(run.run_id.hex()) == chain
     assert home.chain(OTHER.hex()).head == genesis(OTHER, federation.charter.roster()).hex()
@@ -90,7 +78,7 @@ def test_a_forked_record_is_told_once_and_an_old_one_is_not(found: Callable, cap
         assert [message.levelname for message in caplog.records] == ["WARNING"]
     caplog.clear()
     with pytest.raises(Refused, match=r"plan\."):
-        begin(federation, run.run_id, (forked,), attempt=1)
+        federation.begin(run.run_id, (forked,), attempt=1)
     assert "from round 2 on" in caplog.text
     assert home.chain() == chain
 
@@ -100,6 +88,7 @@ def test_a_record_of_a_run_that_the_node_is_not_in_is_refused(found: Callable) -
     records = federation.run().records(-1)
     home = federation.homes[0]
     (home.path / "chains.json").unlink()
+    home.journal.unlink()
     with pytest.raises(Refusal) as no:
         Member(home).record(records)
     assert no.value.code == "record.run"
@@ -111,18 +100,18 @@ def test_runs_of_a_charter_are_bounded_by_the_policy(found: Callable) -> None:
     home = federation.homes[0]
     home.journal.touch(0o600)
     home.set_chain(Chain(THIRD.hex(), "cd" * 32, charter="ef" * 32))  # of an earlier charter
-    begin(federation, RUN)
+    federation.begin(RUN)
     before = (home.chains(), home.pending().contribution.tobytes(), home.round_secrets())
     with pytest.raises(Refusal) as no:
-        begin(federation, OTHER)
+        federation.begin(OTHER)
     assert no.value.code == "policy.runs"
     assert len(federation.charges(0)) == 1
     assert (home.chains(), home.pending().contribution.tobytes(), home.round_secrets()) == before
-    begin(federation, RUN, attempt=1)
+    federation.begin(RUN, attempt=1)
     allow_runs(federation, 2)
-    begin(federation, OTHER)
+    federation.begin(OTHER)
     with pytest.raises(Refusal, match="the policy allows 2"):
-        begin(federation, b"u" * 16)
+        federation.begin(b"u" * 16)
     assert len(federation.charges(0)) == 2
 
 
@@ -228,30 +217,27 @@ def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) ->
 
 
 def test_an_attempt_that_was_charged_is_not_trained_for_another_model(found: Callable, monkeypatch: Any) -> None:
-    """Killed after the contribution was written and before the chain was: an old copy of it must find no second one."""
+    """Killed after the contribution was written and before anything was signed: it must find no second one."""
     federation = found(rounds=4)
     home, moved = federation.homes[0], adapter_of(federation) + np.float32(1e-3)
-    keep = Home.set_chain
 
-    def killed(self: Home, chain: Chain) -> None:
-        if chain.round >= 0:
-            raise KeyboardInterrupt
-        keep(self, chain)
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Home, "set_chain", killed)
-    with pytest.raises(KeyboardInterrupt):
-        begin(federation, RUN)
-    monkeypatch.setattr(Home, "set_chain", keep)
+    with monkeypatch.context() as patch:
+        patch.setattr(Organization, "begin", killed)
+        with pytest.raises(KeyboardInterrupt):
+            federation.begin(RUN)
     first = home.pending().contribution
     with pytest.raises(Refusal) as no:
-        begin(federation, RUN, adapter=moved)
+        federation.begin(RUN, adapter=moved)
     assert no.value.code == "round.pending"
     np.testing.assert_array_equal(home.pending().contribution, first)
     assert len(federation.charges(0)) == 1
-    begin(federation, RUN)
+    federation.begin(RUN)
     np.testing.assert_array_equal(home.pending().contribution, first)
     assert len(federation.charges(0)) == 1
-    begin(federation, RUN, adapter=moved, attempt=1)
+    federation.begin(RUN, adapter=moved, attempt=1)
     assert home.pending().attempt == 1
     assert len(federation.charges(0)) == 2
     assert "contribution" not in repr(home.pending())

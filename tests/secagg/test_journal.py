@@ -57,6 +57,16 @@ def test_what_it_remembers(path: Path) -> None:
     assert again.survived(RUN, 2)
     assert not again.survived(RUN, 3)
     assert not again.survived(OTHER, 2)
+    assert again.newest() == {RUN.hex(): (3, 1), OTHER.hex(): (9, 0)}
+
+
+def test_it_remembers_in_which_attempts_an_upload_was_signed(path: Path) -> None:
+    journal = FileJournal(path)
+    for attempt, kind in ((0, "upload"), (10, "upload"), (9, "upload"), (11, "complaint")):
+        journal.record(RUN, 1, attempt, kind, A)
+    journal.record(RUN, 11, 12, "upload", A)
+    journal.record(OTHER, 1, 13, "upload", A)
+    assert [journal.uploaded(RUN, number) for number in (0, 1, 2, 11)] == [-1, 10, -1, 12]
 
 
 def test_the_file_is_private(path: Path) -> None:

@@ -88,11 +88,12 @@ def test_a_head_that_does_not_follow(fork: Any, refusal: Build) -> None:
     assert refusal(verify, forged, fed.roster, fed.plan().run, start) == "record.head"
 
 
-def test_a_round_number_twice_in_one_chain(fork: Any, forgetful: Build) -> None:
-    """Organizations without a memory are led through round 1 again, after its own head."""
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_round_number_twice_in_one_chain(fork: Any, forgetful: Build, attempt: int) -> None:
+    """Organizations without a memory are led through round 1 again, after its own head; also as a further attempt."""
     fed = copy.copy(fork.fed)
     forgetful(fed)
-    fed.coordinator = Coordinator(fed.roster, fed.plan(prev_head=fork.left.head), fed.coordinator_key)
+    fed.coordinator = Coordinator(fed.roster, fed.plan(prev_head=fork.left.head, attempt=attempt), fed.coordinator_key)
     fed.expected = lambda **facts: fork.fed.expected(prev_head=fork.left.head)
     again = fed.play()
     findings = list(examine([fork.left.record, again.record], fed.roster))

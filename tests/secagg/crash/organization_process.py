@@ -8,6 +8,7 @@ from typing import Any
 import lifetimes
 import numpy as np
 from cotune.client.chains import Chain
+from cotune.client.consistency import belongs, require_whole
 from cotune.client.home import Home, Pending
 from cotune.secagg.admission import admit
 from cotune.secagg.identity import HybridIdentity, Identity
@@ -26,31 +27,35 @@ def identity_of(curve: bytes, *lattice: bytes) -> Identity:
 
 def contribution(home: Home, plan: Plan) -> np.ndarray:
     """As a node does it: the one on disk for this round and model, else a new one, different each time it is made."""
-    about = (plan.run.hex(), plan.round, plan.model_hash.hex())
     pending = home.pending()
-    if pending is None or (pending.run, pending.round, pending.model_hash) != about:
+    if pending is None or not belongs(pending, plan):
         noised = np.random.default_rng(list(os.urandom(16))).uniform(-1, 1, plan.encoding.dimension)
-        pending = Pending(*about[:2], plan.attempt, about[2], noised)
+        hashes = (plan.model_hash.hex(), plan.schema_hash.hex())
+        pending = Pending(plan.run.hex(), plan.round, plan.attempt, *hashes, noised)
         home.set_pending(pending)
     return pending.contribution
 
 
 def begin(home: Home, journal: FileJournal, life: dict[str, Any]) -> Organization:
     plan = Plan.open(life["message"], life["roster"])
-    chain = home.chain(plan.run.hex())
-    last = max((chain.round, chain.attempt), journal.last(plan.run))
-    expected = replace(life["expected"], last=last)
+    expected = replace(life["expected"], last=journal.last(plan.run))
     admit(life["message"], life["roster"], expected, journal)
+    chain = Chain(plan.run.hex(), plan.prev_head.hex())
+    if chain.run not in home.chains():
+        home.set_chain(chain)
     home.set_round_secrets(None)
     contribution(home, plan)
-    home.set_chain(Chain(plan.run.hex(), plan.prev_head.hex(), plan.round, plan.attempt))
-    return Organization.begin(life["roster"], 0, identity_of(*life["identity"]), life["message"], expected, journal)
+    identity = identity_of(*life["identity"])
+    organization = Organization.begin(life["roster"], 0, identity, life["message"], expected, journal)
+    home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
+    return organization
 
 
 def handle(life: dict[str, Any]) -> Any:
     home = Home(life["home"])
     with home.locked():
         journal = FileJournal(home.journal)
+        require_whole(home, journal)
         if life["phase"] == 0:
             organization = begin(home, journal, life)
             reply: Any = organization.advert

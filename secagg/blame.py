@@ -6,7 +6,7 @@ recipient's, and revealing that key would open the shares of everybody else. So 
 whom the next attempt leaves out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from .cover import Disputes
 from .merkle import HASH
@@ -69,12 +69,18 @@ def _slot(kind: str, body: bytes, roster: Roster) -> bytes:
     return plan.run + plan.prev_head
 
 
-def left_out(complaints: Iterable[Complaint], n: int, threshold: int) -> tuple[int, ...]:
+def left_out(
+    complaints: Iterable[Complaint], n: int, threshold: int, withheld: Collection[int] = ()
+) -> tuple[int, ...]:
     """Whom the next attempt leaves out: as few as it takes so that no dispute is between two that are in it.
 
     Every dispute has a liar on one side, so all disputes go with the liars, and the fewest with whom they go are never
     more than the liars. Whoever has disputes with more members than these is one of them. Of two that have no other
-    dispute the accused goes.
+    dispute the accused goes; but who complained and withheld something later, and would count for two, goes itself.
+
+    Args:
+        complaints: of a round. n: of all members. threshold: t.
+        withheld: members that did not answer to the end of an attempt that failed.
 
     Guarantees:
         At most one honest member is left out for each liar, however many lie: it leaves in the place of a liar that
@@ -86,5 +92,7 @@ def left_out(complaints: Iterable[Complaint], n: int, threshold: int) -> tuple[i
     Returns:
         Indices, ascending.
     """
-    disputes = Disputes((complaint.index, complaint.accused) for complaint in complaints)
-    return disputes.settle(max(0, 2 * threshold - n - 1))
+    pairs = [(complaint.index, complaint.accused) for complaint in complaints]
+    # Who accuses whom decides between two that have no other dispute, and nothing else.
+    turned = [(b, a) if a in withheld and b not in withheld else (a, b) for a, b in pairs]
+    return Disputes(turned).settle(max(0, 2 * threshold - n - 1))

@@ -148,7 +148,8 @@ class Run:
         """One attempt; None where the round was committed, else why not."""
         self._gather()
         complaints = self._folder.complaints(number)
-        self._leave_out(number, complaints)
+        withheld = {index for noted in self._folder.attempts() for index in noted.withheld}
+        self._leave_out(number, complaints, withheld)
         attempt_number = 1 + max((noted.attempt for noted in self._folder.attempts(number)), default=-1)
         self._folder.note(Noted(number, attempt_number, signing=False))
         attempt = Attempt(
@@ -156,6 +157,7 @@ class Run:
             self._key,
             self._exchange,
             {node: index for node, index in self._nodes.items() if index not in self._left_out},
+            withheld,
             lambda phase, members: self._tell(number, phase, before, members),
         )
         plan = attempt.plan(
@@ -186,14 +188,15 @@ class Run:
         return None
 
     def _note_end(self, number: int, attempt: int, seen: Attempted, refusal: Refused | None = None) -> None:
-        """Write down that an attempt failed, who trained in it, who complained and what was refused."""
+        """Write down that an attempt failed, who trained in it, complained or withheld something, what was refused."""
         complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
         code, named = ("", None) if refusal is None else (refusal.code, refusal.member)
-        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named, seen.sent))
+        withheld = tuple(sorted(seen.withheld))
+        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named, seen.sent, withheld))
 
-    def _leave_out(self, number: int, complaints: tuple[bytes, ...]) -> None:
+    def _leave_out(self, number: int, complaints: tuple[bytes, ...], withheld: set[int]) -> None:
         """Decide whom the next attempt leaves out."""
-        disputed = disputes.left_out(self._charter, complaints, set(self._nodes.values()) - self._proven)
+        disputed = disputes.left_out(self._charter, complaints, set(self._nodes.values()) - self._proven, withheld)
         self._left_out = tuple(sorted(self._proven.union(disputed)))
         if complaints:
             names = self._said(disputed) or "nobody, too few would remain"

@@ -22,24 +22,31 @@ _SAID = {
 }
 
 
-def left_out(charter: Charter, complaints: Iterable[bytes], online: Collection[int]) -> tuple[int, ...]:
+def left_out(
+    charter: Charter, complaints: Iterable[bytes], online: Collection[int], withheld: Collection[int] = ()
+) -> tuple[int, ...]:
     """Whom to leave out of an attempt.
 
     Args:
         complaints: the COMPLAINT messages of the round's earlier attempts, checked when they came.
         online: indices of the members that could take part.
+        withheld: indices of those that did not answer to the end of a failed attempt of this run.
 
     Returns:
         Indices, ascending; none where too few would be left: then the attempt is made with everybody.
     """
     read = [_read(message) for message in complaints]
-    out = blame.left_out(read, len(charter.members), charter.secagg.threshold)
+    out = blame.left_out(read, len(charter.members), charter.secagg.threshold, withheld)
     left = set(online) - set(out)
     return out if len(left) >= charter.secagg.min_survivors else ()
 
 
 def require_settled(
-    charter: Charter, complaints: Iterable[bytes], online: Collection[int], uploaded: Iterable[int]
+    charter: Charter,
+    complaints: Iterable[bytes],
+    online: Collection[int],
+    uploaded: Iterable[int],
+    withheld: Collection[int] = (),
 ) -> None:
     """End an attempt, before anybody signs, that a dispute spoils and that one without some of its members may mend.
 
@@ -51,12 +58,12 @@ def require_settled(
 
     Args:
         complaints: of this attempt and the round's earlier ones. online: indices of the members that take part.
-        uploaded: indices of those whose upload counts.
+        uploaded: indices of those whose upload counts. withheld: as `left_out` had it for this attempt.
 
     Raises:
         Refused: "round.disputed".
     """
-    leaving = set(left_out(charter, complaints, online)) & set(online)
+    leaving = set(left_out(charter, complaints, online, withheld)) & set(online)
     here = set(uploaded)
     spoiled = bool(leaving & here) or (bool(leaving) and len(here) < charter.secagg.min_survivors)
     require(not spoiled, DISPUTED, "a member complained of another; again without one of them")

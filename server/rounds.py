@@ -6,7 +6,7 @@ else. Whoever does not answer, or whose message does not hold, is left out; too 
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,7 @@ class Attempted:
         declined: those of them that said no to training, before anything was made of the round.
         sent: whether uploads were asked for: before that no vector leaves a member.
         complaints: index -> COMPLAINT message of a member that could not use a box of another.
+        withheld: indices of those that were asked for something and gave nothing that counts.
         bytes_up: bytes of all replies.
     """
 
@@ -45,6 +46,7 @@ class Attempted:
     declined: dict[int, str] = field(default_factory=dict)
     sent: bool = False
     complaints: dict[int, bytes] = field(default_factory=dict)
+    withheld: set[int] = field(default_factory=set)
     bytes_up: int = 0
 
 
@@ -54,6 +56,7 @@ class Attempt:
     Args:
         charter: what was signed. key: the coordinator's. exchange: how to reach nodes.
         nodes: Flower node id -> index in the charter.
+        withheld: of the run's failed attempts, see `disputes.left_out`.
         phase: called with the name of each phase and the members still in it, before it runs.
     """
 
@@ -63,12 +66,14 @@ class Attempt:
         key: Identity,
         exchange: Exchange,
         nodes: Mapping[int, int],
+        withheld: Collection[int],
         phase: Callable[[str, tuple[int, ...]], None],
     ) -> None:
         self._charter = charter
         self._key = key
         self._exchange = exchange
         self._node_of = {index: node for node, index in nodes.items()}
+        self._withheld = withheld
         self._phase = phase
         self.seen = Attempted()
 
@@ -156,7 +161,8 @@ class Attempt:
             lambda index, words: window.add(plan.round, index, words),
         )
         complaints = (*earlier, *self.seen.complaints.values())
-        disputes.require_settled(self._charter, complaints, everybody, coordinator.present(Step.UPLOADS))
+        present = coordinator.present(Step.UPLOADS)
+        disputes.require_settled(self._charter, complaints, everybody, present, self._withheld)
         survivors = Outgoing(coordinator.close_uploads())
         signing()
         members = coordinator.present(Step.UPLOADS)
@@ -184,6 +190,7 @@ class Attempt:
             keep: gets the words of a reply that counts.
         """
         index_of = {self._node_of[index]: index for index in outgoing}
+        silent = set(outgoing)
 
         def receive(node: int, reply: Reply) -> None:
             index = index_of[node]
@@ -199,6 +206,8 @@ class Attempt:
             except Exception:
                 log.exception("round %d: what %s sent to %s fails here", plan.round + 1, self._name(index), kind)
                 counts = False
+            if counts or index in self.seen.complaints:
+                silent.discard(index)
             if counts and reply.vector is not None:
                 keep(index, reply.vector)
 
@@ -206,6 +215,7 @@ class Attempt:
         self._exchange.run(
             kind, messages, str(plan.round), self._charter.secagg.deadline_seconds, receive, interruptible=kind == ROUND
         )
+        self.seen.withheld |= silent
 
     def _add_upload(self, coordinator: Coordinator, plan: Plan, index: int, reply: Reply) -> bool:
         """What came back in P2: an upload, or a complaint where there is no vector. Whether an upload now counts."""

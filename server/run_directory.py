@@ -174,6 +174,7 @@ class RunDirectory:
                 attempt,
                 trained=None if attempt.trained is None else tuple(attempt.trained),
                 complaints=tuple(attempt.complaints),
+                withheld=tuple(attempt.withheld),
             )
             for attempt in noted
             if round_number in (None, attempt.round)
@@ -197,6 +198,7 @@ class Attempt:
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
         refused: of an attempt that the protocol refused: the code of the refusal.
         named: of such an attempt: index of the member that the refusal names, if it names one.
+        withheld: of an attempt that failed: indices of the members that did not answer to its end.
     """
 
     round: int
@@ -207,6 +209,7 @@ class Attempt:
     refused: str = ""
     named: int | None = None
     sent: bool = True
+    withheld: tuple[int, ...] = ()
 
 
 def numbered(folder: Path) -> list[int]:

@@ -103,7 +103,7 @@ class Federation:
     def begin(self, run: bytes, records: tuple[bytes, ...] = (), member: int = 0, **changes: Any) -> Plan:
         """A member joins round 0 of a run by itself; what it is asked to do can be changed."""
         adapter = changes.pop("adapter", initial(schema_of(self.charter), self.charter.model.initial_seed))
-        attempt = Attempt(self.charter, self.key, None, {}, lambda phase, members: None)  # type: ignore[arg-type]
+        attempt = Attempt(self.charter, self.key, None, {}, (), lambda phase, members: None)  # type: ignore[arg-type]
         head = genesis(run, self.charter.roster())
         plan = attempt.plan(strategy_of(self.charter), adapter, run, 0, 0, head)
         plan = replace(plan, **{"model_hash": model_hash(self.charter, adapter)} | changes)

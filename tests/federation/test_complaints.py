@@ -142,3 +142,32 @@ def test_where_too_few_would_be_left_the_dispute_is_named(found: Callable, spoil
     ):
         federation.run()
     assert [len(federation.charges(i)) for i in range(4)] == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("silent_at", "recorded"),
+    [("query.shares", [0, 1, 2]), ("query.upload", [0, 1, 2]), ("query.survivors", [1, 2]), ("query.reveal", [1, 2])],
+)
+def test_who_complains_without_cause_and_falls_silent_counts_for_two_only_once(
+    found: Callable, monkeypatch: pytest.MonkeyPatch, silent_at: str, recorded: list[int]
+) -> None:
+    """Dogwood's word leaves alder out of the next attempt, which needs dogwood, and does not get it."""
+    federation, mask = found(rounds=3), Organization.mask
+
+    def lie(self, inbox, vector, workers=1):
+        require(self._state.index != DOGWOOD or self._plan.attempt > 0, "share.seal", "a lie", 0)
+        return mask(self, inbox, vector, workers)
+
+    def before(kind, member, message):
+        run = federation.directory()
+        return None if (kind, member) == (silent_at, DOGWOOD) and run.complaints(len(run.committed())) else message
+
+    monkeypatch.setattr(Organization, "mask", lie)
+    federation.grid.before = before
+    run = federation.run()
+    assert run.recorded() == recorded
+    for number in recorded[-2:]:
+        assert run.load(number).survivors == ("alder", "birch", "cedar")
+    failed = [noted for noted in run.attempts() if noted.trained is not None]
+    assert [noted.withheld for noted in failed if noted.refused != disputes.DISPUTED] == [(DOGWOOD,)]
+    assert [len(federation.charges(member)) for member in range(4)] == [3, 3, 3, 3]

@@ -29,7 +29,7 @@ def first_adapter(federation) -> np.ndarray:
 
 def plan_of(federation, **changes):
     charter = federation.charter
-    attempt = Attempt(charter, federation.key, None, {}, lambda phase, members: None)  # type: ignore[arg-type]
+    attempt = Attempt(charter, federation.key, None, {}, (), lambda phase, members: None)  # type: ignore[arg-type]
     head = genesis(RUN, charter.roster())
     plan = attempt.plan(strategy_of(charter), first_adapter(federation), RUN, 0, 0, head)
     return replace(plan, **changes)

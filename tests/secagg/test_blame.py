@@ -209,6 +209,17 @@ def test_one_word_against_another_leaves_out_the_accused() -> None:
     assert left_out(complaints({(0, 1), (1, 0)}), 4, 3) == (0,)
 
 
+def test_the_word_of_a_member_that_withheld_something_counts_against_it() -> None:
+    """Only where it stands against another word: what is left out never grows."""
+    assert left_out(complaints({(3, 0)}), 4, 3, withheld=(3,)) == (3,)
+    assert left_out(complaints({(3, 0)}), 4, 3, withheld=(1, 2)) == (0,)
+    assert left_out(complaints({(3, 0)}), 4, 3, withheld=(0, 3)) == (0,)
+    assert left_out(complaints({(0, 3), (3, 0)}), 4, 3, withheld=(3,)) == (3,)
+    # Six members that a liar's boxes were of no use to do not go because they fell silent once.
+    many = {(accuser, 6) for accuser in range(6)}
+    assert left_out(complaints(many), 7, 5, withheld=range(6)) == (6,)
+
+
 def test_one_liar_may_push_out_one_honest_member_and_not_two() -> None:
     """What does not hold: with one liar of four, an honest member can be the one that goes. With two accusations the
     liar stands in most disputes and goes itself."""

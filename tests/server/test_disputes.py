@@ -46,6 +46,15 @@ def test_a_dispute_ends_an_attempt_where_another_may_do_better() -> None:
     require_settled(agreed, [complaint(0, 3), complaint(1, 2)], everybody, (2, 3))  # too few would be left
 
 
+def test_who_complained_and_withheld_something_goes_itself() -> None:
+    agreed, filed, others = charter(5, 3), [complaint(3, 0)], (0, 1, 2, 4)
+    assert left_out(agreed, filed, range(5)) == (0,)
+    assert left_out(agreed, filed, range(5), withheld={3}) == (3,)
+    require_settled(agreed, filed, others, others, withheld={3})
+    with pytest.raises(Refused):
+        require_settled(agreed, filed, others, others)
+
+
 @pytest.mark.parametrize(("members", "threshold"), [(4, 3), (5, 4), (7, 5)])
 def test_whatever_liars_complain_of_the_disputes_come_to_an_end(members: int, threshold: int) -> None:
     """Each attempt that a dispute ends shows a pair that no attempt before it showed."""

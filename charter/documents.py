@@ -4,6 +4,7 @@ A document that two parsers could read differently must not be signed, so duplic
 refused, and types are exact: a quoted number is not a number.
 """
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -43,15 +44,20 @@ def _utc(value: object) -> str:
         raise ValueError("before the year 1 or after 9999") from None
 
 
-def _printable(text: str) -> str:
-    """What is read before it is signed holds no terminal codes and nothing that turns the direction of writing."""
-    if not text.isprintable():
-        raise ValueError("a character that cannot be shown")
+# Control characters, line and paragraph separators, and what turns the direction of writing; the same in every version
+# of Python, since members must not differ in what they take for a charter.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def _plain(text: str) -> str:
+    """What is read before it is signed must show what it is."""
+    if _CONTROL.search(text):
+        raise ValueError("it holds a control character")
     return text
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # The public identity key of a suite, see `secagg.identity`: 32 bytes, or 32 + 1952.
 IdentityKey = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{3968})$")]
@@ -112,7 +118,7 @@ class _StrictLoader(yaml.SafeLoader):
         plain = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
         if isinstance(node, yaml.ScalarNode) and not plain and len(node.value) > _MOST_DIGITS:
             # YAML's numbers of base 60 take time that grows with the square of their length.
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {len(node.value)} characters that are no text")
         return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

@@ -20,6 +20,7 @@ import fcntl
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -190,12 +191,20 @@ class Home:
             self._write(ROUND, secrets)
 
     def pending(self) -> Pending | None:
+        """The contribution on disk, if there is one.
+
+        Raises:
+            UserError: the file is not one that this version wrote. No crash does that: it is replaced as a whole.
+        """
         file = self.path / PENDING
         if not file.exists():
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            return Pending(**about, contribution=arrays["contribution"])
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+                return Pending(**about, contribution=arrays["contribution"])
+        except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(f"{file} cannot be read", "delete it; the round is trained and charged once more") from None
 
     def set_pending(self, pending: Pending | None) -> None:
         if pending is None:

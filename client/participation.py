@@ -260,6 +260,7 @@ class Member:
             None if file is None else (file.st_mtime_ns, file.st_size, file.st_ino),
         )
         if place not in _BENCHES or _BENCHES[place][0] != facts:
+            _BENCHES.pop(place, None)  # two base models need twice the memory
             _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache)
         return _BENCHES[place][1]
 

@@ -80,7 +80,7 @@ def left_out(
 
     Args:
         complaints: of a round. n: of all members. threshold: t.
-        withheld: members that did not answer to the end of an attempt that failed.
+        withheld: members that complained in a round, and did not answer to the end of a later attempt at it.
 
     Guarantees:
         At most one honest member is left out for each liar, however many lie: it leaves in the place of a liar that

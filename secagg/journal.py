@@ -100,9 +100,11 @@ class FileJournal:
 
     def newest(self) -> dict[str, tuple[int, int]]:
         """Of every run, hex, in which anything was signed: its `last`."""
-        entry, found = re.compile(rb"([0-9a-f]{32}) (%b) (%b) " % (_NUMBER, _NUMBER)), dict[str, tuple[int, int]]()
-        for run, round_, attempt in entry.findall(self._read()):
-            found[run.decode()] = max(found.get(run.decode(), (-1, -1)), (int(round_), int(attempt)))
+        found: dict[str, tuple[int, int]] = {}
+        # Several lines of an attempt are one here: this is asked at every message, and journals grow long.
+        for attempt in {line.rsplit(b" ", 2)[0] for line in self._read().splitlines()}:
+            run, *numbers = attempt.decode().split(" ")
+            found[run] = max(found.get(run, (-1, -1)), (int(numbers[0]), int(numbers[1])))
         return found
 
     def uploaded(self, run: bytes, round: int) -> int:

@@ -330,9 +330,13 @@ class Run:
 
 def _require_terms(charter: Charter, folder: RunDirectory) -> None:
     """A run that another version began under other hashes must not go on: its transcript would hold for nobody."""
-    for content in folder.records(-1)[:1]:
-        record = RoundRecord.decode(peek(content)[0])
-        if not conforms(charter, Plan.open(record.plan, charter.roster())):
+    for number in folder.recorded()[:1]:
+        try:
+            record = RoundRecord.decode(peek(folder.load(number).record)[0])
+            known = conforms(charter, Plan.open(record.plan, charter.roster()))
+        except Refused:
+            known = False
+        if not known:
             raise UserError(
                 f"{folder.path}: its rounds were not run on this charter's terms, perhaps by another version of cotune",
                 "continue with the version that began the run, or start afresh",

@@ -30,7 +30,7 @@ def left_out(
     Args:
         complaints: the COMPLAINT messages of the round's earlier attempts, checked when they came.
         online: indices of the members that could take part.
-        withheld: indices of those that did not answer to the end of a failed attempt of this run.
+        withheld: indices of those that complained in a round, and did not answer to the end of a later attempt at it.
 
     Returns:
         Indices, ascending; none where too few would be left: then the attempt is made with everybody.
@@ -39,6 +39,11 @@ def left_out(
     out = blame.left_out(read, len(charter.members), charter.secagg.threshold, withheld)
     left = set(online) - set(out)
     return out if len(left) >= charter.secagg.min_survivors else ()
+
+
+def authors(complaints: Iterable[bytes]) -> set[int]:
+    """Indices of those that complained."""
+    return {_read(message).index for message in complaints}
 
 
 def require_settled(

@@ -37,7 +37,7 @@ class Attempted:
         declined: those of them that said no to training, before anything was made of the round.
         sent: whether uploads were asked for: before that no vector leaves a member.
         complaints: index -> COMPLAINT message of a member that could not use a box of another.
-        withheld: indices of those that were asked for something and gave nothing that counts.
+        withheld: indices of those that had complained in this round, and gave nothing that counts when they were asked.
         bytes_up: bytes of all replies.
     """
 
@@ -74,6 +74,7 @@ class Attempt:
         self._exchange = exchange
         self._node_of = {index: node for node, index in nodes.items()}
         self._withheld = withheld
+        self._complained: set[int] = set()
         self._phase = phase
         self.seen = Attempted()
 
@@ -124,6 +125,7 @@ class Attempt:
             Interrupted: the operator stopped the run.
         """
         coordinator = Coordinator(self._charter.roster(), plan, self._key)
+        self._complained = disputes.authors(earlier)
         window.begin(plan)
         try:
             return self._steps(coordinator, plan, adapter, records_for, window, earlier, signing)
@@ -215,7 +217,7 @@ class Attempt:
         self._exchange.run(
             kind, messages, str(plan.round), self._charter.secagg.deadline_seconds, receive, interruptible=kind == ROUND
         )
-        self.seen.withheld |= silent
+        self.seen.withheld |= silent & self._complained
 
     def _add_upload(self, coordinator: Coordinator, plan: Plan, index: int, reply: Reply) -> bool:
         """What came back in P2: an upload, or a complaint where there is no vector. Whether an upload now counts."""

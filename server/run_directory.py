@@ -198,7 +198,8 @@ class Attempt:
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
         refused: of an attempt that the protocol refused: the code of the refusal.
         named: of such an attempt: index of the member that the refusal names, if it names one.
-        withheld: of an attempt that failed: indices of the members that did not answer to its end.
+        withheld: of an attempt that failed: indices of the members that had complained before, and did not answer to
+            its end.
     """
 
     round: int

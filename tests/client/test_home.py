@@ -1,5 +1,6 @@
 """A home is its owner's alone, and one process works in it at a time."""
 
+import json
 import multiprocessing
 import os
 import stat
@@ -57,6 +58,17 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     about = (pending.run, pending.round, pending.attempt, pending.model_hash, pending.charter)
     assert about == ("ab", 3, 1, "ef", "01")
     np.testing.assert_array_equal(pending.contribution, [1.5, -2.0])
+
+
+def test_a_contribution_that_cannot_be_read_is_named(home: Home) -> None:
+    about = {"run": "ab", "round": 3, "attempt": 1, "model_hash": "ef"}  # no charter
+    for content in (b"", b"PK\x03\x04", b"\x93NUMPY"):
+        (home.path / "pending.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"pending\.npz cannot be read: delete it"):
+            home.pending()
+    np.savez(home.path / "pending.npz", about=np.array(json.dumps(about)), contribution=np.zeros(2))
+    with pytest.raises(UserError, match=r"pending\.npz cannot be read: delete it"):
+        home.pending()
 
 
 def test_secrets_and_contribution_can_be_deleted_twice(home: Home) -> None:

@@ -171,3 +171,53 @@ def test_who_complains_without_cause_and_falls_silent_counts_for_two_only_once(
     failed = [noted for noted in run.attempts() if noted.trained is not None]
     assert [noted.withheld for noted in failed if noted.refused != disputes.DISPUTED] == [(DOGWOOD,)]
     assert [len(federation.charges(member)) for member in range(4)] == [3, 3, 3, 3]
+
+
+def lose_shares_once(federation, *members: int) -> Callable:
+    """The replies of some members to the first attempt's `query.shares` are lost: it fails, and nobody complains."""
+    lost: set[int] = set()
+
+    def before(kind, member, message):
+        if kind == "query.shares" and member in set(members) - lost:
+            lost.add(member)
+            return None
+        return message
+
+    return before
+
+
+def test_an_outage_before_any_complaint_counts_against_nobody(found: Callable, spoil: Callable) -> None:
+    """Alder was silent once. When it says the truth about dogwood's box later, dogwood goes all the same."""
+    federation = found(rounds=2)
+    federation.grid.before = lose_shares_once(federation, 0, 1)
+    spoil({DOGWOOD: {0}})
+    run = federation.run()
+    assert [noted.withheld for noted in run.attempts() if noted.withheld] == []
+    assert [run.load(number).survivors for number in run.committed()] == [("alder", "birch", "cedar")] * 2
+
+
+def test_an_outage_before_does_not_help_who_complains_and_falls_silent(
+    found: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation, mask = found(rounds=3), Organization.mask
+    outage = lose_shares_once(federation, 0, 1)
+
+    def lie(self, inbox, vector, workers=1):
+        require(self._state.index != DOGWOOD or len(self._plan.cohort) < 4 or silent(), "share.seal", "a lie", 0)
+        return mask(self, inbox, vector, workers)
+
+    def silent() -> bool:
+        run = federation.directory()
+        return bool(run.complaints(len(run.committed())))
+
+    def before(kind, member, message):
+        if (kind, member) == ("query.survivors", DOGWOOD) and silent():
+            return None
+        return outage(kind, member, message)
+
+    monkeypatch.setattr(Organization, "mask", lie)
+    federation.grid.before = before
+    run = federation.run()
+    assert run.committed() == [0, 1, 2]
+    assert run.recorded() == [1, 2]
+    assert {index for noted in run.attempts() for index in noted.withheld} == {DOGWOOD}

@@ -139,8 +139,8 @@ class Member:
         Where a box of another member is of no use: the signed complaint, and no words. The pending contribution stays:
         it is charged, and the round's next attempt sends it.
         """
-        organization = self._organization()
-        contribution = self._own_contribution()
+        organization, plan = self._round()
+        contribution = self._own_contribution(plan)
         try:
             header, words = organization.mask(inbox, contribution, self.settings.threads)
         except Refused as refusal:
@@ -179,26 +179,26 @@ class Member:
         """P5: verify the last records and keep the transcript's head."""
         follow_last(self.home, records, self.roster)
 
-    def _secrets(self) -> tuple[bytes, Plan]:
-        """The secrets of the round in progress, and its plan."""
+    def _round(self) -> tuple[Organization, Plan]:
+        """This node's part in the round in progress, and the round's plan."""
         secrets = self.home.round_secrets()
         if secrets is None:
             raise Refusal("round.none", "no round is in progress here", "wait for the next round")
         plan = Plan.open(State.decode(secrets).plan, self.roster)
         if not conforms(self.charter, plan):
             raise Refusal("round.charter", "the round in progress is under another charter", "wait for the next round")
-        return secrets, plan
+        return Organization.load(secrets, self.roster, self.identity, self.journal), plan
 
     def _organization(self) -> Organization:
-        return Organization.load(self._secrets()[0], self.roster, self.identity, self.journal)
+        return self._round()[0]
 
-    def _own_contribution(self) -> Vector:
+    def _own_contribution(self, plan: Plan) -> Vector:
         """The pending contribution, if it is of the round in progress.
 
         Another one means that one of the two files came back from a backup.
         """
         pending = self.home.pending()
-        if pending is None or not belongs(pending, self._secrets()[1]):
+        if pending is None or not belongs(pending, plan):
             raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
         return pending.contribution
 

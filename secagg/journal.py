@@ -95,8 +95,7 @@ class FileJournal:
 
     def last(self, run: bytes) -> tuple[int, int]:
         """The newest (round, attempt) in which anything was signed, (-1, -1) where nothing was: `Expected.last`."""
-        entry = re.compile(rb"%b (%b) (%b) " % (run.hex().encode(), _NUMBER, _NUMBER))
-        return max(((int(round_), int(attempt)) for round_, attempt in entry.findall(self._read())), default=(-1, -1))
+        return self.newest().get(run.hex(), (-1, -1))
 
     def newest(self) -> dict[str, tuple[int, int]]:
         """Of every run, hex, in which anything was signed: its `last`."""

@@ -104,7 +104,9 @@ class SecAggTerms(Document):
 
     `suite`: "classic" or "hybrid" (with post-quantum keys); `range_sigmas`: how many standard deviations of the noise
     the encoding's range holds; `audit_rounds`: for how many of the last rounds the coordinator keeps the masked
-    uploads, so that members can recompute the sums.
+    uploads, so that members can recompute the sums; `check_fraction`, `check_probability`: after each round every
+    member recomputes so many pieces of the sum that it finds, with this probability, a sum that is false in this
+    fraction of its coordinates.
     """
 
     suite: Literal["classic", "hybrid"]
@@ -113,7 +115,9 @@ class SecAggTerms(Document):
     threshold: Count
     min_survivors: Count
     deadline_seconds: Positive
-    audit_rounds: Annotated[int, Field(ge=0, le=1_000)]
+    audit_rounds: Annotated[int, Field(ge=1, le=1_000)]
+    check_fraction: Annotated[float, Field(gt=0, le=0.25)]
+    check_probability: Annotated[float, Field(ge=0.5, le=1)]
 
 
 class _PrivacyFields(Document):

@@ -5,16 +5,20 @@ protocol bytes, never settings. Anything that is not in the table is refused.
 
     message            coordinator -> member                       member -> coordinator
     query.hello        charter digest, nonce                       name, signature over both
-    train.round        signed plan, adapter, round records         advert
+    train.round        signed plan                                 advert
     query.shares       every advert                                sealed shares
     query.upload       the member's shares                         header; masked words
     query.survivors    survivors and upload roots                  signature
     query.reveal       the quorum's signatures                     shares of secrets
-    query.record       the last round record                       nothing
+    query.open         what shows that a piece does not decode     the pair masks of that piece
+    query.record       round records, opened sum, model at need    numbers of pieces to check
+    query.pieces       these pieces of every masked upload         nothing, or proof of a false sum
 """
 
 import hashlib
 import re
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,13 +28,16 @@ SHARES = "query.shares"
 UPLOAD = "query.upload"
 SURVIVORS = "query.survivors"
 REVEAL = "query.reveal"
+OPEN = "query.open"
 RECORD = "query.record"
+PIECES = "query.pieces"
 
 BODY = "body"
 RECORDS = "records"
 NAME = "name"
 REFUSED = "refused"
 VECTOR = "vector"
+MODEL = "model"
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_RECORDS = 10_000
@@ -38,6 +45,7 @@ MAX_WORDS = 1 << 28
 MAX_NAME_LENGTH = 64
 NONCE_BYTES = 32
 
+_NUMBER_BYTES = 4
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _NPY_START = len(_NPY_MAGIC) + 2
 _NPY_HEADER = re.compile(
@@ -77,3 +85,22 @@ def read_vector(content: bytes, dtype: str, most: int) -> np.ndarray:
     if len(content) - _NPY_START - size != length * found.itemsize:
         raise ValueError("vector: its length differs from its header")
     return np.frombuffer(content, dtype=found, offset=_NPY_START + size)
+
+
+def write_numbers(numbers: Sequence[int]) -> bytes:
+    """Ascending numbers of pieces, 4 bytes each."""
+    return b"".join(number.to_bytes(_NUMBER_BYTES, "big") for number in numbers)
+
+
+def read_numbers(content: bytes, below: int) -> tuple[int, ...]:
+    """The inverse of `write_numbers`, for foreign bytes.
+
+    Raises:
+        ValueError: they are not strictly ascending numbers below `below`.
+    """
+    if len(content) % _NUMBER_BYTES or len(content) > _NUMBER_BYTES * below:
+        raise ValueError(f"numbers of pieces in {len(content)} bytes")
+    found = tuple(int(number) for number in np.frombuffer(content, ">u4"))
+    if any(one >= other for one, other in pairwise((-1, *found, below))):
+        raise ValueError("numbers of pieces out of order or range")
+    return found

@@ -38,6 +38,8 @@ class Policy(Document):
         allow_without_privacy: whether it joins a charter that disables differential privacy.
         allow_honest_majority: whether it joins a charter whose noise is shared, so that its budget is held against the
             coordinator and the charter's number of colluders only; denied unless it says so.
+        max_spoiled_rounds: in how many rounds of a run it trains for nothing, whoever spoiled them; no further round is
+            begun then.
         max_runs: how many runs of one charter it takes part in. A run that is continued keeps its id and counts once.
     """
 
@@ -51,6 +53,7 @@ class Policy(Document):
     allow_without_privacy: bool
     allow_honest_majority: bool = False
     max_runs: Annotated[int, Field(ge=1, le=1_000)] = 1
+    max_spoiled_rounds: Annotated[int, Field(ge=1, le=10_000)] = 2
 
 
 def load(path: Path) -> Policy:
@@ -84,7 +87,8 @@ def refusals(
     """Every reason against acting under a charter, the gravest first; none where it is fine. Arguments as `check`."""
     yield from _identity(charter, name, public_key)
     yield from _dates(charter, now)
-    yield from _privacy(charter, policy, name, n_units)
+    yield from _privacy(charter, policy, n_units)
+    yield from _units(charter, name, n_units)
     if policy.models != "any" and charter.model.base_digest not in policy.models:
         yield Refusal(
             "policy.model",
@@ -124,7 +128,7 @@ def _dates(charter: Charter, now: datetime) -> Iterator[Refusal]:
         yield Refusal("charter.late", f"the charter ended at {charter.not_after}", "agree on a new charter")
 
 
-def _privacy(charter: Charter, policy: Policy, name: str, n_units: int) -> Iterator[Refusal]:
+def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal]:
     terms = charter.privacy
     if n_units < 1:
         yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
@@ -148,7 +152,7 @@ def _privacy(charter: Charter, policy: Policy, name: str, n_units: int) -> Itera
             f"the charter asks for epsilon {terms.epsilon:g}, the policy allows {policy.max_epsilon:g}",
             "agree on a smaller epsilon",
         )
-    yield from _trust(charter, policy, name, n_units)
+    yield from _trust(charter, policy)
     if n_units >= 1 and terms.delta > largest_delta(n_units):
         yield Refusal(
             "charter.delta",
@@ -157,20 +161,22 @@ def _privacy(charter: Charter, policy: Policy, name: str, n_units: int) -> Itera
         )
 
 
-def _trust(charter: Charter, policy: Policy, name: str, n_units: int) -> Iterator[Refusal]:
-    """Shared noise is for those who opted in, and its sums are sized by the declared units."""
-    if charter.privacy.shares is None:
-        return
-    if not policy.allow_honest_majority:
+def _trust(charter: Charter, policy: Policy) -> Iterator[Refusal]:
+    """Shared noise is for those who opted in."""
+    if charter.privacy.shares is not None and not policy.allow_honest_majority:
         yield Refusal(
             "policy.trust",
             "the charter shares the noise among organizations, so its epsilon holds for an honest majority only",
             "ask for privacy.trust=nobody, or set allow_honest_majority after reading the charter's three epsilons",
         )
+
+
+def _units(charter: Charter, name: str, n_units: int) -> Iterator[Refusal]:
+    """What a sum may hold at most, and the range of shared noise, follow from the declared units."""
     declared = next((member.nominal_units for member in charter.members if member.name == name), n_units)
     if n_units > declared:
         yield Refusal(
             "charter.units",
-            f"the data holds {n_units} units, the charter declares {declared}, and shared noise needs the bound",
+            f"the data holds {n_units} units, the charter declares {declared}",
             "declare nominal_units that cover the data",
         )

@@ -92,6 +92,8 @@ def _lines(charter: "Charter") -> list[str]:
         *(f"             {line}" for line in _exposure_lines(charter)),
         f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors, "
         f"uploads kept for audits: {secagg.audit_rounds} rounds",
+        f"each member's checks of a sum find {secagg.check_fraction:.0%} of false coordinates with probability "
+        f"{secagg.check_probability:g}",
         *(
             f"member       {member.name}, {member.nominal_units} units, key {fingerprint(member.public_key)}"
             for member in charter.members

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -20,12 +21,16 @@ from ..charter import messages as wire
 from ..errors import UserError
 from ..secagg.refused import Refused
 from .home import Home
+from .node import Node
 from .node_log import keep_log
 from .participation import Member
+from .records import Follower
 
 log = logging.getLogger("cotune.client")
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
-MAX_PARAMETERS = 1 << 31
+# A model is some dozen bytes a parameter.
+_MAX_MODEL_BYTES = 1 << 36
+AnyNode = TypeVar("AnyNode", bound=Node)
 
 
 def build(home_of: Callable[[Context], Path]) -> ClientApp:
@@ -37,32 +42,35 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
     """
     app = ClientApp()
 
-    def answer(handler: Callable[[Member, Message], RecordDict]) -> Callable[[Message, Context], Message]:
+    def answer(
+        kind: Callable[[Home], AnyNode], handler: Callable[[AnyNode, Message], RecordDict]
+    ) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:
-            return Message(_guarded(handler, message, lambda: home_of(context)), reply_to=message)
+            given = _guarded(lambda home: handler(kind(home), message), message, lambda: home_of(context))
+            return Message(given, reply_to=message)
 
         return handle
 
-    app.query("hello")(answer(_hello))
-    app.train("round")(answer(_round))
-    app.query("shares")(answer(lambda member, message: _content(member.share(_body(message)))))
-    app.query("upload")(answer(_upload))
-    app.query("survivors")(answer(lambda member, message: _content(member.survive(_body(message)))))
-    app.query("reveal")(answer(lambda member, message: _content(member.reveal(_body(message)))))
-    app.query("record")(answer(_record))
+    app.query("hello")(answer(Member, _hello))
+    app.train("round")(answer(Member, lambda member, message: _content(member.begin(_body(message)))))
+    app.query("shares")(answer(Member, lambda member, message: _content(member.share(_body(message)))))
+    app.query("upload")(answer(Member, _upload))
+    app.query("survivors")(answer(Member, lambda member, message: _content(member.survive(_body(message)))))
+    app.query("reveal")(answer(Member, lambda member, message: _content(member.reveal(_body(message)))))
+    app.query("open")(answer(Member, lambda member, message: _content(member.open(_body(message)))))
+    app.query("record")(answer(Follower, _record))
+    app.query("pieces")(answer(Follower, _pieces))
     return app
 
 
-def _guarded(
-    handler: Callable[[Member, Message], RecordDict], message: Message, path: Callable[[], Path]
-) -> RecordDict:
+def _guarded(handler: Callable[[Home], RecordDict], message: Message, path: Callable[[], Path]) -> RecordDict:
     """The handler's content, or the code of what went wrong."""
     kind = message.metadata.message_type
     try:
         home = Home(path())
         keep_log(home.log)
         with home.locked():
-            return handler(Member(home), message)
+            return handler(home)
     except (UserError, Refused) as refusal:
         log.warning("%s refused: %s", kind, refusal)
         code = getattr(refusal, "code", "error.node")
@@ -76,24 +84,29 @@ def _hello(member: Member, message: Message) -> RecordDict:
     return _content(member.hello(_body(message)), name=member.settings.name)
 
 
-def _round(member: Member, message: Message) -> RecordDict:
-    arrays = message.content[wire.VECTOR]
-    if not isinstance(arrays, ArrayRecord):
-        raise UserError("plan: no adapter came with it", "update the coordinator")
-    adapter = wire.read_vector(arrays[wire.VECTOR].data, "<f4", MAX_PARAMETERS)
-    member.require_size(adapter)
-    # A copy: torch must not hold a view of read-only bytes.
-    return _content(member.begin(_body(message), adapter.copy(), _records(message)))
-
-
 def _upload(member: Member, message: Message) -> RecordDict:
     header, words = member.upload(_body(message))
     return _content(header, vector=words)
 
 
-def _record(member: Member, message: Message) -> RecordDict:
-    member.record(_records(message))
-    return _content(b"")
+def _record(follower: Follower, message: Message) -> RecordDict:
+    model = b""
+    if wire.MODEL in message.content:
+        model = _array(message, wire.MODEL, "|u1", _MAX_MODEL_BYTES).tobytes()
+    return _content(follower.record(_records(message), _array(message, wire.VECTOR, "<u8", wire.MAX_WORDS), model))
+
+
+def _pieces(follower: Follower, message: Message) -> RecordDict:
+    (record,) = _records(message)
+    return _content(follower.check(record, _body(message), _array(message, wire.VECTOR, "<u8", wire.MAX_WORDS)))
+
+
+def _array(message: Message, name: str, dtype: str, most: int) -> np.ndarray:
+    """The array of a name, a view of the message's bytes."""
+    arrays = message.content.get(name)
+    if not isinstance(arrays, ArrayRecord) or set(arrays) != {wire.VECTOR}:
+        raise UserError(f"message: no {name} came with it", "update the coordinator")
+    return wire.read_vector(arrays[wire.VECTOR].data, dtype, most)
 
 
 def _fields(message: Message) -> ConfigRecord:

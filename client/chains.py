@@ -26,6 +26,9 @@ class Chain:
         charter: digest of the charter that the run is under, hex.
         verified: the round whose record gave `head`, -1 before the first.
         seen: heads that records gave, hex, oldest first, the newest included; at most `SEEN`.
+        summed: how many of the records are of rounds that this node trained in.
+        checked: the round whose sum this node has spot-checked last, -1 before the first.
+        signed: how long the journal was, in bytes, when this node last answered.
     """
 
     run: str = ""
@@ -35,10 +38,14 @@ class Chain:
     charter: str = ""
     verified: int = -1
     seen: tuple[str, ...] = ()
+    summed: int = 0
+    checked: int = -1
+    signed: int = 0
 
-    def extended(self, head: str, round: int) -> "Chain":
-        """The chain after a record that extends it."""
-        return replace(self, head=head, verified=round, seen=(*self.seen, head)[-SEEN:])
+    def extended(self, head: str, round: int, trained: bool = False) -> "Chain":
+        """The chain after a record that extends it, of a round that this node trained in or not."""
+        summed = self.summed + trained
+        return replace(self, head=head, verified=round, seen=(*self.seen, head)[-SEEN:], summed=summed)
 
     def knows(self, head: str, round: int) -> bool:
         """Whether a record that does not extend the chain is an old one of it: its head was seen, or is too long ago.

@@ -28,6 +28,9 @@ def require_whole(home: Home, journal: FileJournal) -> None:
         if (chain.round, chain.attempt) > signed.get(run, (-1, -1)):
             missing = f"round {chain.round + 1} attempt {chain.attempt + 1} of run {run[:12]}"
             raise UserError(f"{home.journal}: {missing}, in which this node took part, is not in it", _RESTORE)
+    # Within one attempt: put back before a signature, the journal would let the node sign another in its place.
+    if journal.size() < max((chain.signed for chain in chains.values()), default=0):
+        raise UserError(f"{home.journal}: it is shorter than when this node answered last", _RESTORE)
 
 
 def belongs(pending: Pending, plan: Plan) -> bool:

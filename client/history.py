@@ -4,21 +4,22 @@ The records come from the coordinator, so each is verified against the head held
 """
 
 import logging
+from collections.abc import Container
 from dataclasses import replace
 
-from ..charter.refusal import Refusal
 from ..secagg.plan import Plan
-from ..secagg.record import RoundRecord, genesis, verify
+from ..secagg.record import RoundRecord, Verified, genesis, verify
 from ..secagg.refused import Refused
 from ..secagg.roster import Roster
 from ..secagg.wire import unseal
 from .chains import Chain
-from .home import Home
 
 log = logging.getLogger("cotune.client")
 
 
-def follow(chain: Chain, records: tuple[bytes, ...], roster: Roster) -> Chain:
+def follow(
+    chain: Chain, records: tuple[bytes, ...], roster: Roster, trained: Container[int] = ()
+) -> tuple[Chain, Verified | None]:
     """The chain after the given records; one without a head starts at the run's beginning.
 
     A record that does not extend the chain is passed over: it may be an old one. If it is a fork, a plan that builds on
@@ -26,6 +27,10 @@ def follow(chain: Chain, records: tuple[bytes, ...], roster: Roster) -> Chain:
 
     Args:
         chain: where the node stands in the run. records: RECORD messages of that run, oldest first.
+        trained: the rounds that this node trained in.
+
+    Returns:
+        The chain, and what was verified of the record that gave its head; None where the last of `records` is another.
 
     Raises:
         Refused: a record does not hold, or is of another run.
@@ -34,37 +39,35 @@ def follow(chain: Chain, records: tuple[bytes, ...], roster: Roster) -> Chain:
     if not chain.head:
         chain = replace(chain, head=genesis(run, roster).hex())
     others: list[bytes] = []
+    newest: Verified | None = None
     for content in records:
         try:
-            verified = verify(content, roster, run, bytes.fromhex(chain.head))
+            newest = verify(content, roster, run, bytes.fromhex(chain.head))
         except Refused as refusal:
             if refusal.code != "record.fork":
                 raise
             others.append(content)
         else:
-            chain = chain.extended(verified.head.hex(), verified.plan.round)
+            number = newest.plan.round
+            chain = chain.extended(newest.head.hex(), number, number in trained)
     _tell_forks(chain, others, roster)
-    return chain
+    if newest is None and records:
+        newest = _again(records[-1], roster, chain)
+    return chain, newest
 
 
-def follow_last(home: Home, records: tuple[bytes, ...], roster: Roster) -> None:
-    """P5, after which no plan follows: move the chain of the run that the records are of.
-
-    Raises:
-        Refused: as `follow`. Refusal: the node takes no part in that run.
-    """
-    if not records:
-        return
-    run = _opened(records[0], roster)[1].run.hex()
-    if run not in home.chains():
-        raise Refusal("record.run", "a record of a run that this node takes no part in", "look at the coordinator")
-    home.set_chain(follow(home.chain(run), records, roster))
+def _again(content: bytes, roster: Roster, chain: Chain) -> Verified | None:
+    """What a record says that was followed before, where it gave the present head."""
+    record, plan = opened(content, roster)
+    if record.head.hex() != chain.head or plan.run.hex() != chain.run:
+        return None
+    return verify(content, roster, plan.run, plan.prev_head)
 
 
 def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
     """One warning where records that the coordinator signed neither extend the chain nor are old ones of it."""
-    opened = [_opened(content, roster) for content in records]
-    forked = [plan.round for record, plan in opened if not chain.knows(record.head.hex(), plan.round)]
+    read = [opened(content, roster) for content in records]
+    forked = [plan.round for record, plan in read if not chain.knows(record.head.hex(), plan.round)]
     if forked:
         log.warning(
             "run %s: the coordinator sent %d record(s), from round %d on, of another history than verified here "
@@ -76,7 +79,7 @@ def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
         )
 
 
-def _opened(content: bytes, roster: Roster) -> tuple[RoundRecord, Plan]:
+def opened(content: bytes, roster: Roster) -> tuple[RoundRecord, Plan]:
     """A record that the coordinator signed, and its plan; nothing else of it is checked."""
     record = RoundRecord.decode(unseal("record", content, roster.coordinator))
     return record, Plan.open(record.plan, roster)

@@ -9,6 +9,10 @@ ledger.sqlite       epsilon spent, and digests of what was trained on; append-on
 ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
 journal             hashes of everything this node signed in its rounds
 chains.json         for every run: head of the transcript it last verified, last round and attempt it took part in
+model.bin           the consortium's model, as this node computed it from the sums
+sum.bin             the last sum, until it is spot-checked
+check.key           what this node's choice of spot checks follows from; never sent
+evidence-*.bin      proof that the coordinator signed a false sum: no part is taken in that run any more
 round.bin           secrets of the round in progress; deleted when they are revealed
 pending.npz         this round's noised contribution, sent again if the attempt is retried
 node.log            why something was refused; never sent
@@ -20,6 +24,7 @@ import fcntl
 import io
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +38,8 @@ from ..errors import UserError
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
+MODEL, SUM, CHECK_KEY = "model.bin", "sum.bin", "check.key"
+CHECK_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class Home:
 
     def _clear_unfinished(self) -> None:
         """Delete what a killed process had begun to write beside its place: it may hold secrets of a round."""
-        for name in (CHAINS, ROUND, PENDING):
+        for name in (CHAINS, ROUND, PENDING, MODEL, SUM, CHECK_KEY):
             for file in self.path.glob(f".{name}.*"):
                 file.unlink()
 
@@ -180,8 +187,7 @@ class Home:
         self._write(CHAINS, encode(with_chain(self.chains(), chain)))
 
     def round_secrets(self) -> bytes | None:
-        file = self.path / ROUND
-        return file.read_bytes() if file.exists() else None
+        return self._read(ROUND)
 
     def set_round_secrets(self, secrets: bytes | None) -> None:
         """Keep the secrets of the round in progress, or delete them."""
@@ -189,6 +195,47 @@ class Home:
             self._delete(ROUND)
         else:
             self._write(ROUND, secrets)
+
+    def model(self) -> bytes | None:
+        """What `set_model` kept."""
+        return self._read(MODEL)
+
+    def set_model(self, content: bytes) -> None:
+        """Keep the consortium's model; see `following`."""
+        self._write(MODEL, content)
+
+    def sum(self) -> bytes | None:
+        """The words of the last sum, until it is checked."""
+        return self._read(SUM)
+
+    def set_sum(self, words: bytes | None) -> None:
+        """Keep the words of the last sum, or delete them."""
+        if words is None:
+            self._delete(SUM)
+        else:
+            self._write(SUM, words)
+
+    def check_key(self) -> bytes:
+        """32 bytes that nobody else knows, made once."""
+        known = self._read(CHECK_KEY)
+        if known is None:
+            known = secrets.token_bytes(CHECK_KEY_BYTES)
+            self._write(CHECK_KEY, known)
+        if len(known) != CHECK_KEY_BYTES:
+            raise UserError(f"{self.path / CHECK_KEY}: not {CHECK_KEY_BYTES} bytes", "restore it, or delete it")
+        return known
+
+    def evidence(self, run: str) -> Path:
+        """Where proof of a false sum in a run is kept."""
+        return self.path / f"evidence-{run}.bin"
+
+    def set_evidence(self, run: str, proof: bytes) -> None:
+        """Keep a proof that the coordinator signed a false sum."""
+        self._write(self.evidence(run).name, proof)
+
+    def _read(self, name: str) -> bytes | None:
+        file = self.path / name
+        return file.read_bytes() if file.exists() else None
 
     def pending(self) -> Pending | None:
         """The contribution on disk, if there is one.

@@ -7,6 +7,7 @@ the reply that depends on them.
 """
 
 import logging
+import math
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,27 +15,27 @@ from datetime import UTC, datetime
 import numpy as np
 
 from ..charter import policy as policies
-from ..charter import signatures, signing
+from ..charter import signing
 from ..charter.conformity import conforms
 from ..charter.messages import hello_statement
 from ..charter.refusal import Refusal
 from ..privacy.adversaries import Event, reserve
 from ..privacy.ledger import Ledger
-from ..privacy.sampling import SystemRandomness
 from ..secagg.admission import Expected, admit
-from ..secagg.journal import FileJournal
 from ..secagg.organization import Organization
 from ..secagg.plan import Plan
+from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..secagg.state import State
-from ..strategies.agreed import encoding_of, model_hash, nominal_batch, schema_of, strategy_of
+from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of, strategy_of
 from ..strategies.base import Adapter, Vector
-from ..training.guards import check_finite
+from ..strategies.model import Model, model_hash
+from ..training.room import require_disk
 from .chains import Chain
-from .consistency import belongs, may_have_left, require_whole
-from .history import follow, follow_last
-from .home import Home, Pending
-from .settings import load as load_settings
+from .consistency import belongs, may_have_left
+from .contribution import AtLeast, train
+from .home import Pending
+from .node import Node
 from .workbench import Workbench, prepare
 
 log = logging.getLogger("cotune.client")
@@ -42,39 +43,16 @@ log = logging.getLogger("cotune.client")
 _GROUNDS = ("share.seal", "share.range", "share.offer")
 # Beyond every attempt.
 _NO_ATTEMPT = 2**32
+# Seconds by which a coordinator's clock may be ahead of this one.
+_CLOCKS_APART = 600
+# The contribution beside its place, and the round's other files.
+_FILES, _FLOAT_BYTES = 3, 8
 _ALONE = "data set %s shares no record or unit id with the %d data sets charged before: it has an account of its own"
 _BENCHES: dict[str, tuple[object, Workbench]] = {}
 
 
-class Member:
-    """One organization's node under one charter, for the length of one message.
-
-    Args:
-        home: its folder; the caller holds its lock.
-
-    Raises:
-        UserError: the home is not usable. Refusal: the charter is not what this organization signed or allows.
-    """
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-        self.settings = load_settings(home.settings)
-        self.policy = policies.load(home.policy)
-        self.charter = signatures.load_signed(home.charter, home.signatures)
-        self.identity = signing.load_key(home.identity)
-        self.roster = self.charter.roster()
-        self._require_member()
-        self.index = self.charter.index_of(self.settings.name)
-        home.require_journal()
-        self.journal = FileJournal(home.journal)
-        require_whole(home, self.journal)
-        self.strategy = strategy_of(self.charter)
-
-    def _require_member(self) -> None:
-        if all(member.name != self.settings.name for member in self.charter.members):
-            raise Refusal(
-                "charter.member", f"{self.settings.name} is not a member", "check this node's name and the charter"
-            )
+class Member(Node):
+    """A node that takes part in a round."""
 
     def hello(self, statement: bytes) -> bytes:
         """Prove who this node is: the signature over the charter's digest and the coordinator's nonce.
@@ -89,13 +67,14 @@ class Member:
             )
         return self.identity.sign(hello_statement(digest, nonce))
 
-    def begin(self, plan_message: bytes, adapter: Adapter, records: tuple[bytes, ...]) -> bytes:
+    def begin(self, plan_message: bytes) -> bytes:
         """Check a plan, train under it, and join the round.
+
+        All that can refuse does so before the charge. After it an advert goes out, whatever the data and the adapter
+        are: see `contribution`.
 
         Args:
             plan_message: the coordinator's signed plan.
-            adapter: the round's adapter, float32 [d].
-            records: the round records since the last round that this node completed, oldest first.
 
         Returns:
             The ADVERT message.
@@ -105,30 +84,34 @@ class Member:
             OverBudget: the ledger has no room for this round; nothing was spent.
         """
         plan = Plan.open(plan_message, self.roster)
-        chain = follow(self.home.chain(plan.run.hex()), records, self.roster)
-        expected = self._expected(plan, chain, adapter)
+        chain = self._standing(plan)
+        model = self.following.require_model(chain)
+        expected = self._expected(plan, chain, model)
         admit(plan_message, self.roster, expected, self.journal)
         bench = self._workbench()
         own_key = signing.public_hex(self.identity)
         policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
-        chain = self._take_up(chain)
+        self._require_unspoiled(plan, chain)
+        require_disk(_FILES * plan.encoding.dimension * _FLOAT_BYTES, self.home.path, "a round's contribution")
+        chain = self.take_up(chain)
         # A newer plan ends the round before: its secrets must never mask this round's contribution.
         self.home.set_round_secrets(None)
-        contribution = self._contribution(plan, adapter, bench)
+        with AtLeast(self.settings.least_step_seconds):
+            self._contribute(plan, model.adapter, bench)
         organization = Organization.begin(
-            self.roster, self.index, self.identity, plan_message, replace(expected, now=int(time.time())), self.journal
+            self.roster, self.index, self.identity, plan_message, expected, self.journal
         )
         # Behind the journal's entry, never before it: see `consistency`.
         self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
-        self.home.set_round_secrets(organization.dump())
-        log.info("round %d attempt %d: joined with %d coordinates", plan.round + 1, plan.attempt + 1, len(contribution))
+        self._signed(organization)
+        log.info("round %d attempt %d: joined", plan.round + 1, plan.attempt + 1)
         return organization.advert
 
     def share(self, adverts: bytes) -> bytes:
         """P1: the sealed shares."""
         organization = self._organization()
         shares = organization.share(adverts)
-        self.home.set_round_secrets(organization.dump())
+        self._signed(organization)
         return shares
 
     def upload(self, inbox: bytes) -> tuple[bytes, np.ndarray | None]:
@@ -142,12 +125,14 @@ class Member:
         organization, plan = self._round()
         contribution = self._own_contribution(plan)
         try:
-            header, words = organization.mask(inbox, contribution, self.settings.threads)
+            header, words = organization.mask(
+                inbox, contribution, self.settings.threads, keep_seeds=self.charter.privacy.shares is None
+            )
         except Refused as refusal:
             if refusal.code not in _GROUNDS or refusal.member is None:
                 raise
             return self._complain(organization, refusal), None
-        self.home.set_round_secrets(organization.dump())
+        self._signed(organization)
         if self.charter.privacy.shares is not None:
             self.home.set_pending(None)
         return header, words
@@ -164,20 +149,32 @@ class Member:
         """P3: the signature on the survivors."""
         organization = self._organization()
         signature = organization.survive(survivors)
-        self.home.set_round_secrets(organization.dump())
+        self._signed(organization)
         return signature
 
     def reveal(self, quorum: bytes) -> bytes:
-        """P4: this node's shares. The round's secrets and the pending contribution are deleted."""
+        """P4: this node's shares. The pending contribution is deleted; of the round's secrets only those are left that
+        open a piece which does not decode.
+        """
         organization = self._organization()
         revealed = organization.unmask(quorum)
-        self.home.set_round_secrets(None)
+        self._signed(organization)
         self.home.set_pending(None)
         return revealed
 
-    def record(self, records: tuple[bytes, ...]) -> None:
-        """P5: verify the last records and keep the transcript's head."""
-        follow_last(self.home, records, self.roster)
+    def open(self, opening: bytes) -> bytes:
+        """After P4, where a piece of the sum does not decode: the masks of this piece alone, and the round is over."""
+        organization, plan = self._round()
+        limits = limits_of(self.charter, self.strategy, schema_of(self.charter), plan.round)
+        opened = organization.open(opening, limits)
+        self._signed(organization)
+        log.warning("round %d: its sum does not decode; opened one piece to find whose upload spoiled it", plan.round + 1)
+        return opened
+
+    def _signed(self, organization: Organization) -> None:
+        """Keep the round's secrets, and how long the journal is: neither may come back from before this signature."""
+        self.home.set_round_secrets(organization.dump())
+        self.home.set_chain(replace(self.home.chain(), signed=self.journal.size()))
 
     def _round(self) -> tuple[Organization, Plan]:
         """This node's part in the round in progress, and the round's plan."""
@@ -202,33 +199,42 @@ class Member:
             raise Refusal("round.pending", "no contribution for this round is on disk", "wait for the next round")
         return pending.contribution
 
-    def _take_up(self, chain: Chain) -> Chain:
-        """Remember a new run before anything is spent on it, if the policy allows one more under this charter.
+    def _standing(self, plan: Plan) -> Chain:
+        """Where this node stands in the plan's run; it goes on only from a sum that it has checked.
 
-        A run stays under the charter that it was begun under: what was made under other terms is not for these.
+        Raises:
+            Refusal: "run.false_sum", "record.unchecked".
         """
-        known, digest = self.home.chains(), self.charter.digest()
-        if chain.run in known:
-            if chain.charter != digest:
-                raise Refusal("plan.charter", "the run was begun under another charter", "let it begin a new run")
-            return chain
-        policies.check_runs(self.policy, sum(other.charter == digest for other in known.values()))
-        begun = replace(chain, charter=digest)
-        self.home.set_chain(begun)
-        return begun
+        chain = self.home.chain(plan.run.hex())
+        self.require_honest(chain.run)
+        if not chain.head:
+            chain = replace(chain, head=genesis(plan.run, self.roster).hex())
+        if chain.checked < chain.verified:
+            raise Refusal("record.unchecked", "the last sum was not checked yet", "wait for its pieces")
+        return chain
 
-    def require_size(self, adapter: Adapter) -> None:
-        """Refuse an adapter of another size than the charter's; called before a copy of it is made."""
-        if adapter.shape != (schema_of(self.charter).dimension,):
-            raise Refusal("plan.adapter", "the adapter has another size than the charter's", "update the coordinator")
+    def _require_unspoiled(self, plan: Plan, chain: Chain) -> None:
+        """Refuse to train where too many rounds of the run came to nothing, whoever spoiled them.
 
-    def _expected(self, plan: Plan, chain: Chain, adapter: Adapter) -> Expected:
+        With shared noise every attempt is charged, so attempts count.
+        """
+        attempts = self.journal.attempts(plan.run)
+        if self.charter.privacy.shares is None:
+            spent = len({number for number, _ in attempts if number < plan.round})
+        else:
+            spent = len(attempts)
+        spoiled = spent - chain.summed
+        if spoiled >= self.policy.max_spoiled_rounds:
+            raise Refusal(
+                "plan.spoiled",
+                f"{spoiled} rounds of this run were trained for and came to nothing",
+                "find out who spoils them; to go on all the same raise max_spoiled_rounds in policy.yaml",
+            )
+
+    def _expected(self, plan: Plan, chain: Chain, model: Model) -> Expected:
         """What this node knows without the server."""
-        schema = schema_of(self.charter)
-        self.require_size(adapter)
-        check_finite(adapter, "the coordinator's adapter")
+        schema, agreed, now = schema_of(self.charter), self.charter.secagg, int(time.time())
         encoding = encoding_of(self.charter, self.strategy, schema, plan.round)
-        agreed = self.charter.secagg
         if (plan.threshold, plan.min_survivors) != (agreed.threshold, agreed.min_survivors):
             # The roster's own rules hold whatever is agreed; members may have agreed on more.
             raise Refusal(
@@ -240,13 +246,14 @@ class Member:
             run=plan.run,
             # A round whose record was verified here is over, whoever signed in it.
             last=max(self.journal.last(plan.run), (chain.verified, _NO_ATTEMPT)),
-            model_hash=model_hash(self.charter, adapter),
+            model_hash=model_hash(self.charter, model),
             schema_hash=self.charter.schema_hash(),
             dp_hash=self.charter.dp_hash(),
             dimension=encoding.dimension,
             encoding=encoding,
             prev_head=bytes.fromhex(chain.head),
-            now=int(time.time()),
+            now=now,
+            latest=now + math.ceil(agreed.deadline_seconds) + _CLOCKS_APART,
         )
 
     def _workbench(self) -> Workbench:
@@ -264,26 +271,23 @@ class Member:
             _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache)
         return _BENCHES[place][1]
 
-    def _contribution(self, plan: Plan, adapter: Adapter, bench: Workbench) -> Vector:
-        """This round's noised contribution: the one on disk if an earlier attempt made it, else a new one.
+    def _contribute(self, plan: Plan, adapter: Adapter, bench: Workbench) -> None:
+        """Have this round's noised contribution on disk: one that an earlier attempt made, or a new one.
 
         Sending the same noised vector in another attempt costs no budget: it is the same release. Where the noise is
         shared it would not be: two sums that hold the same share tell more than each. `upload` then keeps none.
         """
         run, pending, shared = plan.run.hex(), self.home.pending(), self.charter.privacy.shares is not None
         if pending is not None and belongs(pending, plan) and not (shared and may_have_left(pending, self.journal)):
-            return pending.contribution
+            return
         if pending is not None and (pending.run, pending.round, pending.attempt) == (run, plan.round, plan.attempt):
             # Its charge is used up: an old copy of the file would bring it back beside the second one.
             raise Refusal("round.pending", "this attempt was trained for another model", "wait for the next attempt")
         self._reserve(plan, bench)
         own = nominal_batch(self.charter, self.settings.name)
-        terms = self.charter.privacy
-        trained = self.strategy.local(bench.trainer, adapter, terms, own, SystemRandomness())
-        contribution = self._checked(trained, plan)
+        contribution = train(bench.trainer, self.strategy, adapter, self.charter.privacy, own, plan)
         about = (run, plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
-        return contribution
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:
         terms = self.charter.privacy
@@ -302,18 +306,3 @@ class Member:
         """The newest rounds of a run that this home remembers outside its ledger: by its journal and by its chain."""
         newest = {self.journal.last(run)[0], self.home.chain(run.hex()).round}
         return newest - {-1}
-
-    def _checked(self, trained: Vector, plan: Plan) -> Vector:
-        """Did it really train: finite and not zero; then the fraction that the encoding will cut."""
-        check_finite(trained, "the trained contribution")
-        lengths = [length for length, _ in plan.encoding.segments[:-1]]
-        bounds = np.repeat([clip for _, clip in plan.encoding.segments[:-1]], lengths)
-        if not trained[: lengths[0]].any():
-            raise Refusal(
-                "round.unmoved", "training changed nothing although budget was spent", "check the LoRA targets"
-            )
-        saturated = float(np.mean(np.abs(trained) > bounds))
-        if self.charter.privacy.shares is not None and saturated:
-            # The range holds every number of a run but for a chance that nobody meets: this is a fault.
-            raise Refusal("round.range", "a number is outside the encoding's range", "look for what trained here")
-        return np.concatenate([trained, [saturated]])

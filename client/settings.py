@@ -46,6 +46,8 @@ class NodeSettings(Document):
         cache_features: keep the frozen layers' hidden states in the node's home.
         physical_batch_tokens: tokens that pass through the model at once; bounds memory only.
         threads: CPU threads of torch and of masking.
+        least_step_seconds: a training step is answered no sooner: how long it took would tell the coordinator how many
+            and how long the sampled records were. 0 answers at once.
     """
 
     name: Name
@@ -54,6 +56,7 @@ class NodeSettings(Document):
     cache_features: bool
     physical_batch_tokens: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
+    least_step_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
 
 
 def load(path: Path) -> NodeSettings:

@@ -180,7 +180,9 @@ class SecAggSettings(_Value):
     threshold: Count | None
     min_survivors: Count | None
     deadline_seconds: Positive
-    audit_rounds: Annotated[int, Field(ge=0, le=1_000)]
+    audit_rounds: Annotated[int, Field(ge=1, le=1_000)]
+    check_fraction: Annotated[float, Field(gt=0, le=0.25)]
+    check_probability: Annotated[float, Field(ge=0.5, le=1)]
 
     def threshold_for(self, organizations: int) -> int:
         """Shares that open a secret: as set, or the smallest number that two disjoint quorums cannot both reach."""

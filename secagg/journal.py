@@ -106,6 +106,15 @@ class FileJournal:
             found[run] = max(found.get(run, (-1, -1)), (int(numbers[0]), int(numbers[1])))
         return found
 
+    def attempts(self, run: bytes) -> frozenset[tuple[int, int]]:
+        """Every (round, attempt) of a run in which an advert was signed: after it a contribution may be sent."""
+        entry = re.compile(rb"^%b (%b) (%b) advert " % (run.hex().encode(), _NUMBER, _NUMBER), re.MULTILINE)
+        return frozenset((int(number), int(attempt)) for number, attempt in entry.findall(self._read()))
+
+    def size(self) -> int:
+        """Bytes of all complete lines."""
+        return len(self._read())
+
     def uploaded(self, run: bytes, round: int) -> int:
         """The newest attempt at a round in which an upload was signed, -1 where none was."""
         entry = re.compile(rb"%b %d (%b) upload " % (run.hex().encode(), round, _NUMBER))

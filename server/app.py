@@ -18,7 +18,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from ..charter.charter import Charter
 from ..charter.conformity import conforms
-from ..charter.messages import RECORD
 from ..errors import UserError
 from ..privacy.accounts import OverBudget
 from ..privacy.terms import METRICS, decode_metrics
@@ -28,12 +27,13 @@ from ..secagg.plan import Plan
 from ..secagg.record import RoundRecord, genesis
 from ..secagg.refused import Refused
 from ..secagg.wire import peek
-from ..strategies.agreed import nominal_batch, schema_of, strategy_of
-from ..training.schema import initial
+from ..strategies.agreed import limits_of, schema_of, strategy_of
+from ..strategies.model import advanced, first
 from . import burned, disputes, roll_call
 from .audit_window import AuditWindow
+from .confirmation import BEHIND, Confirmation
 from .events import RoundEvent
-from .exchange import Exchange, Outgoing, Reply
+from .exchange import Exchange, Reply
 from .rounds import Attempt, Attempted
 from .run_directory import Attempt as Noted
 from .run_directory import Committed, RunDirectory
@@ -71,8 +71,12 @@ def build(
     return app
 
 
-class BudgetsSpentError(Exception):
-    """So many members say that they have no budget for another round that too few are left; the others stand."""
+# With these a member says, before it trains, that the run is over for it.
+_DONE = frozenset({OverBudget.code, "plan.spoiled"})
+
+
+class MembersDoneError(Exception):
+    """So many members have no budget for another round, or saw too many spoiled, that too few are left."""
 
 
 class Run:
@@ -90,10 +94,10 @@ class Run:
         self._strategy = strategy_of(charter)
         self._schema = schema_of(charter)
         self._window = AuditWindow(folder.path, charter.secagg.audit_rounds)
+        self._confirmation = Confirmation(charter, folder, exchange, lambda number: self._before(number).model.encode())
         self._nodes: dict[int, int] = {}
         self._left_out: tuple[int, ...] = ()
         self._proven = burned.proven(folder.attempts())
-        self._acknowledged = dict.fromkeys(range(len(self._names)), -1)
         _require_terms(charter, folder)
         self._started = time.monotonic()
 
@@ -111,7 +115,7 @@ class Run:
             self._started = time.monotonic()
             try:
                 self._finish_round(number, self._folder.last() or self._genesis())
-            except BudgetsSpentError as end:
+            except MembersDoneError as end:
                 log.warning("the run ends after %d of %d rounds: %s", number, self._charter.rounds, end)
                 break
         if not self._folder.recorded():
@@ -139,14 +143,18 @@ class Run:
 
     def _genesis(self) -> Committed:
         """The state before the first round."""
-        adapter = initial(self._schema, self._charter.model.initial_seed)
+        model = first(self._charter, self._strategy)
         head = genesis(self._folder.run_id, self._charter.roster())
-        state = self._strategy.start(self._strategy.dimension(self._schema, 0))
-        return Committed(-1, adapter, state, head.hex(), (), {}, b"")
+        return Committed(-1, model.adapter, model.state, head.hex(), (), {}, b"")
+
+    def _before(self, number: int) -> Committed:
+        """The state that a committed round started from."""
+        return self._folder.load(number - 1) if number else self._genesis()
 
     def _try(self, number: int, before: Committed) -> Refused | None:
         """One attempt; None where the round was committed, else why not."""
         self._gather()
+        self._confirm(number)
         complaints = self._folder.complaints(number)
         withheld = {index for noted in self._folder.attempts() for index in noted.withheld}
         self._leave_out(number, complaints, withheld)
@@ -156,18 +164,17 @@ class Run:
             self._charter,
             self._key,
             self._exchange,
-            {node: index for node, index in self._nodes.items() if index not in self._left_out},
+            {node: index for node, index in self._nodes.items() if self._takes_part(index)},
             withheld,
             lambda phase, members: self._tell(number, phase, before, members),
         )
         plan = attempt.plan(
-            self._strategy, before.adapter, self._folder.run_id, number, attempt_number, bytes.fromhex(before.head)
+            self._strategy, before.model, self._folder.run_id, number, attempt_number, bytes.fromhex(before.head)
         )
         try:
             total = attempt.run(
                 plan,
-                before.adapter,
-                lambda index: self._folder.records(self._acknowledged[index]),
+                limits_of(self._charter, self._strategy, self._schema, number),
                 self._window,
                 complaints,
                 lambda: self._folder.note(Noted(number, attempt_number, signing=True)),
@@ -182,17 +189,34 @@ class Run:
             self._note_end(number, attempt_number, attempt.seen, refusal)
             self._raise_if_final(number, attempt.seen)
             return refusal
-        for index in attempt.seen.trained:
-            self._acknowledged[index] = number - 1
+        for index, code in attempt.seen.declined.items():
+            if code == BEHIND:
+                self._confirmation.forget(index)
         self._commit(number, before, total, attempt.seen)
+        self._confirmation.ask(self._nodes, attempt.seen.trained)
         return None
+
+    def _confirm(self, number: int) -> None:
+        """Bring everybody who is online to the last round, and end the run where too few go on from it."""
+        refused = self._confirmation.ask(self._nodes, set(self._nodes.values()) - self._proven)
+        here = {index for index in self._nodes.values() if self._takes_part(index)}
+        if len(here) < self._charter.secagg.min_survivors:
+            answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(refused.items()))
+            raise UserError(
+                f"round {number + 1}: too few members go on from the last sum ({answers or 'no answer'})",
+                "each member's own log says why",
+            )
+
+    def _takes_part(self, index: int) -> bool:
+        return index not in self._left_out and index not in self._proven and self._confirmation.confirmed(index)
 
     def _note_end(self, number: int, attempt: int, seen: Attempted, refusal: Refused | None = None) -> None:
         """Write down that an attempt failed, who trained in it, complained or withheld something, what was refused."""
         complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
         code, named = ("", None) if refusal is None else (refusal.code, refusal.member)
         withheld = tuple(sorted(seen.withheld))
-        self._folder.note(Noted(number, attempt, False, seen.trained, complaints, code, named, seen.sent, withheld))
+        told = (seen.trained, complaints, code, named, seen.sent, withheld, seen.convicted, seen.parted)
+        self._folder.note(Noted(number, attempt, False, *told))
 
     def _leave_out(self, number: int, complaints: tuple[bytes, ...], withheld: set[int]) -> None:
         """Decide whom the next attempt leaves out."""
@@ -208,9 +232,9 @@ class Run:
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
             # What a member says later in a round is no reason to stop there: its survivors may have signed.
-            spent = seen.refused == seen.declined and set(seen.declined.values()) == {OverBudget.code}
-            if spent and self._folder.recorded() and not burned.asked_to_sign(self._folder.attempts(number)):
-                raise BudgetsSpentError(answers)
+            done = seen.refused == seen.declined and set(seen.declined.values()) <= _DONE
+            if done and self._folder.recorded() and not burned.asked_to_sign(self._folder.attempts(number)):
+                raise MembersDoneError(answers)
             raise UserError(
                 f"round {number + 1}: too few members agree ({answers})", "each member's own log says why it refused"
             )
@@ -243,16 +267,14 @@ class Run:
         """Apply the sum, check that it moved the adapter, and make the round durable."""
         names = tuple(self._names[index] for index in total.survivors)
         self._tell(number, "apply", before, total.survivors)
-        batch = sum(nominal_batch(self._charter, name) for name in names)
         length = self._strategy.dimension(self._schema, number)
-        adapter, state = self._strategy.apply(before.adapter, before.state, total.values[:length], batch, len(names))
-        if not np.isfinite(adapter).all() or np.array_equal(adapter, before.adapter):
+        model = advanced(self._charter, self._strategy, before.model, total.values, total.survivors, number)
+        if np.array_equal(model.adapter, before.adapter):
             raise UserError(
-                f"round {number + 1}: the sum left the adapter unmoved or not finite",
-                "lower the learning rate; the round before is kept",
+                f"round {number + 1}: the sum left the adapter unmoved", "raise the learning rate; the round before is kept"
             )
         values = self._values(number, before, total, seen, length)
-        done = Committed(number, adapter, state, total.head.hex(), names, values, total.record)
+        done = Committed(number, model.adapter, model.state, total.head.hex(), names, values, total.record)
         self._window.keep(number, total.words)
         self._folder.commit(done)
         self._window.forget(self._folder.recorded())
@@ -283,7 +305,7 @@ class Run:
         """Survivors may have signed and nothing was committed: go on without this round.
 
         Raises:
-            UserError: the round before was burned too, and both by a refusal.
+            UserError: too many rounds of the run were burned.
         """
         noted = self._folder.attempts(number)
         said = ", ".join(attempt.refused for attempt in burned.refusals(noted))
@@ -294,19 +316,15 @@ class Run:
         if found:
             log.error("%s: proven to have broken the protocol, and left out of this run from now on", self._said(found))
         self._proven |= found
-        burned.stop_if_repeated(self._charter, self._folder)
+        burned.stop_if_spoiled(self._charter, self._folder)
 
     def _publish_last(self) -> None:
-        """Give the last records to whoever is online, so that its transcript ends where the server's does.
+        """Bring whoever is online to the last round, so that its transcript ends where the server's does.
 
         A member that is away loses nothing: every round is committed, and the records stay here.
         """
         self._call()
-        outgoing = {
-            node: Outgoing(b"", records=self._folder.records(self._acknowledged[index]))
-            for node, index in self._nodes.items()
-        }
-        self._exchange.run(RECORD, outgoing, "record", self._charter.secagg.deadline_seconds, lambda node, reply: None)
+        self._confirmation.ask(self._nodes, set(self._nodes.values()))
 
     def _tell(self, number: int, phase: str, state: Committed, members: tuple[int, ...]) -> None:
         values: dict[str, Any] = state.values if phase == "done" else {}

@@ -38,7 +38,7 @@ class AuditWindow:
     """The server's side: fill a round's folder, keep it, forget the old ones.
 
     Args:
-        run: the run directory. rounds: how many committed rounds are kept; 0 keeps nothing and writes nothing.
+        run: the run directory. rounds: how many committed rounds are kept, 1 or more.
     """
 
     def __init__(self, run: Path, rounds: int) -> None:
@@ -51,8 +51,6 @@ class AuditWindow:
             UserError: the disk has no room for the uploads of all members; nobody has trained yet.
         """
         self._drop(self._beside(plan.round))
-        if not self._rounds:
-            return
         self._path.mkdir(mode=0o700, exist_ok=True)
         need = (len(plan.cohort) + 1) * (CONTROL_WORDS + plan.encoding.words) * WORD_BYTES + _SPARE_BYTES
         free = shutil.disk_usage(self._path).free
@@ -72,8 +70,6 @@ class AuditWindow:
         Raises:
             UserError: the disk is full or not writable.
         """
-        if not self._rounds:
-            return
         file = self._beside(number) / f"{name}{_ENDING}"
         try:
             write_bytes(file, words.data.cast("B"), 0o600)  # type: ignore[arg-type]
@@ -81,13 +77,15 @@ class AuditWindow:
             mend = "free disk space" if problem.errno == errno.ENOSPC else "make it writable"
             raise UserError(f"{file}: {problem.strerror}", f"{mend}, then start again to continue") from problem
 
+    def words(self, number: int, name: int) -> NDArray[np.uint64]:
+        """An upload of the attempt in progress, read from its file."""
+        return np.fromfile(self._beside(number) / f"{name}{_ENDING}", dtype=WORD)
+
     def keep(self, number: int, total: NDArray[np.uint64]) -> None:
         """Put the bare sum beside the uploads and the folder in its place: it is there whole, or not at all.
 
         Call it before the round is committed, so that no committed round lacks what its members were promised.
         """
-        if not self._rounds:
-            return
         self.add(number, SUM, total)
         place = self._path / f"{number:04d}"
         shutil.rmtree(place, ignore_errors=True)
@@ -102,7 +100,7 @@ class AuditWindow:
         """
         if not self._path.is_dir():
             return
-        kept = {f"{number:04d}" for number in sorted(committed)[-self._rounds :]} if self._rounds else set()
+        kept = {f"{number:04d}" for number in sorted(committed)[-self._rounds :]}
         for folder in self._path.iterdir():
             if folder.name not in kept:
                 self._drop(folder)

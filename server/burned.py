@@ -1,7 +1,8 @@
 """Rounds that were burned: their survivors were asked to sign, and nothing was committed.
 
 A crash burns a round, and so does a member that misbehaves once the survivors have signed. The privacy of the round is
-spent either way, so a run in which this repeats stops before it has spent everything on nothing.
+spent either way. So burned rounds count over the whole run, whoever spoiled them: members begin no further round after
+`MOST` of them, and a run stops there, unless members' policies allow more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,8 @@ from ..errors import UserError
 from .run_directory import Attempt, Committed, RunDirectory
 from .spent import epsilons, may_have_sent
 
-# So many rounds in a row whose unmasking was refused end a run.
-IN_A_ROW: Final = 2
+# So many burned rounds of a run end it, as the policy of every member has it by default.
+MOST: Final = 2
 # Refusals of an unmasking that prove that the member they name did not keep to what it signed.
 _PROOFS: Final = frozenset({"unmask.secret", "share.offer"})
 
@@ -40,39 +41,43 @@ def refusals(noted: Sequence[Attempt]) -> list[Attempt]:
 
 
 def proven(noted: Sequence[Attempt]) -> frozenset[int]:
-    """Indices of the members that a refusal after signing convicts: they sit out the rounds that follow.
+    """Indices of the members that sit out the rounds that follow.
+
+    Convicted by a refusal after signing, by an opened piece of their upload, or parted from somebody whose word about
+    that piece contradicts theirs: of those at most one is honest for each that lies.
 
     Args:
         noted: of the whole run.
     """
-    return frozenset(
-        attempt.named for attempt in refusals(noted) if attempt.named is not None and attempt.refused in _PROOFS
-    )
+    found = refusals(noted)
+    named = {attempt.named for attempt in found if attempt.named is not None and attempt.refused in _PROOFS}
+    return frozenset(named.union(*(attempt.convicted + attempt.parted for attempt in found)))
 
 
-def stop_if_repeated(charter: Charter, folder: RunDirectory) -> None:
-    """End the run where the last rounds were burned by refusals, `IN_A_ROW` of them or more.
-
-    Rounds that a crash burned in between count neither way. A run that was stopped goes on when it is started again,
-    and stops at the next such round unless one was committed before it.
+def stop_if_spoiled(charter: Charter, folder: RunDirectory) -> None:
+    """End the run at its `MOST`th burned round, whatever burned it; started again it goes on where members do.
 
     Raises:
-        UserError: with every refusal and the member that it names.
+        UserError: with every burned round, its refusal and who was found.
     """
-    recorded = folder.recorded()
-    since = recorded[-1] if recorded else -1
-    row = refusals([attempt for number in folder.committed() if number > since for attempt in folder.attempts(number)])
-    if len(row) < IN_A_ROW:
+    recorded = set(folder.recorded())
+    lost = [number for number in folder.committed() if number not in recorded]
+    if len(lost) < MOST:
         return
-    said = "; ".join(f"round {attempt.round + 1}: {attempt.refused}, {_name(charter, attempt)}" for attempt in row)
+    said = "; ".join(f"round {number + 1}: {_why(charter, folder.attempts(number))}" for number in lost)
     raise UserError(
-        f"{len(row)} rounds in a row were burned, their unmasking was refused ({said})",
-        "each spent every member's budget; read the log and settle it with the members, then start again to continue",
+        f"{len(lost)} rounds of this run were spoiled ({said})",
+        "settle it with the members. Started again, the run ends with the rounds that it has; it goes on where enough "
+        "members raise max_spoiled_rounds in their policy.yaml",
     )
 
 
-def _name(charter: Charter, attempt: Attempt) -> str:
-    return "no member is named" if attempt.named is None else charter.members[attempt.named].name
+def _why(charter: Charter, noted: Sequence[Attempt]) -> str:
+    found = refusals(noted)
+    if not found:
+        return "the coordinator was interrupted"
+    names = sorted(charter.members[index].name for index in proven(noted))
+    return f"{found[-1].refused}, {', '.join(names) if names else 'no member is named'}"
 
 
 def burned(charter: Charter, steps: int, number: int, before: Committed, noted: Sequence[Attempt]) -> Committed:

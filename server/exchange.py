@@ -21,6 +21,7 @@ from ..charter.messages import (
     MAX_BODY_BYTES,
     MAX_NAME_LENGTH,
     MAX_WORDS,
+    MODEL,
     NAME,
     RECORDS,
     REFUSED,
@@ -42,13 +43,15 @@ class Outgoing:
 
     Attributes:
         body: the protocol's bytes.
-        vector: an array that travels beside it (the adapter), or None.
+        vector: an array that travels beside it (a sum, pieces of uploads), or None.
         records: round records, for a member that missed some.
+        model: the encoded model before the last of them, for a member that does not hold it.
     """
 
     body: bytes
     vector: np.ndarray | None = None
     records: tuple[bytes, ...] = ()
+    model: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def _message(kind: str, node: int, content: Outgoing, group: str, seconds: float
     records = RecordDict({BODY: ConfigRecord({BODY: content.body, RECORDS: list(content.records)})})
     if content.vector is not None:
         records[VECTOR] = ArrayRecord({VECTOR: Array(content.vector)})
+    if content.model:
+        records[MODEL] = ArrayRecord({VECTOR: Array(np.frombuffer(content.model, np.uint8))})
     return Message(records, node, kind, group_id=group, ttl=max(1.0, seconds))
 
 

@@ -13,17 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..charter.charter import Charter
-from ..charter.messages import REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
+from ..charter.messages import OPEN, REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
+from ..secagg.audit import Piece
+from ..secagg.audit import piece_of as piece_of_upload
 from ..secagg.coordinator import Coordinator, RoundSum, Step
 from ..secagg.identity import Identity
+from ..secagg.limits import NormLimits
 from ..secagg.plan import Plan
-from ..strategies.agreed import encoding_of, model_hash, schema_of
-from ..strategies.base import Adapter, Strategy
+from ..secagg.refused import Refused
+from ..strategies.agreed import encoding_of, schema_of
+from ..strategies.base import Strategy
+from ..strategies.model import Model, model_hash
 from . import disputes
 from .audit_window import AuditWindow
 from .exchange import Exchange, Outgoing, Reply
 
 log = logging.getLogger("cotune.server")
+# An opened sum that is none: some member's upload spoiled it.
+_SPOILED = frozenset({"sum.control", "sum.range", "sum.norm"})
 Words = NDArray[np.uint64]
 
 
@@ -39,6 +46,7 @@ class Attempted:
         complaints: index -> COMPLAINT message of a member that could not use a box of another.
         withheld: indices of those that had complained in this round, and gave nothing that counts when they were asked.
         bytes_up: bytes of all replies.
+        convicted, parted: after a sum that did not decode: who the opened piece convicts, and who must part besides.
     """
 
     trained: tuple[int, ...] = ()
@@ -48,6 +56,8 @@ class Attempted:
     complaints: dict[int, bytes] = field(default_factory=dict)
     withheld: set[int] = field(default_factory=set)
     bytes_up: int = 0
+    convicted: tuple[int, ...] = ()
+    parted: tuple[int, ...] = ()
 
 
 class Attempt:
@@ -78,7 +88,7 @@ class Attempt:
         self._phase = phase
         self.seen = Attempted()
 
-    def plan(self, strategy: Strategy, adapter: Adapter, run: bytes, number: int, attempt: int, head: bytes) -> Plan:
+    def plan(self, strategy: Strategy, model: Model, run: bytes, number: int, attempt: int, head: bytes) -> Plan:
         """The plan that every member will hold against its charter."""
         charter, roster = self._charter, self._charter.roster()
         return Plan(
@@ -89,7 +99,7 @@ class Attempt:
             cohort=roster.indices,
             threshold=charter.secagg.threshold,
             min_survivors=charter.secagg.min_survivors,
-            model_hash=model_hash(charter, adapter),
+            model_hash=model_hash(charter, model),
             schema_hash=charter.schema_hash(),
             dp_hash=charter.dp_hash(),
             encoding=encoding_of(charter, strategy, schema_of(charter), number),
@@ -101,8 +111,7 @@ class Attempt:
     def run(
         self,
         plan: Plan,
-        adapter: Adapter,
-        records_for: Callable[[int], tuple[bytes, ...]],
+        limits: NormLimits,
         window: AuditWindow,
         earlier: tuple[bytes, ...],
         signing: Callable[[], None],
@@ -110,8 +119,7 @@ class Attempt:
         """The whole attempt.
 
         Args:
-            plan: of this attempt. adapter: float32 [d].
-            records_for: the round records that a member has not acknowledged yet.
+            plan: of this attempt. limits: what honest members can send at most.
             window: gets every upload that counts.
             earlier: COMPLAINT messages of the round's earlier attempts.
             signing: called before the survivors are asked to sign; from then on the round cannot be tried again.
@@ -124,11 +132,11 @@ class Attempt:
             UserError: no room for the uploads.
             Interrupted: the operator stopped the run.
         """
-        coordinator = Coordinator(self._charter.roster(), plan, self._key)
+        coordinator = Coordinator(self._charter.roster(), plan, self._key, limits)
         self._complained = disputes.authors(earlier)
         window.begin(plan)
         try:
-            return self._steps(coordinator, plan, adapter, records_for, window, earlier, signing)
+            return self._steps(coordinator, plan, window, earlier, signing)
         finally:
             for no in coordinator.rejections:
                 log.warning("round %d: a message of %s was left out: %s", plan.round + 1, self._name(no.index), no.code)
@@ -137,8 +145,6 @@ class Attempt:
         self,
         coordinator: Coordinator,
         plan: Plan,
-        adapter: Adapter,
-        records_for: Callable[[int], tuple[bytes, ...]],
         window: AuditWindow,
         earlier: tuple[bytes, ...],
         signing: Callable[[], None],
@@ -146,7 +152,7 @@ class Attempt:
         """The five exchanges."""
         everybody = tuple(sorted(self._node_of))
         self._phase("train", everybody)
-        offers = {index: Outgoing(coordinator.plan_message, adapter, records_for(index)) for index in everybody}
+        offers = dict.fromkeys(everybody, Outgoing(coordinator.plan_message))
         self._ask(ROUND, plan, offers, lambda index, reply: coordinator.add_advert(index, reply.body))
         self.seen.trained, self.seen.declined = coordinator.present(Step.ADVERTS), dict(self.seen.refused)
         adverts = dict.fromkeys(self.seen.trained, Outgoing(coordinator.close_adverts()))
@@ -174,7 +180,39 @@ class Attempt:
         asked = dict.fromkeys(members, Outgoing(coordinator.close_survival()))
         self._phase("unmask", members)
         self._ask(REVEAL, plan, asked, lambda index, reply: coordinator.add_reveal(index, reply.body))
-        return coordinator.result()
+        try:
+            return coordinator.result()
+        except Refused as refusal:
+            if refusal.code in _SPOILED:
+                self._find_culprits(coordinator, plan, window, members)
+            raise
+
+    def _find_culprits(
+        self, coordinator: Coordinator, plan: Plan, window: AuditWindow, members: tuple[int, ...]
+    ) -> None:
+        """Open one piece that does not decode, of each upload alone; who sent what no honest member can is convicted.
+
+        Never where the noise is shared: no guarantee holds for one contribution alone.
+        """
+        if self._charter.privacy.shares is not None:
+            return
+        self._phase("open", members)
+
+        def piece_of(index: int, number: int) -> Piece:
+            return piece_of_upload(window.words(plan.round, index), number, coordinator.context, index)
+
+        asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(piece_of)))
+        self._ask(OPEN, plan, asked, lambda index, reply: coordinator.add_opened(index, reply.body))
+        verdict = coordinator.verdict()
+        self.seen.convicted = verdict.convicted
+        self.seen.parted = tuple(sorted(set(verdict.left_out) - set(verdict.convicted)))
+        log.error(
+            "round %d: its sum does not decode; convicted by what was opened of piece %d: %s; must part: %s",
+            plan.round + 1,
+            coordinator.fault(),
+            self._names(verdict.convicted),
+            self._names(self.seen.parted),
+        )
 
     def _ask(
         self,
@@ -228,6 +266,9 @@ class Attempt:
             self.seen.complaints[index] = reply.body
             log.warning("round %d: %s", plan.round + 1, disputes.describe(self._charter, [reply.body]))
         return False
+
+    def _names(self, members: Collection[int]) -> str:
+        return ", ".join(self._name(index) for index in members) or "nobody"
 
     def _name(self, index: int) -> str:
         return self._charter.members[index].name

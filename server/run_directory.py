@@ -26,6 +26,7 @@ import numpy as np
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
+from ..strategies.model import Model
 
 _RECORD = "record.bin"
 
@@ -51,6 +52,11 @@ class Committed:
     survivors: tuple[str, ...]
     values: dict[str, object]
     record: bytes
+
+    @property
+    def model(self) -> Model:
+        """What the next round starts from."""
+        return Model(self.adapter, self.state)
 
 
 class RunDirectory:
@@ -175,6 +181,8 @@ class RunDirectory:
                 trained=None if attempt.trained is None else tuple(attempt.trained),
                 complaints=tuple(attempt.complaints),
                 withheld=tuple(attempt.withheld),
+                convicted=tuple(attempt.convicted),
+                parted=tuple(attempt.parted),
             )
             for attempt in noted
             if round_number in (None, attempt.round)
@@ -198,6 +206,8 @@ class Attempt:
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
         refused: of an attempt that the protocol refused: the code of the refusal.
         named: of such an attempt: index of the member that the refusal names, if it names one.
+        convicted, parted: of an attempt whose sum did not decode: indices of those that the opened piece convicts, and
+            of those that must part so that nobody stays who contradicts another about it.
         withheld: of an attempt that failed: indices of the members that had complained before, and did not answer to
             its end.
     """
@@ -211,6 +221,8 @@ class Attempt:
     named: int | None = None
     sent: bool = True
     withheld: tuple[int, ...] = ()
+    convicted: tuple[int, ...] = ()
+    parted: tuple[int, ...] = ()
 
 
 def numbered(folder: Path) -> list[int]:

@@ -268,6 +268,8 @@ def draft(
             min_survivors=settings.min_survivors_for(n),
             deadline_seconds=settings.secagg.deadline_seconds,
             audit_rounds=settings.secagg.audit_rounds,
+            check_fraction=settings.secagg.check_fraction,
+            check_probability=settings.secagg.check_probability,
         ),
         not_before=(now - timedelta(minutes=5)).strftime(_FORMAT),
         not_after=(now + _LIFETIME).strftime(_FORMAT),

@@ -3,20 +3,18 @@
 Both ends derive it from what was signed. A message can only repeat it, and a member refuses one that does not.
 """
 
-import hashlib
 import math
 
-import numpy as np
 from hydra.utils import instantiate
 
-from ..charter import charter as charters
 from ..charter.charter import Charter
 from ..errors import UserError
-from ..privacy.noise_shares import ONE_STEP, fitting_sigmas, require_fine
-from ..privacy.terms import METRICS
+from ..privacy.noise_shares import ONE_STEP, fitting_sigmas, fitting_units, require_fine
+from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.encoding import MAX_LANE_BITS, Encoding
+from ..secagg.limits import NormLimits
 from ..training.schema import AdapterSchema
-from .base import MOST_SAMPLES, Adapter, Strategy, metrics_reach
+from .base import MOST_SAMPLES, Strategy, metrics_reach
 
 Bounds = tuple[tuple[int, float], ...]
 # Beside adapter and metrics: the fraction of coordinates that the encoding cut, known only after the noise.
@@ -102,8 +100,22 @@ def _on_grid(bounds: Bounds, step: float, parties: int, lane_bits: int) -> Bound
     return tuple((length, room[lane_bits] * step) for length, _ in bounds)
 
 
-def model_hash(charter: Charter, adapter: Adapter) -> bytes:
-    """32 bytes for everything that a contribution is computed from: base, tokenizer and the round's adapter."""
-    content = np.ascontiguousarray(adapter, dtype="<f4").tobytes()
-    model = charter.model
-    return charters.model_hash(model.base_digest, model.tokenizer_digest, hashlib.sha256(content).hexdigest())
+def limits_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, round_number: int) -> NormLimits:
+    """What honest members can send in a round at most, in the L2 norm of the adapter's coordinates.
+
+    A sum beyond it was spoiled by somebody; the largest step that a round can take follows.
+    """
+    terms, bases, spreads = charter.privacy, [], []
+    for member in charter.members:
+        batch = nominal_batch(charter, member.name)
+        base, spread = strategy.norms(terms, _most_sampled(terms, member.nominal_units), batch)
+        bases.append(base)
+        spreads.append(spread)
+    return NormLimits(tuple(bases), max(spreads), strategy.dimension(schema, round_number))
+
+
+def _most_sampled(terms: PrivacyTerms, units: int) -> float:
+    """How many of so many units no sample of a run exceeds, but for a chance that nobody meets."""
+    if terms.sample_rate == 1.0:
+        return float(units)
+    return min(float(units), fitting_units(terms.sample_rate * units, MOST_SAMPLES, terms.epsilon))

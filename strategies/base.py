@@ -68,6 +68,17 @@ class Strategy(Protocol):
             sigmas: how many standard deviations of the noise must fit.
         """
 
+    def norms(self, terms: PrivacyTerms, units: float, nominal_batch: float) -> tuple[float, float]:
+        """What an honest contribution's adapter part is bounded by in the L2 norm: a number, and noise.
+
+        Args:
+            terms: the charter's privacy terms. units: the most that one step of this organization samples.
+            nominal_batch: its public sample_rate * nominal_units.
+
+        Returns:
+            (base, spread): on any k coordinates the norm is at most base plus spread times that of k standard normals.
+        """
+
     def local(
         self,
         trainer: PrivateTrainer,

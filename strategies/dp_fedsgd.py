@@ -49,6 +49,9 @@ class DPFedSGD:
     def reach(self, terms: PrivacyTerms, nominal_batch: float, sigmas: float) -> float:
         return step_reach(terms, nominal_batch, sigmas)
 
+    def norms(self, terms: PrivacyTerms, units: float, nominal_batch: float) -> tuple[float, float]:
+        return terms.max_grad_norm * units, terms.noise_std
+
     def local(
         self,
         trainer: PrivateTrainer,
@@ -75,8 +78,8 @@ class DPFedSGD:
         else:
             first = self.momentum * state.moments["momentum"] + (1 - self.momentum) * gradient
             second = self.beta2 * state.moments["second"] + (1 - self.beta2) * gradient**2
-            corrected = first / (1 - self.momentum**step)
-            change = corrected / (np.sqrt(second / (1 - self.beta2**step)) + self.stability)
+            corrected = first / (1 - _power(self.momentum, step))
+            change = corrected / (np.sqrt(second / (1 - _power(self.beta2, step))) + self.stability)
             moments = {"momentum": first, "second": second}
         moved = (adapter - self.learning_rate * change).astype(np.float32)
         past = state.moments["average"] if state.step else moved
@@ -85,3 +88,11 @@ class DPFedSGD:
 
     def published(self, adapter: Adapter, state: ServerState) -> Adapter:
         return state.moments["average"].astype(np.float32) if state.step else adapter
+
+
+def _power(base: float, exponent: int) -> float:
+    """base ** exponent by multiplication, whose bits are the same on every machine; those of a library's are not."""
+    product = 1.0
+    for _ in range(exponent):
+        product *= base
+    return product

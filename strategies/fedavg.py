@@ -42,6 +42,10 @@ class FedAvg:
         one = step_reach(terms, nominal_batch, sigmas) / max(1.0, nominal_batch)
         return self.local_learning_rate * self.local_steps * one
 
+    def norms(self, terms: PrivacyTerms, units: float, nominal_batch: float) -> tuple[float, float]:
+        scale = self.local_learning_rate * self.local_steps / nominal_batch
+        return scale * terms.max_grad_norm * units, scale * terms.noise_std
+
     def local(
         self,
         trainer: PrivateTrainer,

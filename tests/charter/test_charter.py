@@ -68,6 +68,8 @@ def fields_of(n: int = 4, **changed: Any) -> dict[str, Any]:
             "min_survivors": max(3, 2 * n // 3 + 1),
             "deadline_seconds": 600.0,
             "audit_rounds": 2,
+            "check_fraction": 0.1,
+            "check_probability": 0.99,
             "suite": "classic",
         },
         "not_before": "2026-01-01T00:00:00Z",

@@ -65,6 +65,8 @@ def charter_with(**privacy: Any) -> Charter:
                 "min_survivors": 3,
                 "deadline_seconds": 60.0,
                 "audit_rounds": 2,
+            "check_fraction": 0.1,
+            "check_probability": 0.99,
                 "suite": "classic",
             },
             "not_before": "2026-01-01T00:00:00Z",

@@ -59,6 +59,8 @@ def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
             min_survivors=3,
             deadline_seconds=60.0,
             audit_rounds=2,
+            check_fraction=0.1,
+            check_probability=0.99,
         ),
         not_before="2026-01-01T00:00:00Z",
         not_after="2027-01-01T00:00:00Z",

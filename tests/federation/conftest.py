@@ -233,6 +233,8 @@ def _charter(
             min_survivors=3,
             deadline_seconds=600.0,
             audit_rounds=2,
+            check_fraction=0.1,
+            check_probability=0.99,
         ),
         not_before="2020-01-01T00:00:00Z",
         not_after="2099-01-01T00:00:00Z",

@@ -1,0 +1,90 @@
+"""Whether the sum that was opened is the sum of what the survivors signed: a few pieces of it, of this node's choice.
+
+The record fixes the sum before anybody chooses. The choice follows from a secret of this node and the record, so asking
+again never draws anew. A coordinator that withholds a piece loses this node; one whose sum is false has signed it, and
+the proof stays here: the node takes no further part in the run, and anybody can check the proof offline.
+"""
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..charter.charter import SecAggTerms
+from ..charter.refusal import Refusal
+from ..secagg import merkle
+from ..secagg.audit import Piece
+from ..secagg.evidence import evidence_of
+from ..secagg.record import Verified
+from ..secagg.refused import Refused
+from ..secagg.spot_checks import check_pieces, choose, decode_pieces, pieces_for
+from .following import words_of
+from .home import Home
+
+log = logging.getLogger("cotune.client")
+# What only a coordinator that signed a false sum can be refused by.
+FALSE = frozenset({"audit.result", "sum.control", "sum.range"})
+
+
+def chosen(home: Home, terms: SecAggTerms, record: bytes, words: int) -> tuple[int, ...]:
+    """The pieces that this node checks of a record's sum of so many words; ascending."""
+    pieces = merkle.pieces(words)
+    return choose(home.check_key(), record, pieces, pieces_for(terms.check_fraction, terms.check_probability, pieces))
+
+
+def check(
+    home: Home, terms: SecAggTerms, record: bytes, verified: Verified, body: bytes, vector: NDArray[np.uint64]
+) -> bytes:
+    """Recompute the chosen pieces of the sum kept in the home from the masked uploads' pieces.
+
+    Args:
+        record: the RECORD message of the last round. verified: what it says. body, vector: as the coordinator sent them.
+
+    Returns:
+        Empty where all holds; else the proof that the coordinator signed a false sum, which is kept here as well.
+
+    Raises:
+        Refusal: "check.none": there is no sum to check. Refused: the pieces are not those that were asked for.
+    """
+    kept = home.sum()
+    if kept is None:
+        raise Refusal("check.none", "no sum waits for a check here", "wait for the next round")
+    total = words_of(kept)
+    numbers = chosen(home, terms, record, len(total))
+    found = decode_pieces(body, vector, verified, numbers)
+    for number, uploads in zip(numbers, found, strict=True):
+        try:
+            check_pieces(verified, [number], [uploads], total)
+        except Refused as fault:
+            if fault.code not in FALSE:
+                raise
+            return convict(home, record, verified, number, uploads, total)
+    return b""
+
+
+def convict(
+    home: Home,
+    record: bytes,
+    verified: Verified,
+    number: int,
+    uploads: Mapping[int, Piece],
+    total: NDArray[np.uint64],
+) -> bytes:
+    """Keep the proof that the coordinator signed a false sum, and return it.
+
+    Args:
+        number: the piece that is false. uploads: of the survivors; none where the sum's own piece is no possible sum.
+    """
+    proof = evidence_of(record, verified, number, uploads, total).encode()
+    run = verified.plan.run.hex()
+    home.set_evidence(run, proof)
+    log.error(
+        "run %s round %d: the coordinator signed a sum that is not the sum of the uploads (piece %d); the proof is %s: "
+        "give it to the other organizations",
+        run,
+        verified.plan.round + 1,
+        number,
+        home.evidence(run),
+    )
+    return proof

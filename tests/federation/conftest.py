@@ -22,6 +22,7 @@ from cotune.charter.policy import Columns, Policy
 from cotune.client import participation
 from cotune.client import settings as nodes
 from cotune.client.home import Home
+from cotune.client.records import Follower
 from cotune.client.settings import NodeModel, NodeSettings
 from cotune.privacy.accounting import calibrate
 from cotune.privacy.ledger import Ledger
@@ -31,14 +32,15 @@ from cotune.secagg.record import genesis
 from cotune.secagg.suites import CLASSIC, Suite
 from cotune.server import app as server_app
 from cotune.server import exchange, roll_call
+from cotune.server.audit_window import SUM, kept_words
 from cotune.server.exchange import Exchange
 from cotune.server.rounds import Attempt
 from cotune.server.run_directory import RunDirectory
-from cotune.strategies.agreed import model_hash, schema_of, strategy_of
+from cotune.strategies.agreed import strategy_of
+from cotune.strategies.model import first
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.adapter import schema_of as adapter_schema
 from cotune.training.base import BaseModel, ModelSource, load_base
-from cotune.training.schema import initial
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -47,7 +49,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 NAMES = ("alder", "birch", "cedar", "dogwood")
 UNITS = 12
 DELTA = 1.0e-3
-KINDS = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
+KINDS = (
+    "query.hello",
+    "train.round",
+    "query.shares",
+    "query.upload",
+    "query.survivors",
+    "query.reveal",
+    "query.record",
+    "query.pieces",
+)
 
 
 @cache
@@ -100,16 +111,21 @@ class Federation:
 
         self.grid.before = before
 
-    def begin(self, run: bytes, records: tuple[bytes, ...] = (), member: int = 0, **changes: Any) -> Plan:
+    def begin(self, run: bytes, member: int = 0, **changes: Any) -> Plan:
         """A member joins round 0 of a run by itself; what it is asked to do can be changed."""
-        adapter = changes.pop("adapter", initial(schema_of(self.charter), self.charter.model.initial_seed))
         attempt = Attempt(self.charter, self.key, None, {}, (), lambda phase, members: None)  # type: ignore[arg-type]
-        head = genesis(run, self.charter.roster())
-        plan = attempt.plan(strategy_of(self.charter), adapter, run, 0, 0, head)
-        plan = replace(plan, **{"model_hash": model_hash(self.charter, adapter)} | changes)
+        head, strategy = genesis(run, self.charter.roster()), strategy_of(self.charter)
+        plan = replace(attempt.plan(strategy, first(self.charter, strategy), run, 0, 0, head), **changes)
         with self.homes[member].locked():
-            participation.Member(self.homes[member]).begin(plan.sign(self.key), adapter, records)
+            participation.Member(self.homes[member]).begin(plan.sign(self.key))
         return plan
+
+    def told(self, run: RunDirectory, records: tuple[bytes, ...], member: int = 0) -> bytes:
+        """What a member answers to records of a run and the sum of the last of them."""
+        number = run.recorded()[-1]
+        before = run.load(number - 1).model.encode() if number else b""
+        with self.homes[member].locked():
+            return Follower(self.homes[member]).record(records, kept_words(run.path, number, SUM), before)
 
     def agree(self, charter: Charter) -> None:
         """Everybody signs another charter in the place of the present one, and installs it."""

@@ -1,13 +1,15 @@
 """What both ends derive from the charter alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import METRICS
-from cotune.strategies.agreed import EXTRA, encoding_of, model_hash, nominal_batch, schema_of, strategy_of
+from cotune.strategies.agreed import EXTRA, encoding_of, limits_of, nominal_batch, schema_of, strategy_of
 from cotune.strategies.dp_fedsgd import DPFedSGD
+from cotune.strategies.model import Model, first, model_hash
 
 
 def test_the_strategy_is_the_charters(found: Callable) -> None:
@@ -47,15 +49,28 @@ def test_the_encoding_covers_everything_that_is_sent(found: Callable) -> None:
 
 def test_the_model_hash_moves_with_every_part(found: Callable) -> None:
     charter = found().charter
-    adapter = np.arange(6, dtype=np.float32)
-    other = adapter.copy()
-    other[0] = -0.0
+    model = first(charter, strategy_of(charter))
+    moment = model.state.moments["momentum"].copy()
+    moment[0] = -0.0
     tokens = charter.model.model_copy(update={"tokenizer_digest": "ab" * 32})
-    hashes = {
-        model_hash(charter, adapter),
-        model_hash(charter, other),
-        model_hash(charter, adapter[:-1]),
-        model_hash(charter.model_copy(update={"model": tokens}), adapter),
-    }
-    assert len(hashes) == 4
-    assert model_hash(charter, adapter) == model_hash(charter, adapter[::-1][::-1])
+    models = (
+        model,
+        replace(model, adapter=np.where(model.adapter == 0, np.float32(-0.0), model.adapter)),
+        replace(model, state=replace(model.state, step=1)),
+        replace(model, state=replace(model.state, moments=model.state.moments | {"momentum": moment})),
+    )
+    hashes = [model_hash(charter, other) for other in models]
+    assert len({*hashes, model_hash(charter.model_copy(update={"model": tokens}), model)}) == 5
+    assert model_hash(charter, Model.decode(model.encode(), charter, strategy_of(charter))) == hashes[0]
+
+
+def test_the_limits_hold_for_what_honest_members_send(found: Callable) -> None:
+    """All sampled units with their whole clip norm in one direction, and noise."""
+    charter = found().charter
+    strategy, schema, terms = strategy_of(charter), schema_of(charter), charter.privacy
+    limits = limits_of(charter, strategy, schema, 0)
+    assert limits.coordinates == schema.dimension
+    assert limits.base == (12.0 * terms.max_grad_norm,) * 4
+    assert limits.spread == terms.noise_std
+
+

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,21 +13,14 @@ from cotune.charter import policy as policies
 from cotune.charter.refusal import Refusal
 from cotune.client import participation
 from cotune.client.chains import Chain
-from cotune.client.participation import Member
 from cotune.errors import UserError
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis, next_head, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import peek
-from cotune.strategies.agreed import schema_of
-from cotune.training.schema import initial
 
 RUN, OTHER, THIRD = b"r" * 16, b"o" * 16, b"t" * 16
-
-
-def adapter_of(federation: Any) -> np.ndarray:
-    return initial(schema_of(federation.charter), federation.charter.model.initial_seed)
 
 
 def allow_runs(federation: Any, number: int) -> None:
@@ -51,12 +45,13 @@ def test_another_run_does_not_make_a_node_take_a_history_again(found: Callable, 
     start = genesis(run.run_id, federation.charter.roster())
     federation.begin(OTHER)
     assert home.chain().run == OTHER.hex()
-    Member(home).record((fork(federation, records[0], start),))
+    with pytest.raises(Refusal, match="do not end at the head held here"):
+        federation.told(run, (fork(federation, records[0], start),))
     assert home.chain(run.run_id.hex()) == chain
     assert "it may be a fork" in caplog.text
     with pytest.raises(Refused, match=r"plan\.replay"):
         federation.begin(run.run_id)
-    Member(home).record(records)
+    federation.told(run, records)
     assert home.chain(run.run_id.hex()) == chain
     assert home.chain(OTHER.hex()).head == genesis(OTHER, federation.charter.roster()).hex()
 
@@ -67,32 +62,43 @@ def test_a_forked_record_is_told_once_and_an_old_one_is_not(found: Callable, cap
     home, records = federation.homes[0], run.records(-1)
     caplog.set_level(logging.WARNING, "cotune.client")
     caplog.clear()
-    for old in (records, records[:1], records[1:]):
-        Member(home).record(old)
+    for old in (records, records[1:]):
+        federation.told(run, old)
     assert not caplog.records
     chain = home.chain()
     forked = fork(federation, records[1], bytes.fromhex(chain.seen[0]))
     for shown in ((forked,), (*records, forked)):
         caplog.clear()
-        Member(home).record(shown)
+        with suppress(Refusal):
+            federation.told(run, shown)
         assert [message.levelname for message in caplog.records] == ["WARNING"]
-    caplog.clear()
-    with pytest.raises(Refused, match=r"plan\."):
-        federation.begin(run.run_id, (forked,), attempt=1)
-    assert "from round 2 on" in caplog.text
+        assert "from round 2 on" in caplog.text
     assert home.chain() == chain
 
 
-def test_a_record_of_a_run_that_the_node_is_not_in_is_refused(found: Callable) -> None:
-    federation = found(rounds=1)
-    records = federation.run().records(-1)
+def test_a_member_that_comes_late_takes_the_run_up_from_its_records(found: Callable) -> None:
+    federation = found(rounds=2)
+    run = federation.run()
     home = federation.homes[0]
-    (home.path / "chains.json").unlink()
-    home.journal.unlink()
+    for file in ("chains.json", "model.bin", "journal", "ledger.sqlite", "ledger.sqlite.head"):
+        (home.path / file).unlink()
+    federation.told(run, run.records(-1))
+    assert home.chain().head == run.last().head
+    assert home.model()[48:] == run.last().model.encode()
+
+
+def test_a_run_that_is_one_too_many_is_not_taken_up_from_its_records(found: Callable) -> None:
+    federation = found(rounds=1)
+    run = federation.run()
+    home = federation.homes[0]
+    home.set_chain(Chain(THIRD.hex(), "cd" * 32, charter=federation.charter.digest()))
+    kept = json.loads((home.path / "chains.json").read_text())
+    (home.path / "chains.json").write_text(json.dumps(kept[1:]))
+    home.journal.write_bytes(b"")
     with pytest.raises(Refusal) as no:
-        Member(home).record(records)
-    assert no.value.code == "record.run"
-    assert home.chains() == {}
+        federation.told(run, run.records(-1))
+    assert no.value.code == "policy.runs"
+    assert list(home.chains()) == [THIRD.hex()]
 
 
 def test_runs_of_a_charter_are_bounded_by_the_policy(found: Callable) -> None:
@@ -216,10 +222,10 @@ def test_a_forked_transcript_is_refused_and_the_others_go_on(found: Callable) ->
     assert federation.homes[1].log.read_text().count("it may be a fork") == 2  # with the plan and after the last round
 
 
-def test_an_attempt_that_was_charged_is_not_trained_for_another_model(found: Callable, monkeypatch: Any) -> None:
+def test_an_attempt_that_was_charged_is_not_trained_a_second_time(found: Callable, monkeypatch: Any) -> None:
     """Killed after the contribution was written and before anything was signed: it must find no second one."""
     federation = found(rounds=4)
-    home, moved = federation.homes[0], adapter_of(federation) + np.float32(1e-3)
+    home = federation.homes[0]
 
     def killed(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -228,16 +234,14 @@ def test_an_attempt_that_was_charged_is_not_trained_for_another_model(found: Cal
         patch.setattr(Organization, "begin", killed)
         with pytest.raises(KeyboardInterrupt):
             federation.begin(RUN)
-    first = home.pending().contribution
+    first = home.pending()
+    home.set_pending(replace(first, model_hash="ab" * 32))
     with pytest.raises(Refusal) as no:
-        federation.begin(RUN, adapter=moved)
+        federation.begin(RUN)
     assert no.value.code == "round.pending"
-    np.testing.assert_array_equal(home.pending().contribution, first)
     assert len(federation.charges(0)) == 1
+    home.set_pending(first)
     federation.begin(RUN)
-    np.testing.assert_array_equal(home.pending().contribution, first)
+    np.testing.assert_array_equal(home.pending().contribution, first.contribution)
     assert len(federation.charges(0)) == 1
-    federation.begin(RUN, adapter=moved, attempt=1)
-    assert home.pending().attempt == 1
-    assert len(federation.charges(0)) == 2
     assert "contribution" not in repr(home.pending())

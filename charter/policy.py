@@ -9,7 +9,7 @@ from pydantic import Field
 
 from .. import atomic
 from . import documents
-from .charter import Charter, largest_delta
+from .charter import Charter
 from .documents import Document, Hex32, Line, parse_moment
 from .refusal import Refusal
 
@@ -153,12 +153,6 @@ def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal
             "agree on a smaller epsilon",
         )
     yield from _trust(charter, policy)
-    if n_units >= 1 and terms.delta > largest_delta(n_units):
-        yield Refusal(
-            "charter.delta",
-            f"delta {terms.delta:g} is above 1 / (10 n) for the {n_units} units of this data",
-            "agree on a smaller delta, and declare nominal_units that cover the data",
-        )
 
 
 def _trust(charter: Charter, policy: Policy) -> Iterator[Refusal]:
@@ -172,7 +166,7 @@ def _trust(charter: Charter, policy: Policy) -> Iterator[Refusal]:
 
 
 def _units(charter: Charter, name: str, n_units: int) -> Iterator[Refusal]:
-    """What a sum may hold at most, and the range of shared noise, follow from the declared units."""
+    """What a sum may hold at most, delta, and the range of shared noise follow from the declared units."""
     declared = next((member.nominal_units for member in charter.members if member.name == name), n_units)
     if n_units > declared:
         yield Refusal(

@@ -110,7 +110,7 @@ OFF = {"enabled": False, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0}
         ("charter.key", {}, {}, {"public_key": "e" * 64}),
         ("charter.early", {}, {}, {"now": datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)}),
         ("charter.late", {}, {}, {"now": datetime(2027, 1, 1, tzinfo=UTC)}),
-        ("charter.delta", {}, {}, {"n_units": 1001}),
+        ("charter.units", {}, {}, {"n_units": 1001}),
         ("policy.empty", {}, {}, {"n_units": 0}),
         ("policy.epsilon", {}, {"max_epsilon": 7.99}, {}),
         ("policy.model", {}, {"models": ["c" * 64]}, {}),
@@ -153,9 +153,11 @@ def test_the_moment_counts_and_not_its_time_zone() -> None:
 
 
 @given(n_units=st.integers(1, 10**6), delta=st.floats(1e-9, 1e-4))
-def test_delta_is_held_to_the_real_number_of_units(n_units: int, delta: float) -> None:
-    found = codes(charter_with(delta=delta), policy_with(), n_units=n_units)
-    assert found == (["charter.delta"] if delta > largest_delta(n_units) else [])
+def test_units_are_held_to_what_was_declared_and_so_is_delta(n_units: int, delta: float) -> None:
+    charter = charter_with(delta=delta)
+    declared = next(member.nominal_units for member in charter.members if member.name == "clinic-0")
+    assert codes(charter, policy_with(), n_units=n_units) == (["charter.units"] if n_units > declared else [])
+    assert n_units > declared or delta <= largest_delta(n_units)
 
 
 def test_yaml_round_trip_and_errors(tmp_path: Path) -> None:

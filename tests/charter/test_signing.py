@@ -130,6 +130,8 @@ ALTERATIONS: dict[tuple[Any, ...], Any] = {
     ("secagg", "range_sigmas"): 7.0,
     ("secagg", "deadline_seconds"): 61.0,
     ("secagg", "audit_rounds"): 3,
+    ("secagg", "check_fraction"): 0.2,
+    ("secagg", "check_probability"): 0.9,
     ("not_before",): "2026-01-01T00:00:01Z",
     ("not_after",): "2027-01-01T00:00:01Z",
 }

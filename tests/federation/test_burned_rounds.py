@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from cotune.charter import policy as policies
 from cotune.errors import UserError
 from cotune.secagg.coordinator import Coordinator, Step
 from cotune.secagg.messages import OFFER, Complaint
@@ -70,13 +71,33 @@ def test_a_restarted_server_remembers_whom_a_refusal_convicted(
     assert ("train.round", DOGWOOD) not in federation.grid.sent
 
 
-def test_two_burned_rounds_in_a_row_stop_the_run(found: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_burned_rounds_stop_the_run_and_members_begin_no_third(
+    found: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     federation = found(rounds=9)
-    refuse_unmasking(monkeypatch, "sum.control", None, always=True)
-    with pytest.raises(UserError, match=r"round 1: sum\.control, no member is named; round 2: sum\.control"):
+    result, calls = Coordinator.result, []
+
+    def every_second(self):
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise Refused("unmask.secret", "made up", None)
+        return result(self)
+
+    monkeypatch.setattr(Coordinator, "result", every_second)
+    with pytest.raises(UserError, match=r"2 rounds of this run were spoiled \(round 2: unmask.secret.*round 4"):
         federation.run()
-    assert federation.directory().committed() == [0, 1]
-    assert [len(federation.charges(i)) for i in range(4)] == [2] * 4
+    assert federation.directory().recorded() == [0, 2]
+    spent = [len(federation.charges(i)) for i in range(4)]
+    assert spent == [4] * 4
+    # Started again, the coordinator asks on, and no member goes along: the run ends with what it has.
+    run = federation.run()
+    assert run.committed() == [0, 1, 2, 3]
+    assert set(federation.refusals()) == {"plan.spoiled"}
+    assert [len(federation.charges(i)) for i in range(4)] == spent
+    for home in federation.homes:
+        policies.save(policies.load(home.policy).model_copy(update={"max_spoiled_rounds": 9}), home.policy)
+    with pytest.raises(UserError, match="3 rounds of this run were spoiled"):
+        federation.run()
 
 
 def test_a_run_of_burned_rounds_alone_releases_nothing(found: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,20 +122,22 @@ def test_where_the_convicted_cannot_be_spared_the_run_ends(found: Callable, monk
     assert federation.directory().committed() == [0]
 
 
-def test_killed_while_signing_again_and_again_is_no_refusal(found: Callable) -> None:
+def test_killed_while_signing_again_and_again_costs_no_more(found: Callable) -> None:
     federation = found(rounds=4)
 
     def before(kind, member, message):
-        if kind == "query.reveal" and len(federation.directory().committed()) < 3:
+        if kind == "query.reveal" and len(federation.directory().committed()) in (1, 2):
             raise KeyboardInterrupt
         return message
 
     federation.grid.before = before
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             federation.run()
-    run = federation.run()
-    assert run.recorded() == [3]
+    with pytest.raises(UserError, match="interrupted; round 3: the coordinator was interrupted"):
+        federation.run()
+    assert federation.run().recorded() == [0]
+    assert [len(federation.charges(i)) for i in range(4)] == [3] * 4
 
 
 def test_a_reply_that_cannot_be_handled_is_left_out(

@@ -171,12 +171,12 @@ def test_the_stricter_policy_holds(found: Callable, changes: dict, code: str) ->
     assert untouched(federation)
 
 
-def test_delta_is_held_against_the_real_number_of_units(found: Callable, monkeypatch) -> None:
+def test_what_was_declared_is_held_against_the_real_number_of_units(found: Callable, monkeypatch) -> None:
     federation = found()
     home = federation.homes[0]
     bench = participation.Member(home)._workbench()
     monkeypatch.setattr(participation.Member, "_workbench", lambda member: replace(bench, units=101))
-    assert offer(federation)[REFUSED] == "charter.delta"
+    assert offer(federation)[REFUSED] == "charter.units"
     assert untouched(federation)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
-from cotune.server.burned import asked_to_sign, burned, proven, refusals, stop_if_repeated
+from cotune.server.burned import asked_to_sign, burned, proven, refusals, stop_if_spoiled
 from cotune.server.run_directory import Attempt, Committed, RunDirectory
 from cotune.strategies.base import ServerState
 
@@ -67,36 +67,44 @@ A, B, KILLED = "unmask.secret", "sum.control", ""
     ("rounds", "stops"),
     [
         ([A], False),
+        ([None, KILLED, None], False),
         ([A, B], True),
         ([B, B, B], True),
-        ([A, None, B], False),
+        ([A, None, B], True),
+        ([A, None, None, None, B, None], True),
         ([None, A, B], True),
-        ([KILLED, KILLED, KILLED], False),
-        ([A, KILLED], False),
-        ([A, KILLED, B], True),
-        ([A, B, None], False),
+        ([KILLED, None, KILLED], True),
+        ([A, KILLED], True),
     ],
 )
-def test_two_refused_rounds_in_a_row_stop_the_run(tmp_path: Path, rounds: list[str | None], stops: bool) -> None:
+def test_two_burned_rounds_of_a_run_stop_it(tmp_path: Path, rounds: list[str | None], stops: bool) -> None:
     noted = [None if code is None else attempt(number, code, 3) for number, code in enumerate(rounds)]
     folder = run_of(tmp_path, *noted)
     if not stops:
-        return stop_if_repeated(CHARTER, folder)
-    with pytest.raises(UserError, match=r"rounds in a row were burned.*dogwood") as no:
-        stop_if_repeated(CHARTER, folder)
+        return stop_if_spoiled(CHARTER, folder)
+    with pytest.raises(UserError, match=r"rounds of this run were spoiled") as no:
+        stop_if_spoiled(CHARTER, folder)
     assert "\n" not in str(no.value)
+
+
+def test_who_an_opened_piece_convicts_or_parts_sits_out() -> None:
+    noted = attempt(0, B)
+    noted[-1] = replace(noted[-1], convicted=(2,), parted=(1,))
+    assert proven(noted) == {1, 2}
+    assert proven(noted[:1] + noted[2:]) == set()  # nobody was asked to sign: there was nothing to open
 
 
 def test_it_says_each_refusal_and_whom_it_names(tmp_path: Path) -> None:
     folder = run_of(tmp_path, attempt(0, A, 3), attempt(1, B))
     with pytest.raises(UserError, match=r"round 1: unmask.secret, dogwood; round 2: sum.control, no member is named"):
-        stop_if_repeated(CHARTER, folder)
+        stop_if_spoiled(CHARTER, folder)
 
 
-def test_an_attempt_that_failed_before_signing_is_not_the_one_that_burned(tmp_path: Path) -> None:
+def test_a_round_that_a_crash_burned_is_said_to_be(tmp_path: Path) -> None:
     early = attempt(0, "round.too_few", signing=False)
     folder = run_of(tmp_path, early + attempt(0, KILLED, count=1), attempt(1, A, 3))
-    stop_if_repeated(CHARTER, folder)
+    with pytest.raises(UserError, match="round 1: the coordinator was interrupted; round 2: unmask.secret, dogwood"):
+        stop_if_spoiled(CHARTER, folder)
 
 
 def test_a_burned_round_shows_nothing_and_keeps_what_was_counted() -> None:

@@ -90,6 +90,6 @@ def _plain(fault: "Refused") -> str:
 
 
 def audit_blame(charter: "Charter", fault: "Refused") -> str:
-    """Who is to blame for a chunk that does not hold."""
+    """Who is to blame for a piece that does not hold."""
     name = "a member" if fault.member is None else charter.members[fault.member].name
     return _AUDIT.get(fault.code, f"the coordinator: {fault.text}").format(name=name)

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from ..secagg.record import Verified
     from ..secagg.refused import Refused
     from ..secagg.transcript import Examined
-    from ..server.audits import AuditedChunk
+    from ..server.audits import AuditedPiece
 
 app = typer.Typer(help="Check a run's transcript, and audit its sums.", no_args_is_help=True)
 CharterFile = Annotated[Path, typer.Option("--charter", metavar="FILE", help="The charter that you trust, YAML.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 DOES_NOT_HOLD = 1
 _HEAD_SHOWN = 12
-_RANDOM_CHUNKS = 8
+_RANDOM_PIECES = 8
 _HOLDS, _FAILS = "holds", "does not hold"
 _COLUMNS = ("round", "attempt", "advertised", "shared", "survived", "dropped", "head", "verdict")
-_AUDIT_COLUMNS = ("chunk", "words", "verdict", "to blame")
-_AUDIT_KEYS = ("chunk", "words", "verdict", "to_blame")
+_AUDIT_COLUMNS = ("piece", "words", "verdict", "to blame")
+_AUDIT_KEYS = ("piece", "words", "verdict", "to_blame")
 
 
 @dataclass(frozen=True)
@@ -96,34 +96,34 @@ def audit(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A coordinator's run directory, or a copy.")],
     charter: CharterFile,
     round_: Annotated[int | None, typer.Option("--round", min=1, help="Default: the last that has a record.")] = None,
-    chunks: Annotated[str | None, typer.Option("--chunks", metavar="0,3,...", help="Chunk 0 and these.")] = None,
+    pieces: Annotated[str | None, typer.Option("--pieces", metavar="0,3,...", help="Piece 0 and these.")] = None,
     some: Annotated[
         int | None,
-        typer.Option("--random", metavar="K", min=1, help=f"Chunk 0, K by lot; default {_RANDOM_CHUNKS}."),
+        typer.Option("--random", metavar="K", min=1, help=f"Piece 0, K by lot; default {_RANDOM_PIECES}."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every chunk.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every piece.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute chunks of a round's sum from the masked uploads that the coordinator keeps."""
+    """Recompute pieces of a round's sum from the masked uploads that the coordinator keeps."""
     from ..charter.charter import load
-    from ..server.audits import chunks_of
+    from ..server.audits import pieces_of
 
-    if sum((chunks is not None, some is not None, every)) > 1:
-        raise UserError("--chunks, --random and --all exclude each other", "choose one of them")
+    if sum((pieces is not None, some is not None, every)) > 1:
+        raise UserError("--pieces, --random and --all exclude each other", "choose one of them")
     agreed = load(charter)
     checked = _check(run_dir, agreed)
     number = _asked_round(run_dir, checked, round_)
     record = next((found for found in checked.verified if found.plan.round == number), None)
-    total = chunks_of(record) if record else 0
-    rows, wrong = _recomputed(run_dir, checked, record, _chosen(total, chunks, some, every)) if record else ([], [])
+    total = pieces_of(record) if record else 0
+    rows, wrong = _recomputed(run_dir, checked, record, _chosen(total, pieces, some, every)) if record else ([], [])
     wrong += [checked.finding.line] if checked.finding else []
     if as_json:
         parts = [dict(zip(_AUDIT_KEYS, row, strict=True)) for row in rows]
-        document = {"holds": not wrong, "round": number + 1, "of_chunks": total, "chunks": parts, "faults": wrong}
+        document = {"holds": not wrong, "round": number + 1, "of_pieces": total, "pieces": parts, "faults": wrong}
         typer.echo(json.dumps(document, indent=2))
     else:
         _show([_AUDIT_COLUMNS, *rows])
-        said = f"round {number + 1}, {len(rows)} of {total} chunks are the sum of the uploads that the members signed"
+        said = f"round {number + 1}, {len(rows)} of {total} pieces are the sum of the uploads that the members signed"
         typer.echo(f"{_FAILS}: {wrong[0]}" if wrong else f"{_HOLDS}: {said}")
     if wrong:
         raise typer.Exit(DOES_NOT_HOLD)
@@ -132,7 +132,7 @@ def audit(
 def _recomputed(
     run_dir: Path, checked: _Checked, record: "Verified", numbers: list[int]
 ) -> tuple[list[tuple[str, ...]], list[str]]:
-    """A row for each chunk, and the faults.
+    """A row for each piece, and the faults.
 
     Raises:
         UserError: nobody promised to keep the round's uploads, or not for so long.
@@ -145,7 +145,7 @@ def _recomputed(
     kept = kept_rounds(run_dir)
     if number in kept:
         rows = [_audited_row(checked.charter, one) for one in recompute(run_dir, record, numbers)]
-        wrong = [f"round {number + 1}, chunk {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
+        wrong = [f"round {number + 1}, piece {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
     elif promised:
         rows, wrong = [], [f"round {number + 1}: the coordinator does not have its uploads any more"]
     else:
@@ -162,7 +162,7 @@ def _last_rounds(verified: "Sequence[Verified]", window: int) -> list[int]:
     return [one.plan.round for one in verified][-window:] if window else []
 
 
-def _audited_row(charter: "Charter", one: "AuditedChunk") -> tuple[str, ...]:
+def _audited_row(charter: "Charter", one: "AuditedPiece") -> tuple[str, ...]:
     if one.fault is None:
         return str(one.number), str(one.words), _HOLDS, NOBODY
     return str(one.number), str(one.words), _FAILS, audit_blame(charter, one.fault)
@@ -273,19 +273,19 @@ def _asked_round(run_dir: Path, checked: _Checked, asked: int | None) -> int:
     return known[-1] if known else -1
 
 
-def _chosen(total: int, chunks: str | None, some: int | None, every: bool) -> list[int]:
-    """The chunks to recompute, of `total`: chunk 0, which holds the control words, and those asked for."""
+def _chosen(total: int, pieces: str | None, some: int | None, every: bool) -> list[int]:
+    """The pieces to recompute, of `total`: piece 0, which holds the control words, and those asked for."""
     if every:
         return list(range(total))
-    if chunks is None:
+    if pieces is None:
         others = range(1, total)
-        return [0, *sorted(random.SystemRandom().sample(others, min(some or _RANDOM_CHUNKS, len(others))))]
-    words = chunks.split(",")
+        return [0, *sorted(random.SystemRandom().sample(others, min(some or _RANDOM_PIECES, len(others))))]
+    words = pieces.split(",")
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        raise UserError(f"--chunks {chunks[:40]}: not a list of numbers", "write them as 0,3,17")
+        raise UserError(f"--pieces {pieces[:40]}: not a list of numbers", "write them as 0,3,17")
     numbers = sorted({int(word) for word in words})
     if numbers[-1] >= total:
-        raise UserError(f"chunk {numbers[-1]}: the round has {total}", f"choose from 0 to {total - 1}")
+        raise UserError(f"piece {numbers[-1]}: the round has {total}", f"choose from 0 to {total - 1}")
     return sorted({0, *numbers})
 
 

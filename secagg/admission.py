@@ -18,6 +18,7 @@ class Expected:
         model_hash, schema_hash, dp_hash: 32 bytes of what is actually loaded or signed here, never of a message.
         dimension, encoding: of the vector that it will send.
         prev_head: head of the transcript that it holds. now: Unix seconds of its own clock.
+        latest: Unix seconds beyond which no honest plan puts its deadline.
     """
 
     run: bytes
@@ -29,6 +30,7 @@ class Expected:
     encoding: Encoding
     prev_head: bytes
     now: int
+    latest: int
 
 
 def admit(message: bytes, roster: Roster, expected: Expected, journal: Journal) -> Plan:
@@ -49,5 +51,6 @@ def admit(message: bytes, roster: Roster, expected: Expected, journal: Journal) 
     require(plan.encoding.dimension == expected.dimension, "plan.dimension", "the plan is for another dimension")
     require(plan.encoding == expected.encoding, "plan.encoding", "the plan changes clips or lanes")
     require(plan.prev_head == expected.prev_head, "plan.head", "the plan extends another transcript")
-    require(plan.deadline > expected.now, "plan.deadline", "the plan's deadline has passed")
+    timely = expected.now < plan.deadline <= expected.latest
+    require(timely, "plan.deadline", "the plan's deadline has passed, or is too far away")
     return plan

@@ -82,7 +82,7 @@ class Encoding:
         """The step s of each segment, float64 [segments]: the error of a mean is below one step."""
         return np.array([clip / self.levels for _, clip in self.segments])
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[slice, float]]:
+    def _clipped(self, start: int, stop: int) -> Iterator[tuple[slice, float]]:
         """The parts of [start, stop) with one clip each."""
         ends = self._ends
         number = int(np.searchsorted(ends, start, side="right"))
@@ -95,10 +95,15 @@ class Encoding:
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum([size for size, _ in self.segments], dtype=np.int64)
 
-    def _slices(self, start: int, stop: int) -> Iterator[tuple[np.uint64, int, int]]:
-        """For each lane of the words [start, stop): its shift, and the coordinates [first, last) that it holds."""
+    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The coordinates [first, last) that each lane of the words [start, stop) holds, the lowest lane first."""
         for lane in range(self.lanes):
             first, last = (min(lane * self.words + word, self.dimension) for word in (start, stop))
+            yield first, last
+
+    def _slices(self, start: int, stop: int) -> Iterator[tuple[np.uint64, int, int]]:
+        """`runs`, each after the shift of its lane."""
+        for lane, (first, last) in enumerate(self.runs(start, stop)):
             yield np.uint64(lane * self.lane_bits), first, last
 
     def encode(self, vector: NDArray[np.floating], words: NDArray[np.uint64], workers: int = 1) -> int:
@@ -146,7 +151,7 @@ class Encoding:
         """x / s of the coordinates [first, last), in units of 1 / _FINE, within bounds. Returns how many were cut."""
         bound = self.levels * _FINE
         with np.errstate(over="ignore"):  # a product beyond the doubles is an infinity, which the clamp cuts
-            for part, clip in self._pieces(first, last):
+            for part, clip in self._clipped(first, last):
                 np.multiply(
                     vector[part], bound / clip, out=scaled[part.start - first : part.stop - first], dtype=np.float64
                 )
@@ -154,7 +159,7 @@ class Encoding:
             return 0
         require(bool(np.isfinite(vector[first:last]).all()), "vector.finite", "the vector holds NaN or an infinity")
         np.clip(scaled, -bound, bound, out=scaled)
-        return sum(self._beyond(vector[part], clip) for part, clip in self._pieces(first, last))
+        return sum(self._beyond(vector[part], clip) for part, clip in self._clipped(first, last))
 
     @staticmethod
     def _beyond(values: NDArray[np.floating], clip: float) -> int:
@@ -208,6 +213,28 @@ class Encoding:
         for _ in self._unpack(chunk, start, contributions):
             pass
 
+    def decode_part(
+        self, chunk: NDArray[np.uint64], start: int, contributions: int
+    ) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """`decode` of a part of a sum; each lane of it is one run of coordinates.
+
+        Args: as for `check_range`.
+
+        Yields:
+            (first coordinate, float64 [coordinates of this run]), in the unit of the vectors.
+
+        Raises:
+            Refused: "sum.range".
+        """
+        for first, last, lanes in self._unpack(chunk, start, contributions):
+            values = np.empty(last - first)
+            self._unscale(lanes.view(np.int64), contributions, values, first)
+            yield first, values
+
+    def step_within(self, coordinates: int) -> float:
+        """The largest step among the first so many coordinates, in the unit of the vector; 0.0 for none."""
+        return max((clip for _, clip in self._clipped(0, min(coordinates, self.dimension))), default=0.0) / self.levels
+
     def _unpack(
         self, chunk: NDArray[np.uint64], start: int, contributions: int
     ) -> Iterator[tuple[int, int, NDArray[np.uint64]]]:
@@ -227,6 +254,6 @@ class Encoding:
 
     def _unscale(self, lanes: NDArray[np.int64], contributions: int, values: NDArray[np.float64], first: int) -> None:
         lanes -= contributions * self.levels
-        for part, clip in self._pieces(first, first + len(lanes)):
+        for part, clip in self._clipped(first, first + len(lanes)):
             here = slice(part.start - first, part.stop - first)
             np.multiply(lanes[here], clip / self.levels, out=values[here])

@@ -23,8 +23,8 @@ except ImportError:
 
 SWITCH = "COTUNE_KERNEL"
 VERSION = 1  # of kernel.c
-CHUNK_WORDS = 32 * 1024  # of masking.py, which is above this module
-LEAF_HEAD = 43  # bytes before the chunk in a leaf of merkle.py
+CHUNK_WORDS, PIECE_WORDS = 32 * 1024, 2048  # of masking.py and merkle.py, which are above this module
+LEAF_HEAD = 43  # bytes before the piece in a leaf of merkle.py
 # (words, seed, chunk, sign): words, uint64 and contiguous, +- the key stream of a chunk, in place.
 AddStream = Callable[[NDArray[np.uint64], bytes, int, int], None]
 # (head, body, head, body): SHA-256 of both heads and bodies; bodies of one size, heads of one size below 64 bytes.
@@ -54,9 +54,9 @@ def masks_right(add_stream: AddStream) -> bool:
 
 
 def hashes_right(hash_pair: HashPair) -> bool:
-    """Whether the loop hashes as hashlib does: leaves of every length up to some blocks, and of a whole chunk."""
-    words = np.frombuffer(key_stream(bytes(32), 0, 16 * CHUNK_WORDS), dtype="<u8")
-    for size in (*range(3, 40), CHUNK_WORDS):
+    """Whether the loop hashes as hashlib does: leaves of every length up to some blocks, and of a whole piece."""
+    words = np.frombuffer(key_stream(bytes(32), 0, 16 * PIECE_WORDS), dtype="<u8")
+    for size in (*range(3, 40), PIECE_WORDS):
         parts = [(bytes([number]) * LEAF_HEAD, words[number * size :][:size]) for number in range(2)]
         expected = tuple(hashlib.sha256(head + body.tobytes()).digest() for head, body in parts)
         if hash_pair(*parts[0], *parts[1]) != expected:

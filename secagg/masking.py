@@ -75,6 +75,18 @@ def apply(
     in_spans(len(words), workers, lambda start, stop: add(words[start:stop], streams, first_word + start))
 
 
+def apply_within(words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int) -> None:
+    """`apply` to a part of one chunk: the chunk's key streams are made from its start to the end of the part.
+
+    Args:
+        words: uint64 [w]. first_word: any; the chunk that holds it holds all w words.
+    """
+    before = first_word % CHUNK_WORDS
+    masks = np.zeros(before + len(words), dtype=WORD)
+    apply(masks, streams, first_word - before)
+    np.add(words, masks[before:], out=words)
+
+
 def _apply_compiled(
     add_stream: kernel.AddStream, words: NDArray[np.uint64], streams: Sequence[tuple[bytes, int]], first_word: int
 ) -> None:

@@ -1,7 +1,9 @@
 """Merkle trees (as in RFC 6962: leaves and nodes hash under different labels, an odd node moves up unchanged).
 
 Two uses: the root that an organization signs over all its sealed boxes, of which each recipient sees its own and a
-path; and the root over the chunks of a vector, so that later any one chunk can be proved and recomputed.
+path; and the root over the pieces of a vector, so that later any one piece can be proved and recomputed.
+
+A piece is smaller than a masking chunk: it is what one party hands to another when something has to be looked at.
 """
 
 import hashlib
@@ -11,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernel
-from .masking import CHUNK_WORDS
 
 HASH = 32
+PIECE_WORDS = 2048  # 16 KiB; a masking chunk is a whole number of pieces
 # The index under which the bare sum is hashed: no organization has it.
 SUM = 0xFFFF
 
@@ -50,7 +52,11 @@ def paths(leaves: Sequence[bytes]) -> list[tuple[bytes, ...]]:
 
 def path(leaves: Sequence[bytes], number: int) -> tuple[bytes, ...]:
     """`paths` of one leaf."""
-    return paths(leaves)[number]
+    level, siblings = list(leaves), []
+    while len(level) > 1:
+        siblings += level[number ^ 1 : (number ^ 1) + 1]
+        level, number = _above(level), number // 2
+    return tuple(siblings)
 
 
 def climb(leaf: bytes, number: int, count: int, siblings: Sequence[bytes]) -> bytes | None:
@@ -70,15 +76,15 @@ def climb(leaf: bytes, number: int, count: int, siblings: Sequence[bytes]) -> by
     return None if rest else leaf
 
 
-def chunks(words: int) -> int:
-    """How many chunks of CHUNK_WORDS words a vector has; the last may be shorter."""
-    return -(-words // CHUNK_WORDS)
+def pieces(words: int) -> int:
+    """How many pieces of PIECE_WORDS words a vector has; the last may be shorter."""
+    return -(-words // PIECE_WORDS)
 
 
-def chunk_leaf(chunk: NDArray[np.uint64], context: bytes, index: int, number: int) -> bytes:
-    """The leaf of one chunk: little-endian uint64, contiguous."""
+def piece_leaf(piece: NDArray[np.uint64], context: bytes, index: int, number: int) -> bytes:
+    """The leaf of one piece: little-endian uint64, contiguous."""
     state = hashlib.sha256(_leaf_head(context, index, number))
-    state.update(chunk.data)
+    state.update(piece.data)
     return state.digest()
 
 
@@ -86,7 +92,7 @@ def _leaf_head(context: bytes, index: int, number: int) -> bytes:
     return b"\x00" + context + index.to_bytes(2, "big") + number.to_bytes(8, "big")
 
 
-def chunk_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[bytes]:
+def piece_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[bytes]:
     """The leaves of a whole vector.
 
     Args:
@@ -94,13 +100,13 @@ def chunk_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[
         context: 32 bytes that bind the leaves to the round (ctx2).
         index: whose upload it is, or SUM.
     """
-    parts = [words[start : start + CHUNK_WORDS] for start in range(0, len(words), CHUNK_WORDS)]
+    parts = [words[start : start + PIECE_WORDS] for start in range(0, len(words), PIECE_WORDS)]
     leaves: list[bytes] = []
     if kernel.hash_pair is not None:
-        for i in range(0, len(words) // CHUNK_WORDS - 1, 2):  # two whole chunks at a time
+        for i in range(0, len(words) // PIECE_WORDS - 1, 2):  # two whole pieces at a time
             heads = (_leaf_head(context, index, i), _leaf_head(context, index, i + 1))
             leaves += kernel.hash_pair(heads[0], parts[i], heads[1], parts[i + 1])
-    return leaves + [chunk_leaf(parts[i], context, index, i) for i in range(len(leaves), len(parts))]
+    return leaves + [piece_leaf(parts[i], context, index, i) for i in range(len(leaves), len(parts))]
 
 
 def bound(words: int, root: bytes) -> bytes:
@@ -109,5 +115,5 @@ def bound(words: int, root: bytes) -> bytes:
 
 
 def root(words: NDArray[np.uint64], context: bytes, index: int) -> bytes:
-    """The signed root over a vector, 32 bytes. Arguments as for `chunk_leaves`."""
-    return bound(len(words), top(chunk_leaves(words, context, index)))
+    """The signed root over a vector, 32 bytes. Arguments as for `piece_leaves`."""
+    return bound(len(words), top(piece_leaves(words, context, index)))

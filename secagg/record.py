@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from .identity import Identity
 from .masking import WORD, WORD_BYTES
 from .merkle import HASH
 from .plan import Plan
+from .recovery import remaining_streams
 from .refused import Refused, require
 from .roster import Roster
 from .suites import suite_of
@@ -40,7 +42,7 @@ class RoundRecord:
         self_secrets: b of U3 in order. mask_secrets: mk of U2 without U3 in order.
         agreements: what each of those had agreed upon with U3 beyond X25519 (empty in suite 1).
         control: the eight summed control words, big-endian. head: `next_head`.
-        result: Merkle root over the bare sum, control block included, in the chunks of the uploads.
+        result: Merkle root over the bare sum, control block included, in the pieces of the uploads.
     """
 
     plan: bytes
@@ -101,6 +103,12 @@ class Verified:
     def head(self) -> bytes:
         """The new head of the transcript."""
         return self.record.head
+
+    @cached_property
+    def streams(self) -> list[tuple[bytes, int]]:
+        """The masks that the revealed secrets take off the sum of the uploads: see `remaining_streams`."""
+        secrets = (self.self_secrets, self.mask_secrets, self.agreed)
+        return remaining_streams(*secrets, self.cohort, self.ctx2, suite_of(self.plan.suite))
 
 
 @contextmanager

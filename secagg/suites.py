@@ -95,7 +95,7 @@ class Suite:
     @staticmethod
     def _halves(secret: bytes) -> tuple[X25519PrivateKey, MLKEM768PrivateKey]:
         def part(label: bytes, size: int) -> bytes:
-            return HKDF(algorithm=SHA256(), length=size, salt=None, info=b"cotune/secagg/v1/" + label).derive(secret)
+            return HKDF(algorithm=SHA256(), length=size, salt=None, info=b"cotune/secagg/v2/" + label).derive(secret)
 
         curve = X25519PrivateKey.from_private_bytes(part(b"x25519", X25519_BYTES))
         return curve, MLKEM768PrivateKey.from_seed_bytes(part(b"ml-kem-768", 64))

@@ -13,7 +13,7 @@ from typing import Self
 from .identity import Identity, verify
 from .refused import require
 
-PROTOCOL = "cotune/secagg/v1"
+PROTOCOL = "cotune/secagg/v2"
 MAX_MESSAGE = 4 * 1024 * 1024
 MAX_INDEX = 200
 

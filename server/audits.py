@@ -1,4 +1,4 @@
-"""Recompute chunks of a round's sum from what an audit window kept. Reads only; needs no key."""
+"""Recompute pieces of a round's sum from what an audit window kept. Reads only; needs no key."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,37 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..secagg import merkle
-from ..secagg.audit import Chunk, audit_chunk
+from ..secagg.audit import audit_piece
 from ..secagg.control import CONTROL_WORDS
-from ..secagg.masking import CHUNK_WORDS
+from ..secagg.merkle import PIECE_WORDS
+from ..secagg.pieces import Piece, length_of
 from ..secagg.record import Verified
 from ..secagg.refused import Refused
 from .audit_window import SUM, kept_words
 
 
 @dataclass(frozen=True)
-class AuditedChunk:
-    """One chunk: its number, how many words it has, and why it does not hold (None: it does)."""
+class AuditedPiece:
+    """One piece: its number, how many words it has, and why it does not hold (None: it does)."""
 
     number: int
     words: int
     fault: Refused | None
 
 
-def chunks_of(verified: Verified) -> int:
-    """How many chunks the vectors of a round have."""
-    return merkle.chunks(CONTROL_WORDS + verified.plan.encoding.words)
+def pieces_of(verified: Verified) -> int:
+    """How many pieces the vectors of a round have."""
+    return merkle.pieces(CONTROL_WORDS + verified.plan.encoding.words)
 
 
-def audit(run: Path, verified: Verified, numbers: Sequence[int]) -> Iterator[AuditedChunk]:
-    """Recompute chunks of a round, in the order given.
+def audit(run: Path, verified: Verified, numbers: Sequence[int]) -> Iterator[AuditedPiece]:
+    """Recompute pieces of a round, in the order given.
 
     The paths to the signed roots are computed from the kept files, which are read whole once. So an upload or a sum
-    that was changed anywhere is a fault of every chunk; a recorded sum that is false is one of the chunks it is false
+    that was changed anywhere is a fault of every piece; a recorded sum that is false is one of the pieces it is false
     in.
 
     Args:
-        run: the run directory. verified: the round's record. numbers: below `chunks_of`.
+        run: the run directory. verified: the round's record. numbers: below `pieces_of`.
 
     Raises:
         UserError: a kept file cannot be read.
@@ -48,19 +49,19 @@ def audit(run: Path, verified: Verified, numbers: Sequence[int]) -> Iterator[Aud
     total = _Vector.of(run, verified, SUM)
     size = CONTROL_WORDS + verified.plan.encoding.words
     for number in numbers:
-        cut = {index: vector.chunk(number) for index, vector in uploads.items()}
-        result = Chunk(np.zeros(0, dtype=np.uint64), ()) if total is None else total.chunk(number)
+        cut = {index: vector.piece(number) for index, vector in uploads.items()}
+        result = Piece(np.zeros(0, dtype=np.uint64), ()) if total is None else total.piece(number)
         fault = None
         try:
-            audit_chunk(verified, number, cut, result)
+            audit_piece(verified, number, cut, result)
         except Refused as no:
             fault = no
-        yield AuditedChunk(number, min(CHUNK_WORDS, size - number * CHUNK_WORDS), fault)
+        yield AuditedPiece(number, length_of(number, size), fault)
 
 
 @dataclass(frozen=True)
 class _Vector:
-    """A kept vector and the paths of all its chunks."""
+    """A kept vector and the paths of all its pieces."""
 
     words: NDArray[np.uint64]
     paths: Sequence[tuple[bytes, ...]]
@@ -71,9 +72,9 @@ class _Vector:
         if words is None:
             return None
         index = name if isinstance(name, int) else merkle.SUM
-        return cls(words, merkle.paths(merkle.chunk_leaves(words, verified.ctx2, index)) if len(words) else ())
+        return cls(words, merkle.paths(merkle.piece_leaves(words, verified.ctx2, index)) if len(words) else ())
 
-    def chunk(self, number: int) -> Chunk:
-        """As `audit.chunk_of`, with the paths at hand; empty where the file is too short."""
+    def piece(self, number: int) -> Piece:
+        """As `pieces.piece_of`, with the paths at hand; empty where the file is too short."""
         path = self.paths[number] if number < len(self.paths) else ()
-        return Chunk(self.words[number * CHUNK_WORDS :][:CHUNK_WORDS], path)
+        return Piece(self.words[number * PIECE_WORDS :][:PIECE_WORDS], path)

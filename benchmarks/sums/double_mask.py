@@ -69,7 +69,7 @@ class Consortium:
         head, zero = genesis(RUN, self.roster), bytes(32)
         terms = (self.roster.hash, self.roster.indices, least_threshold(n), least_survivors(n), zero, zero, zero)
         plan = Plan(RUN, 1, 0, *terms, self.encoding, 2, head, suite.id)
-        self.expected = Expected(RUN, (-1, -1), zero, zero, zero, parameters, self.encoding, head, 1)
+        self.expected = Expected(RUN, (-1, -1), zero, zero, zero, parameters, self.encoding, head, 1, 2)
         self.journals = [FileJournal(folder / str(index)) for index in range(n)]
         self.client, self.server, self.here = Stopwatch(), Stopwatch(), n - dropouts(n)
         self.coordinator = self.server(Coordinator, self.roster, plan, key)

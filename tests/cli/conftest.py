@@ -21,7 +21,7 @@ from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.journal import FileJournal, Journal
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis
@@ -32,8 +32,8 @@ from cotune.server.run_directory import Committed, RunDirectory
 from cotune.strategies.base import ServerState
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
-# Three chunks, the last one short.
-ENCODING = Encoding(((4 * (2 * CHUNK_WORDS + 50), 1.0),), 4, 16)
+# Three pieces, the last one short.
+ENCODING = Encoding(((4 * (2 * PIECE_WORDS + 50), 1.0),), 4, 16)
 ROUNDS = 3
 
 
@@ -71,7 +71,7 @@ class Consortium:
         roster, hashes = self.charter.roster(), (b"m" * 32, self.charter.schema_hash(), self.charter.dp_hash())
         plan = Plan(run_id, number, 0, roster.hash, roster.indices, 3, 3, *hashes, ENCODING, 2_000, head)
         server = Coordinator(roster, plan, self.coordinator)
-        facts = Expected(run_id, (number - 1, 0), *hashes, ENCODING.dimension, ENCODING, head, 1_000)
+        facts = Expected(run_id, (number - 1, 0), *hashes, ENCODING.dimension, ENCODING, head, 1_000, 2_000)
         nodes = [
             Organization.begin(roster, i, key, server.plan_message, facts, journals[i])
             for i, key in enumerate(self.keys)

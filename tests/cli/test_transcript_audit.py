@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cotune.charter import charter as charters
 from cotune.secagg import merkle
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis, next_head, verify
 from cotune.secagg.wire import peek
@@ -21,31 +21,31 @@ from cotune.server.run_directory import RunDirectory
 Consortium = Any
 
 
-def test_an_audit_of_every_chunk(consortium: Consortium, said: Callable) -> None:
+def test_an_audit_of_every_piece(consortium: Consortium, said: Callable) -> None:
     code, lines = said("audit", consortium.run, "--all")
     assert code == 0
     assert [line.split()[:3] for line in lines[1:4]] == [
-        ["0", "32768", "holds"],
-        ["1", "32768", "holds"],
+        ["0", "2048", "holds"],
+        ["1", "2048", "holds"],
         ["2", "58", "holds"],
     ]
-    assert lines[-1].startswith("holds: round 3, 3 of 3 chunks")
-    code, lines = said("audit", consortium.run, "--round", 2, "--chunks", "2,0", "--json")
+    assert lines[-1].startswith("holds: round 3, 3 of 3 pieces")
+    code, lines = said("audit", consortium.run, "--round", 2, "--pieces", "2,0", "--json")
     found = json.loads("\n".join(lines))
-    assert (code, found["holds"], found["round"], [one["chunk"] for one in found["chunks"]]) == (0, True, 2, ["0", "2"])
+    assert (code, found["holds"], found["round"], [one["piece"] for one in found["pieces"]]) == (0, True, 2, ["0", "2"])
 
 
-def test_chunk_0_is_always_audited(consortium: Consortium, said: Callable) -> None:
+def test_piece_0_is_always_audited(consortium: Consortium, said: Callable) -> None:
     """It holds the control words; the others are drawn by lot."""
     drawn = set()
     for _ in range(40):
         code, lines = said("audit", consortium.run, "--random", 1)
-        chunks = [line.split()[0] for line in lines[1:-1]]
-        assert (code, chunks[0], len(chunks)) == (0, "0", 2)
-        drawn.add(chunks[1])
+        pieces = [line.split()[0] for line in lines[1:-1]]
+        assert (code, pieces[0], len(pieces)) == (0, "0", 2)
+        drawn.add(pieces[1])
     assert drawn == {"1", "2"}
-    assert [line.split()[0] for line in said("audit", consortium.run, "--chunks", "2")[1][1:-1]] == ["0", "2"]
-    assert len(said("audit", consortium.run)[1]) == 5  # three chunks are fewer than the lot
+    assert [line.split()[0] for line in said("audit", consortium.run, "--pieces", "2")[1][1:-1]] == ["0", "2"]
+    assert len(said("audit", consortium.run)[1]) == 5  # three pieces are fewer than the lot
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_chunk_0_is_always_audited(consortium: Consortium, said: Callable) -> No
 def test_a_tampered_upload_and_a_tampered_sum(copied: Path, said: Callable, name: str, expected: str) -> None:
     file = copied / "uploads" / "0002" / name
     content = bytearray(file.read_bytes())
-    content[8 * CHUNK_WORDS + 11] ^= 1
+    content[8 * PIECE_WORDS + 11] ^= 1
     file.write_bytes(content)
     code, lines = said("audit", copied, "--all")
     assert code == 1
@@ -63,11 +63,11 @@ def test_a_tampered_upload_and_a_tampered_sum(copied: Path, said: Callable, name
     assert said("audit", copied, "--round", 2)[0] == 0
 
 
-def test_a_false_sum_in_the_record_is_found_in_its_chunk(consortium: Consortium, copied: Path, said: Callable) -> None:
+def test_a_false_sum_in_the_record_is_found_in_its_piece(consortium: Consortium, copied: Path, said: Callable) -> None:
     """The coordinator hands out another sum than the uploads', and records its hash and head as if it were true."""
     folder = copied / "uploads" / "0002"
     words = np.fromfile(folder / "sum.words", dtype="<u8")
-    words[CHUNK_WORDS + 3] += 1
+    words[PIECE_WORDS + 3] += 1
     words.tofile(folder / "sum.words")
     path = copied / "rounds" / "0002" / "record.bin"
     record = RoundRecord.decode(peek(path.read_bytes())[0])
@@ -81,7 +81,7 @@ def test_a_false_sum_in_the_record_is_found_in_its_chunk(consortium: Consortium,
     assert code == 1
     assert [line.split()[2] for line in lines[1:4]] == ["holds", "does", "holds"]
     assert lines[-1].startswith(
-        "does not hold: round 3, chunk 1: the coordinator: the sum in the record is not the sum"
+        "does not hold: round 3, piece 1: the coordinator: the sum in the record is not the sum"
     )
 
 
@@ -111,7 +111,7 @@ def test_uploads_that_are_gone_within_the_window_are_a_fault(copied: Path, said:
         assert (code, lines[-1]) == (1, line), words
     code, lines = said("audit", copied, "--json")
     found = json.loads("\n".join(lines))
-    assert (code, found["holds"], found["chunks"], found["faults"]) == (1, False, [], [line[15:]])
+    assert (code, found["holds"], found["pieces"], found["faults"]) == (1, False, [], [line[15:]])
     assert said("audit", copied, "--round", 2)[0] == (0 if gone == "uploads/0002" else 1)
     assert said("audit", copied, "--round", 1)[0] == 2  # nobody promised to keep them for so long
 

@@ -166,9 +166,9 @@ def test_bad_input_is_one_line(consortium: Consortium, copied: Path, tmp_path: P
         (("audit", consortium.root / "transcript.bin"), "a transcript holds no uploads"),
         (("audit", copied, "--round", 1), "not kept: choose among 2, 3"),
         (("audit", copied, "--round", 9), "it has no record"),
-        (("audit", copied, "--chunks", "3"), "choose from 0 to 2"),
-        (("audit", copied, "--chunks", "1,x"), "not a list"),
-        (("audit", copied, "--chunks", ""), "not a list"),
+        (("audit", copied, "--pieces", "3"), "choose from 0 to 2"),
+        (("audit", copied, "--pieces", "1,x"), "not a list"),
+        (("audit", copied, "--pieces", ""), "not a list"),
         (("audit", copied, "--all", "--random", "2"), "exclude each other"),
         (("audit", copied, "--random", "0"), "--random"),
     ):

@@ -102,6 +102,7 @@ class Federation:
             encoding=self.encoding,
             prev_head=genesis(RUN, self.roster),
             now=1_000,
+            latest=3_000,
         )
         return replace(facts, **changes)  # type: ignore[arg-type]
 

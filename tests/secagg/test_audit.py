@@ -1,4 +1,4 @@
-"""Any chunk of a round's sum can be recomputed from the kept uploads, and every lie about it has its code."""
+"""Any piece of a round's sum can be recomputed from the kept uploads, and every lie about it has its code."""
 
 import os
 from collections.abc import Callable
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import masking, merkle
-from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
+from cotune.secagg.audit import audit_piece
 from cotune.secagg.control import CONTROL_WORDS
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.merkle import PIECE_WORDS
+from cotune.secagg.pieces import Piece, piece_of
 from cotune.secagg.record import RoundRecord, Verified, genesis, next_head, verify
 from cotune.secagg.recovery import remaining_streams
 from cotune.secagg.refused import Refused
@@ -20,8 +21,8 @@ from cotune.secagg.suites import suite_of
 from cotune.secagg.wire import peek
 from numpy.typing import NDArray
 
-# Two whole chunks and a short one, at three lanes in a word.
-DIMENSION = 3 * (2 * CHUNK_WORDS + 100)
+# Two whole pieces and a short one, at three lanes in a word.
+DIMENSION = 3 * (2 * PIECE_WORDS + 100)
 LAST = 2
 
 
@@ -34,18 +35,18 @@ class Kept:
     uploads: dict[int, NDArray[np.uint64]]
     words: NDArray[np.uint64]
 
-    def chunks(self, number: int, **changed: NDArray[np.uint64]) -> dict[int, Chunk]:
+    def pieces(self, number: int, **changed: NDArray[np.uint64]) -> dict[int, Piece]:
         vectors = self.uploads | {int(name[1:]): words for name, words in changed.items()}
-        return {i: chunk_of(words, number, self.verified.ctx2, i) for i, words in vectors.items()}
+        return {i: piece_of(words, number, self.verified.ctx2, i) for i, words in vectors.items()}
 
-    def result(self, number: int) -> Chunk:
-        return chunk_of(self.words, number, self.verified.ctx2, merkle.SUM)
+    def result(self, number: int) -> Piece:
+        return piece_of(self.words, number, self.verified.ctx2, merkle.SUM)
 
     def refusal(
-        self, number: int, uploads: dict[int, Chunk], result: Chunk, verified: Verified | None = None
+        self, number: int, uploads: dict[int, Piece], result: Piece, verified: Verified | None = None
     ) -> Refused:
         with pytest.raises(Refused) as no:
-            audit_chunk(verified or self.verified, number, uploads, result)
+            audit_piece(verified or self.verified, number, uploads, result)
         return no.value
 
 
@@ -74,22 +75,22 @@ def bumped(words: NDArray[np.uint64], at: int) -> NDArray[np.uint64]:
     return altered
 
 
-def test_every_chunk_of_an_honest_round(kept: Kept) -> None:
+def test_every_piece_of_an_honest_round(kept: Kept) -> None:
     assert len(kept.words) == CONTROL_WORDS + DIMENSION // 3
     pieces = [
-        audit_chunk(kept.verified, number, kept.chunks(number), kept.result(number)) for number in range(LAST + 1)
+        audit_piece(kept.verified, number, kept.pieces(number), kept.result(number)) for number in range(LAST + 1)
     ]
     assert len(pieces[LAST]) == 100 + CONTROL_WORDS
     assert np.array_equal(np.concatenate(pieces), kept.words)
 
 
-def test_a_chunk_that_the_vector_does_not_have(kept: Kept) -> None:
+def test_a_piece_that_the_vector_does_not_have(kept: Kept) -> None:
     for number in (-1, LAST + 1):
-        assert kept.refusal(number, kept.chunks(0), kept.result(0)).code == "audit.chunk"
+        assert kept.refusal(number, kept.pieces(0), kept.result(0)).code == "audit.piece"
 
 
 def test_a_missing_upload_names_its_organization(kept: Kept) -> None:
-    uploads = kept.chunks(1)
+    uploads = kept.pieces(1)
     del uploads[2]
     no = kept.refusal(1, uploads, kept.result(1))
     assert (no.code, no.member) == ("audit.missing", 2)
@@ -97,33 +98,33 @@ def test_a_missing_upload_names_its_organization(kept: Kept) -> None:
 
 @pytest.mark.parametrize("number", range(LAST + 1))
 def test_an_upload_that_was_changed_after_the_fact(kept: Kept, number: int) -> None:
-    """Wherever the change is: in the chunk or, with its new path, elsewhere in the vector."""
-    for at in (number * CHUNK_WORDS + 9, (number + 1) % (LAST + 1) * CHUNK_WORDS + 9):
-        no = kept.refusal(number, kept.chunks(number, _1=bumped(kept.uploads[1], at)), kept.result(number))
+    """Wherever the change is: in the piece or, with its new path, elsewhere in the vector."""
+    for at in (number * PIECE_WORDS + 9, (number + 1) % (LAST + 1) * PIECE_WORDS + 9):
+        no = kept.refusal(number, kept.pieces(number, _1=bumped(kept.uploads[1], at)), kept.result(number))
         assert (no.code, no.member) == ("audit.upload", 1)
 
 
-def test_chunks_of_a_wrong_shape_type_or_place(kept: Kept) -> None:
-    honest = kept.chunks(LAST)
-    chunk = honest[0]
-    wide = np.stack([chunk.words, chunk.words], axis=1)[:, 0]
+def test_pieces_of_a_wrong_shape_type_or_place(kept: Kept) -> None:
+    honest = kept.pieces(LAST)
+    piece = honest[0]
+    wide = np.stack([piece.words, piece.words], axis=1)[:, 0]
     for bad in (
-        replace(chunk, words=chunk.words[:-1]),
-        replace(chunk, words=chunk.words.astype(np.float64)),
-        replace(chunk, words=wide),
-        replace(chunk, path=chunk.path[:-1]),
-        replace(chunk, path=(*chunk.path, bytes(32))),
+        replace(piece, words=piece.words[:-1]),
+        replace(piece, words=piece.words.astype(np.float64)),
+        replace(piece, words=wide),
+        replace(piece, path=piece.path[:-1]),
+        replace(piece, path=(*piece.path, bytes(32))),
         honest[1],
-        kept.chunks(0)[0],
+        kept.pieces(0)[0],
     ):
         no = kept.refusal(LAST, honest | {0: bad}, kept.result(LAST))
         assert (no.code, no.member) == ("audit.upload", 0)
 
 
 def test_another_sum_than_the_recorded_one(kept: Kept) -> None:
-    lie = bumped(kept.words, CHUNK_WORDS + 5)
-    result = chunk_of(lie, 1, kept.verified.ctx2, merkle.SUM)
-    assert kept.refusal(1, kept.chunks(1), result).code == "audit.sum"
+    lie = bumped(kept.words, PIECE_WORDS + 5)
+    result = piece_of(lie, 1, kept.verified.ctx2, merkle.SUM)
+    assert kept.refusal(1, kept.pieces(1), result).code == "audit.sum"
 
 
 def forged(kept: Kept, words: NDArray[np.uint64]) -> Verified:
@@ -141,24 +142,24 @@ def forged(kept: Kept, words: NDArray[np.uint64]) -> Verified:
 
 @pytest.mark.parametrize("number", range(LAST + 1))
 def test_a_server_that_changes_the_sum_but_not_the_control_words(kept: Kept, number: int) -> None:
-    lie = bumped(kept.words, number * CHUNK_WORDS + CONTROL_WORDS + 1)
+    lie = bumped(kept.words, number * PIECE_WORDS + CONTROL_WORDS + 1)
     verified = forged(kept, lie)
-    result = chunk_of(lie, number, verified.ctx2, merkle.SUM)
-    assert kept.refusal(number, kept.chunks(number), result, verified).code == "audit.result"
+    result = piece_of(lie, number, verified.ctx2, merkle.SUM)
+    assert kept.refusal(number, kept.pieces(number), result, verified).code == "audit.result"
     for other in set(range(LAST + 1)) - {number}:
-        honest = chunk_of(lie, other, verified.ctx2, merkle.SUM)
-        audit_chunk(verified, other, kept.chunks(other), honest)  # what was not changed still holds
+        honest = piece_of(lie, other, verified.ctx2, merkle.SUM)
+        audit_piece(verified, other, kept.pieces(other), honest)  # what was not changed still holds
 
 
 def test_masks_that_do_not_cancel(kept: Kept) -> None:
     """Secrets that are not those of the round (no verified record holds them) leave the control words masked."""
     wrong = {i: bytes(32) for i in kept.verified.self_secrets}
     verified = replace(kept.verified, self_secrets=wrong)
-    assert kept.refusal(0, kept.chunks(0), kept.result(0), verified).code == "sum.control"
+    assert kept.refusal(0, kept.pieces(0), kept.result(0), verified).code == "sum.control"
 
 
 def test_a_sum_that_was_recorded_with_masks_on_it(kept: Kept) -> None:
-    """The record's secrets leave masks on the sum, and its result is the hash of just that: no chunk is a sum.
+    """The record's secrets leave masks on the sum, and its result is the hash of just that: no piece is a sum.
 
     What a dropped member had agreed upon is random here where there is such a thing, else the members' own secrets.
     """
@@ -171,6 +172,6 @@ def test_a_sum_that_was_recorded_with_masks_on_it(kept: Kept) -> None:
     verified = replace(forged(kept, lie), self_secrets=own, agreed=agreed)
     assert not np.array_equal(lie, kept.words)
     for number in range(LAST + 1):
-        result = chunk_of(lie, number, verified.ctx2, merkle.SUM)
-        code = kept.refusal(number, kept.chunks(number), result, verified).code
+        result = piece_of(lie, number, verified.ctx2, merkle.SUM)
+        code = kept.refusal(number, kept.pieces(number), result, verified).code
         assert code == ("sum.range" if number else "sum.control")

@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 from cotune.secagg import merkle
-from cotune.secagg.audit import chunk_of
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.merkle import PIECE_WORDS
+from cotune.secagg.pieces import piece_of
 
 pytestmark = pytest.mark.usefixtures("loops")
 
@@ -71,41 +71,41 @@ def test_the_number_of_leaves_is_signed_with_the_root() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [1, CHUNK_WORDS - 1, CHUNK_WORDS, CHUNK_WORDS + 1, 3 * CHUNK_WORDS, 4 * CHUNK_WORDS + 7]
+    "words", [1, PIECE_WORDS - 1, PIECE_WORDS, PIECE_WORDS + 1, 3 * PIECE_WORDS, 4 * PIECE_WORDS + 7]
 )
-def test_chunks_of_a_vector_climb_to_its_root(words: int) -> None:
+def test_pieces_of_a_vector_climb_to_its_root(words: int) -> None:
     vector = np.arange(words, dtype="<u8")
-    count, root = merkle.chunks(words), merkle.root(vector, b"c" * 32, 3)
+    count, root = merkle.pieces(words), merkle.root(vector, b"c" * 32, 3)
     pieces = []
     for number in range(count):
-        chunk = chunk_of(vector, number, b"c" * 32, 3)
-        leaf = merkle.chunk_leaf(chunk.words, b"c" * 32, 3, number)
-        top = merkle.climb(leaf, number, count, chunk.path)
+        piece = piece_of(vector, number, b"c" * 32, 3)
+        leaf = merkle.piece_leaf(piece.words, b"c" * 32, 3, number)
+        top = merkle.climb(leaf, number, count, piece.path)
         assert top is not None
         assert merkle.bound(words, top) == root
-        pieces.append(chunk.words)
+        pieces.append(piece.words)
     assert np.array_equal(np.concatenate(pieces), vector)
 
 
 def test_a_leaf_is_of_one_round_one_member_and_one_place() -> None:
     words = np.arange(5, dtype="<u8")
-    leaf = merkle.chunk_leaf(words, b"c" * 32, 1, 0)
+    leaf = merkle.piece_leaf(words, b"c" * 32, 1, 0)
     assert leaf == hashlib.sha256(b"\x00" + b"c" * 32 + b"\x00\x01" + bytes(8) + words.tobytes()).digest()
     others = [(b"d" * 32, 1, 0), (b"c" * 32, 2, 0), (b"c" * 32, merkle.SUM, 0), (b"c" * 32, 1, 1)]
-    assert leaf not in [merkle.chunk_leaf(words, *other) for other in others]
+    assert leaf not in [merkle.piece_leaf(words, *other) for other in others]
 
 
 def test_a_node_is_no_leaf() -> None:
-    """The two labels: an inner node of one tree cannot pass for a chunk of another."""
+    """The two labels: an inner node of one tree cannot pass for a piece of another."""
     pair = np.frombuffer(LEAVES[0] + LEAVES[1], dtype="<u8")
-    assert merkle.chunk_leaf(pair, bytes(32), 0, 0) != merkle.top(LEAVES[:2])
+    assert merkle.piece_leaf(pair, bytes(32), 0, 0) != merkle.top(LEAVES[:2])
 
 
-@pytest.mark.parametrize("words", [1, CHUNK_WORDS, 2 * CHUNK_WORDS, 3 * CHUNK_WORDS, 4 * CHUNK_WORDS + 7])
-def test_leaves_of_a_vector_are_those_of_its_chunks(words: int) -> None:
+@pytest.mark.parametrize("words", [1, PIECE_WORDS, 2 * PIECE_WORDS, 3 * PIECE_WORDS, 4 * PIECE_WORDS + 7])
+def test_leaves_of_a_vector_are_those_of_its_pieces(words: int) -> None:
     vector = np.arange(words, dtype="<u8")
-    leaves = merkle.chunk_leaves(vector, b"c" * 32, 7)
-    assert len(leaves) == merkle.chunks(words)
+    leaves = merkle.piece_leaves(vector, b"c" * 32, 7)
+    assert len(leaves) == merkle.pieces(words)
     for number, leaf in enumerate(leaves):
-        chunk = vector[number * CHUNK_WORDS :][:CHUNK_WORDS]
-        assert leaf == merkle.chunk_leaf(chunk, b"c" * 32, 7, number)
+        piece = vector[number * PIECE_WORDS :][:PIECE_WORDS]
+        assert leaf == merkle.piece_leaf(piece, b"c" * 32, 7, number)

@@ -38,6 +38,7 @@ def refusal(fed: Any, plan: Plan, **facts: object) -> str:
         ({"run": b"x" * 16}, "plan.run"),
         ({"prev_head": b"x" * 32}, "plan.head"),
         ({"deadline": 1_000}, "plan.deadline"),
+        ({"deadline": 3_001}, "plan.deadline"),
         ({"suite": 3}, "plan.suite"),
         ({"encoding": Encoding(((10, 2.0),), 4, 21)}, "plan.encoding"),
         ({"encoding": Encoding(((10, 1.0),), 4, 20)}, "plan.encoding"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import merkle
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.suites import CLASSIC
@@ -84,11 +84,11 @@ def test_a_fork_and_another_run(played: Any) -> None:
 
 
 def test_merkle_root_against_a_recursive_reference() -> None:
-    words = np.arange(CHUNK_WORDS * 5 + 3, dtype=np.uint64)
+    words = np.arange(PIECE_WORDS * 5 + 3, dtype=np.uint64)
     context, index = b"c" * 32, 7
-    chunks = [words[at : at + CHUNK_WORDS].tobytes() for at in range(0, len(words), CHUNK_WORDS)]
+    pieces = [words[at : at + PIECE_WORDS].tobytes() for at in range(0, len(words), PIECE_WORDS)]
     prefix = b"\x00" + context + index.to_bytes(2, "big")
-    leaves = [hashlib.sha256(prefix + k.to_bytes(8, "big") + chunk).digest() for k, chunk in enumerate(chunks)]
+    leaves = [hashlib.sha256(prefix + k.to_bytes(8, "big") + piece).digest() for k, piece in enumerate(pieces)]
 
     def node(part: list[bytes]) -> bytes:
         if len(part) == 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import keys, merkle, shamir, transcript
-from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
+from cotune.secagg.audit import audit_piece
 from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.messages import (
@@ -21,6 +21,7 @@ from cotune.secagg.messages import (
     encode_inbox,
     encode_list,
 )
+from cotune.secagg.pieces import Piece, piece_of
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import MAX_MESSAGE, Writer, peek, seal
@@ -163,16 +164,16 @@ def kept(federation: Build) -> Any:
         lambda words: words[:0],
     ],
 )
-def test_a_kept_chunk_of_another_form_is_refused(kept: Any, form: Callable[[NDArray[np.uint64]], Any]) -> None:
+def test_a_kept_piece_of_another_form_is_refused(kept: Any, form: Callable[[NDArray[np.uint64]], Any]) -> None:
     """Some of these forms have the very bytes that were signed."""
     ctx2 = kept.verified.ctx2
-    uploads = {i: chunk_of(words, 0, ctx2, i) for i, (_, words) in kept.uploads.items()}
-    result = chunk_of(kept.outcome.words, 0, ctx2, merkle.SUM)
-    audit_chunk(kept.verified, 0, uploads, result)
-    bent = Chunk(form(uploads[1].words), uploads[1].path)
-    assert code_of(audit_chunk, kept.verified, 0, uploads | {1: bent}, result) == "audit.upload"
-    bent = Chunk(form(result.words), result.path)
-    assert code_of(audit_chunk, kept.verified, 0, uploads, bent) == "audit.sum"
+    uploads = {i: piece_of(words, 0, ctx2, i) for i, (_, words) in kept.uploads.items()}
+    result = piece_of(kept.outcome.words, 0, ctx2, merkle.SUM)
+    audit_piece(kept.verified, 0, uploads, result)
+    bent = Piece(form(uploads[1].words), uploads[1].path)
+    assert code_of(audit_piece, kept.verified, 0, uploads | {1: bent}, result) == "audit.upload"
+    bent = Piece(form(result.words), result.path)
+    assert code_of(audit_piece, kept.verified, 0, uploads, bent) == "audit.sum"
 
 
 @pytest.mark.parametrize(("size", "code"), [(MAX_MESSAGE, "truncated"), (MAX_MESSAGE + 1, "format")])

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import encoding, keys, masking, merkle, shamir, suites, views
-from cotune.secagg.audit import audit_chunk, chunk_of
+from cotune.secagg.audit import audit_piece
 from cotune.secagg.control import BLOCK
 from cotune.secagg.identity import raw_public, verify
 from cotune.secagg.messages import Advert, Rooted, Shares
+from cotune.secagg.pieces import piece_of
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis, next_head
 from cotune.secagg.record import verify as verify_record
@@ -169,6 +170,15 @@ def test_masks_of_chunks(known: Any) -> None:
 
 
 @pytest.mark.usefixtures("loops")
+def test_roots_over_pieces(known: Any) -> None:
+    found = known["roots"]
+    for case in found["roots"]:
+        words = np.zeros(case["words"], dtype="<u8")
+        masking.apply(words, [(known["masks"]["seed"], 1)])
+        assert merkle.root(words, found["context"], found["index"]) == case["root"]
+
+
+@pytest.mark.usefixtures("loops")
 def test_masked_uploads(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = Plan.decode(known["plan"]["body"])
     for i in SURVIVORS:
@@ -193,9 +203,9 @@ def test_the_record_and_the_audit_of_its_sum(known: Any, roster: Roster) -> None
     assert next_head(known["genesis"], known["ctx2"], SURVIVORS, roots, verified.record.result) == known["head"]
     assert verified.head == known["head"]
     bare = numbers(known["sum"]["words"])
-    uploads = {i: chunk_of(numbers(known["uploads"][i]["words"]), 0, known["ctx2"], i) for i in SURVIVORS}
-    result = chunk_of(bare, 0, known["ctx2"], merkle.SUM)
-    assert np.array_equal(audit_chunk(verified, 0, uploads, result), bare)
+    uploads = {i: piece_of(numbers(known["uploads"][i]["words"]), 0, known["ctx2"], i) for i in SURVIVORS}
+    result = piece_of(bare, 0, known["ctx2"], merkle.SUM)
+    assert np.array_equal(audit_piece(verified, 0, uploads, result), bare)
     values = verified.plan.encoding.decode(bare[len(BLOCK) :], len(SURVIVORS))
     assert values == pytest.approx([float.fromhex(x) for x in known["sum"]["values"]], rel=1e-15, abs=1e-18)
     record = RoundRecord.decode(peek(known["record"])[0])

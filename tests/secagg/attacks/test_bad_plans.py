@@ -37,6 +37,7 @@ RULES = [
     ({"prev_head": b"x" * 32}, "plan.head", "a fork, see test_forked_transcript.py"),
     ({"deadline": 1_000}, "plan.deadline", "a round long given up, when the others are gone"),
     ({"deadline": 0}, "plan.deadline", "the same"),
+    ({"deadline": 2**63}, "plan.deadline", "a plan that is kept for another day"),
     ({"encoding": Encoding(((10, 2.0),), 4, 21)}, "plan.encoding", "a clip of which the noise covers half"),
     ({"encoding": Encoding(((10, 0.5),), 4, 21)}, "plan.encoding", "updates that are cut to nothing"),
     ({"encoding": Encoding(((4, 1.0), (6, 1.0)), 4, 21)}, "plan.encoding", "another division of the vector"),

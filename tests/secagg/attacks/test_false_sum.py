@@ -1,8 +1,8 @@
 """A false sum: the server opens the right sum and announces, and records, another one.
 
 Attacker: the coordinator. Gain without the audit: it steers the model, and nobody can tell, since nobody else adds.
-Stopped by `audit_chunk`: the revealed secrets are in the record, so whoever asks for the kept uploads recomputes any
-chunk and finds that it is not the recorded one (`audit.result`), that an upload is not the one that was signed
+Stopped by `audit_piece`: the revealed secrets are in the record, so whoever asks for the kept uploads recomputes any
+piece and finds that it is not the recorded one (`audit.result`), that an upload is not the one that was signed
 (`audit.upload`), or that the sum handed out is not the recorded one (`audit.sum`).
 Source: the public-audit idea of Haber, Stornetta 1991 on linked records; RFC 6962 on Merkle proofs.
 """
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import merkle
-from cotune.secagg.audit import Chunk, audit_chunk, chunk_of
-from cotune.secagg.masking import CHUNK_WORDS
+from cotune.secagg.audit import audit_piece
+from cotune.secagg.merkle import PIECE_WORDS
+from cotune.secagg.pieces import Piece, piece_of
 from cotune.secagg.record import RoundRecord, next_head, verify
 from cotune.secagg.wire import peek
 
@@ -25,8 +26,8 @@ Build = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def kept(federation: Build, witness: Build) -> SimpleNamespace:
-    """A round of two chunks whose uploads were kept."""
-    fed = federation(3, CHUNK_WORDS * 3 + 100)
+    """A round of two pieces whose uploads were kept."""
+    fed = federation(3, PIECE_WORDS * 3 + 100)
     seen = witness(fed)
     plan = fed.plan()
     verified = verify(seen.outcome.record, fed.roster, plan.run, plan.prev_head)
@@ -34,15 +35,15 @@ def kept(federation: Build, witness: Build) -> SimpleNamespace:
     return SimpleNamespace(fed=fed, seen=seen, verified=verified, uploads=uploads, total=seen.outcome.words)
 
 
-def cut(kept: Any, number: int, verified: Any = None) -> tuple[dict[int, Chunk], Chunk]:
+def cut(kept: Any, number: int, verified: Any = None) -> tuple[dict[int, Piece], Piece]:
     ctx2 = (verified or kept.verified).ctx2
-    uploads = {i: chunk_of(words, number, ctx2, i) for i, words in kept.uploads.items()}
-    return uploads, chunk_of(kept.total, number, ctx2, merkle.SUM)
+    uploads = {i: piece_of(words, number, ctx2, i) for i, words in kept.uploads.items()}
+    return uploads, piece_of(kept.total, number, ctx2, merkle.SUM)
 
 
 def test_an_honest_sum_passes(kept: Any) -> None:
     for number in (0, 1):
-        assert np.array_equal(audit_chunk(kept.verified, number, *cut(kept, number)), cut(kept, number)[1].words)
+        assert np.array_equal(audit_piece(kept.verified, number, *cut(kept, number)), cut(kept, number)[1].words)
 
 
 def steered(kept: Any) -> tuple[Any, Any]:
@@ -58,24 +59,24 @@ def steered(kept: Any) -> tuple[Any, Any]:
 
 
 def test_the_record_of_a_false_sum_holds_and_its_audit_does_not(kept: Any, refusal: Build) -> None:
-    """Alone, the record cannot know. The chunk that was changed is found, the other one is right."""
+    """Alone, the record cannot know. The piece that was changed is found, the other one is right."""
     verified, total = steered(kept)
     for number in (0, 1):
         uploads, _ = cut(kept, number, verified)
-        told = chunk_of(total, number, verified.ctx2, merkle.SUM)
+        told = piece_of(total, number, verified.ctx2, merkle.SUM)
         if number:
-            assert refusal(audit_chunk, verified, number, uploads, told) == "audit.result"
+            assert refusal(audit_piece, verified, number, uploads, told) == "audit.result"
         else:
-            audit_chunk(verified, number, uploads, told)
+            audit_piece(verified, number, uploads, told)
 
 
 def test_another_sum_is_handed_out_than_recorded(kept: Any, refusal: Build) -> None:
     uploads, honest = cut(kept, 1)
     words = honest.words.copy()
     words[0] ^= np.uint64(1)
-    assert refusal(audit_chunk, kept.verified, 1, uploads, replace(honest, words=words)) == "audit.sum"
-    assert refusal(audit_chunk, kept.verified, 1, uploads, replace(honest, path=())) == "audit.sum"
-    assert refusal(audit_chunk, kept.verified, 1, uploads, replace(honest, words=honest.words[:-1])) == "audit.sum"
+    assert refusal(audit_piece, kept.verified, 1, uploads, replace(honest, words=words)) == "audit.sum"
+    assert refusal(audit_piece, kept.verified, 1, uploads, replace(honest, path=())) == "audit.sum"
+    assert refusal(audit_piece, kept.verified, 1, uploads, replace(honest, words=honest.words[:-1])) == "audit.sum"
 
 
 def test_another_upload_is_handed_out_than_signed(kept: Any, refusal: Build) -> None:
@@ -83,13 +84,13 @@ def test_another_upload_is_handed_out_than_signed(kept: Any, refusal: Build) -> 
     changed = uploads[1].words.copy()
     changed[9] += np.uint64(1)
     for bad in (replace(uploads[1], words=changed), uploads[2], replace(uploads[1], path=uploads[1].path * 2)):
-        assert refusal(audit_chunk, kept.verified, 0, {**uploads, 1: bad}, honest) == "audit.upload"
-    assert refusal(audit_chunk, kept.verified, 0, {0: uploads[0], 2: uploads[2]}, honest) == "audit.missing"
+        assert refusal(audit_piece, kept.verified, 0, {**uploads, 1: bad}, honest) == "audit.upload"
+    assert refusal(audit_piece, kept.verified, 0, {0: uploads[0], 2: uploads[2]}, honest) == "audit.missing"
 
 
-def test_chunks_that_there_are_not(kept: Any, refusal: Build) -> None:
+def test_pieces_that_there_are_not(kept: Any, refusal: Build) -> None:
     for number in (-1, 2):
-        assert refusal(audit_chunk, kept.verified, number, *cut(kept, 0)) == "audit.chunk"
+        assert refusal(audit_piece, kept.verified, number, *cut(kept, 0)) == "audit.piece"
 
 
 def test_the_audit_opens_no_single_upload(kept: Any, hostile: Build, refusal: Build) -> None:

@@ -84,6 +84,7 @@ class Consortium:
             encoding=plan.encoding,
             prev_head=changes["prev_head"],
             now=int(time.time()),
+            latest=int(time.time()) + 2_000,
         )
 
     def furnish(self, home: Path) -> None:

@@ -229,7 +229,7 @@ class World:
         """P0 of one organization, whose driver may have lost what it knew of earlier attempts."""
         plan = Plan.decode(peek(plan_message)[0])
         last = (-1, -1) if forgetful else self.journals[index].last(plan.run)
-        facts = (b"m" * 32, b"s" * 32, b"d" * 32, DIMENSION, self.encoding, self.heads[plan.run, index], 1_000)
+        facts = (b"m" * 32, b"s" * 32, b"d" * 32, DIMENSION, self.encoding, self.heads[plan.run, index], 1_000, 3_000)
         expected = Expected(plan.run, last, *facts)
         journal = self.journals[index]
         try:

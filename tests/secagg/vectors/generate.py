@@ -12,7 +12,7 @@ from pathlib import Path
 
 from primitives import ctr, ed25519_public, ed25519_sign, gcm_seal, hkdf, path, shamir, top, x25519
 
-CHUNK_WORDS = 32 * 1024
+CHUNK_WORDS, PIECE_WORDS = 32 * 1024, 2048
 N, T, BITS, LANES = 4, 3, 21, 3
 K = (2**BITS - 1) // (2 * N)
 SEGMENTS = [(5, 1.0), (4, 0.25)]
@@ -37,7 +37,7 @@ def indices(members: list[int]) -> bytes:
 
 
 def H(label: str, *parts: bytes) -> bytes:  # noqa: N802 - as in the description
-    whole = [b"cotune/secagg/v1", label.encode(), *parts]
+    whole = [b"cotune/secagg/v2", label.encode(), *parts]
     return hashlib.sha256(b"".join(u(len(part), 8) + part for part in whole)).digest()
 
 
@@ -90,8 +90,8 @@ def upload_leaf(words: list[int], context: bytes, index: int, number: int) -> by
 
 
 def upload_root(words: list[int], context: bytes, index: int) -> bytes:
-    chunks = [words[at : at + CHUNK_WORDS] for at in range(0, len(words), CHUNK_WORDS)]
-    tree = top([upload_leaf(chunk, context, index, number) for number, chunk in enumerate(chunks)])
+    pieces = [words[at : at + PIECE_WORDS] for at in range(0, len(words), PIECE_WORDS)]
+    tree = top([upload_leaf(piece, context, index, number) for number, piece in enumerate(pieces)])
     return hashlib.sha256(b"\2" + u(len(words), 8) + tree).digest()
 
 
@@ -210,6 +210,9 @@ def small(out: dict) -> None:
     out["control"] = [u(word, 8) for word in CONTROL]
     seed = fixed("a mask")
     chunks = [{"chunk": number, "words": [u(word, 8) for word in stream(seed, number, 5)]} for number in (0, 1, 7)]
+    lengths = (PIECE_WORDS, PIECE_WORDS + 1, 2 * PIECE_WORDS + 5)
+    roots = [{"words": size, "root": upload_root(stream(seed, 0, size), fixed("ctx2"), 7)} for size in lengths]
+    out["roots"] = {"context": fixed("ctx2"), "index": 7, "roots": roots}
     out["masks"] = {"seed": seed, "chunk_words": CHUNK_WORDS, "chunks": chunks}
 
 

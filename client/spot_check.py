@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..charter.charter import SecAggTerms
 from ..charter.refusal import Refusal
 from ..secagg import merkle
-from ..secagg.audit import Piece
 from ..secagg.evidence import evidence_of
+from ..secagg.pieces import Piece
 from ..secagg.record import Verified
 from ..secagg.refused import Refused
 from ..secagg.spot_checks import check_pieces, choose, decode_pieces, pieces_for
@@ -53,13 +53,12 @@ def check(
     total = words_of(kept)
     numbers = chosen(home, terms, record, len(total))
     found = decode_pieces(body, vector, verified, numbers)
-    for number, uploads in zip(numbers, found, strict=True):
-        try:
-            check_pieces(verified, [number], [uploads], total)
-        except Refused as fault:
-            if fault.code not in FALSE:
-                raise
-            return convict(home, record, verified, number, uploads, total)
+    try:
+        check_pieces(verified, numbers, found, total)
+    except Refused as fault:
+        if fault.code not in FALSE or fault.piece is None:
+            raise
+        return convict(home, record, verified, fault.piece, found[numbers.index(fault.piece)], total)
     return b""
 
 

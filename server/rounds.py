@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from ..charter.charter import Charter
 from ..charter.messages import OPEN, REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
-from ..secagg.audit import Piece
-from ..secagg.audit import piece_of as piece_of_upload
 from ..secagg.coordinator import Coordinator, RoundSum, Step
 from ..secagg.identity import Identity
 from ..secagg.limits import NormLimits
+from ..secagg.pieces import Piece, piece_of
 from ..secagg.plan import Plan
 from ..secagg.refused import Refused
 from ..strategies.agreed import encoding_of, schema_of
@@ -198,10 +197,10 @@ class Attempt:
             return
         self._phase("open", members)
 
-        def piece_of(index: int, number: int) -> Piece:
-            return piece_of_upload(window.words(plan.round, index), number, coordinator.context, index)
+        def kept(index: int, number: int) -> Piece:
+            return piece_of(window.words(plan.round, index), number, coordinator.context, index)
 
-        asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(piece_of)))
+        asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(kept)))
         self._ask(OPEN, plan, asked, lambda index, reply: coordinator.add_opened(index, reply.body))
         verdict = coordinator.verdict()
         self.seen.convicted = verdict.convicted

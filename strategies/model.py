@@ -100,7 +100,8 @@ def advanced(
     batch = math.fsum(nominal_batch(charter, charter.members[index].name) for index in survivors)
     with np.errstate(over="ignore", invalid="ignore"):
         adapter, state = strategy.apply(model.adapter, model.state, total[:length], batch, len(survivors))
-    if not all(np.isfinite(part).all() for part in (adapter, *state.moments.values())):
+    moments: list[Vector] = list(state.moments.values())
+    if not (np.isfinite(adapter).all() and all(np.isfinite(moment).all() for moment in moments)):
         raise UserError(
             f"round {round_number + 1}: the step leaves numbers that are not finite", "lower the learning rate"
         )

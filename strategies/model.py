@@ -100,9 +100,10 @@ def advanced(
     batch = math.fsum(nominal_batch(charter, charter.members[index].name) for index in survivors)
     with np.errstate(over="ignore", invalid="ignore"):
         adapter, state = strategy.apply(model.adapter, model.state, total[:length], batch, len(survivors))
-    moments: list[Vector] = list(state.moments.values())
-    if not (np.isfinite(adapter).all() and all(np.isfinite(moment).all() for moment in moments)):
+    # As they come back from disk or a message: a step must not depend on which of them it starts from.
+    moments: dict[str, Vector] = {name: moment.astype(np.float64) for name, moment in state.moments.items()}
+    if not (np.isfinite(adapter).all() and all(np.isfinite(moment).all() for moment in moments.values())):
         raise UserError(
             f"round {round_number + 1}: the step leaves numbers that are not finite", "lower the learning rate"
         )
-    return Model(adapter, state)
+    return Model(adapter, ServerState(state.step, moments))

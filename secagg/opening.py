@@ -150,7 +150,9 @@ def check_opening(opening: Opening, spoiled: Spoiled, limits: NormLimits | None)
     secrets = (opening.self_secrets, opening.mask_secrets, survivors, spoiled.dropped)
     selves, masks = check_secrets(*secrets, spoiled.cohort, plan)
     require(len(opening.pieces) == len(survivors), "open.piece", "not one piece of each survivor")
-    uncovered = {}
+    there = opening.number < merkle.pieces(spoiled.size)
+    require(there, "open.piece", "a piece that the vector does not have")
+    uncovered, total = {}, np.zeros(length_of(opening.number, spoiled.size), dtype=WORD)
     for index, root, piece in zip(survivors, opening.roots, opening.pieces, strict=True):
         held = under(root, piece, opening.number, spoiled.size, spoiled.ctx2, index)
         require(held, "open.piece", "a piece is not the one that its organization signed", index)
@@ -159,7 +161,7 @@ def check_opening(opening: Opening, spoiled: Spoiled, limits: NormLimits | None)
         streams += [_pair(spoiled, mk, dropped, index) for dropped, mk in masks.items()]
         masking.apply_within(words, streams, opening.number * PIECE_WORDS)
         uncovered[index] = words
-    total = np.sum(list(uncovered.values()), axis=0, dtype=WORD)
+        np.add(total, words, out=total)
     spoils = not _possible(total, opening.number, plan.encoding, survivors, limits)
     require(spoils, "open.sound", "there is nothing wrong with this piece of the sum")
     return uncovered

@@ -13,7 +13,7 @@ from cotune.secagg.identity import Identity, new_identity, raw_public
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan, least_survivors, least_threshold
 from cotune.secagg.record import genesis
-from cotune.secagg.refused import refuse
+from cotune.secagg.refused import Refused, refuse
 from cotune.secagg.roster import Roster
 from cotune.secagg.suites import CLASSIC, SUITES, Suite
 from numpy.typing import NDArray
@@ -196,3 +196,15 @@ def federation(suite: Suite) -> Callable[..., Federation]:
 def federation_of(suite: Suite) -> Callable[[int, Encoding], Federation]:
     """A federation with an encoding of one's own."""
     return lambda n, encoding: Federation(n, encoding, suite)
+
+
+@pytest.fixture(scope="session")
+def refusal_of() -> Callable[..., Refused]:
+    """refusal_of(call, *arguments): how the call is refused."""
+
+    def refused(call: Callable[..., object], *arguments: object, **named: object) -> Refused:
+        with pytest.raises(Refused) as no:
+            call(*arguments, **named)
+        return no.value
+
+    return refused

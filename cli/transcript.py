@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
+from .evidence import evidence
 from .findings import NOBODY, Finding, audit_blame, fault_finding
 from .fork_check import AtHome, compare
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..server.audits import AuditedPiece
 
 app = typer.Typer(help="Check a run's transcript, and audit its sums.", no_args_is_help=True)
+app.command()(evidence)
 CharterFile = Annotated[Path, typer.Option("--charter", metavar="FILE", help="The charter that you trust, YAML.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 DOES_NOT_HOLD = 1

@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Iterable
 from .cover import Disputes
 from .merkle import HASH
 from .messages import Advert, Complaint, Indexed, Reveal, Rooted, open_member
+from .opening import Opened, Verdict
 from .plan import Plan
 from .record import RoundRecord
 from .refused import require
 from .roster import Roster
-from .wire import unseal
+from .wire import MAX_INDEX, unseal
 
 COORDINATOR = -1
 _MEMBER_KINDS: dict[str, Callable[[bytes], Indexed]] = {
@@ -24,16 +25,17 @@ _MEMBER_KINDS: dict[str, Callable[[bytes], Indexed]] = {
     "upload": Rooted.decode,
     "survive": Rooted.decode,
     "reveal": Reveal.decode,
+    "opened": Opened.decode,
 }
-_BUNDLES = ("adverts", "survivors", "quorum")
+_BUNDLES = ("adverts", "survivors", "quorum", "opening")
 
 
 def equivocation(kind: str, one: bytes, other: bytes, roster: Roster) -> int:
     """Prove that two envelopes of a kind contradict each other.
 
     Args:
-        kind: "advert", "shares", "upload", "survive" or "reveal" of a member; "plan", "adverts", "survivors", "quorum"
-            or "record" of the coordinator.
+        kind: "advert", "shares", "upload", "survive", "reveal" or "opened" of a member; "plan", "adverts", "survivors",
+            "quorum", "opening" or "record" of the coordinator.
         one, other: the signed envelopes.
 
     Returns:
@@ -96,3 +98,26 @@ def left_out(
     # Who accuses whom decides between two that have no other dispute, and nothing else.
     turned = [(b, a) if a in withheld and b not in withheld else (a, b) for a, b in pairs]
     return Disputes(turned).settle(max(0, 2 * threshold - n - 1))
+
+
+def spoilers(verdicts: Iterable[Verdict]) -> tuple[int, ...]:
+    """Whom to do without after pieces of a run's spoiled sums were opened.
+
+    The convicted, and the fewest with whom all disputes go that have none of the convicted: every dispute has a liar on
+    one side. So at most one honest member is left out for each liar, over the whole run: a liar that brings one after
+    the other into dispute soon has disputes with more members than it takes.
+
+    Where an opening found neither, one of those who were silent spoiled the sum, or somebody lied about the stream that
+    it shares with one of them; then the silent are left out. Some of them may be honest: they can still open.
+
+    Args:
+        verdicts: of all openings of the run so far.
+
+    Returns:
+        Indices, ascending.
+    """
+    every = list(verdicts)
+    convicted = {index for verdict in every for index in verdict.convicted}
+    open_ = [pair for verdict in every for pair in verdict.disputes if not convicted & set(pair)]
+    silent = {index for verdict in every if not (verdict.convicted or verdict.disputes) for index in verdict.silent}
+    return tuple(sorted(convicted | silent | set(Disputes(open_).settle(MAX_INDEX))))

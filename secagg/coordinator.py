@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from . import keys, masking, merkle
 from .control import CONTROL_WORDS, check_control
 from .identity import Identity, raw_public
+from .limits import NormLimits, check_norms, check_values
 from .masking import WORD
 from .merkle import HASH
 from .messages import OFFER, Advert, Complaint, Inbound, Reveal, Rooted, Shares, encode_inbox, encode_list, open_member
+from .opening import Opened, Opening, Spoiled, Verdict, check_opened, check_opening, first_fault, judge
+from .pieces import Piece
 from .plan import Plan
 from .record import RoundRecord, next_head
 from .recovery import agreements, rebuild_secrets, remaining_streams
-from .refused import Refused, require
+from .refused import Refused, refuse, require
 from .roster import Roster
 from .suites import suite_of
 from .views import Cohort, Survivors, box_leaves, read_adverts, read_survivors, share_root, split_box
@@ -35,7 +38,8 @@ class Step(IntEnum):
     UPLOADS = 3
     SURVIVALS = 4
     REVEALS = 5
-    DONE = 6
+    OPENINGS = 6
+    DONE = 7
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Coordinator:
 
     Args:
         roster: of the charter. plan: of this attempt. key: the identity that the roster names as the coordinator's.
+        limits: of the norms in a sum; None where it has none.
 
     The `index` of each add is the sender as the transport knows it; it must be the one that signed. Every add returns
     whether the message counts; `rejections` says why one did not.
@@ -79,12 +84,12 @@ class Coordinator:
         Refused: "plan.*" where no organization would accept the plan; "coordinator.key".
     """
 
-    def __init__(self, roster: Roster, plan: Plan, key: Identity) -> None:
+    def __init__(self, roster: Roster, plan: Plan, key: Identity, limits: NormLimits | None = None) -> None:
         plan.check(roster)
         require(
             raw_public(key) == roster.coordinator, "coordinator.key", "the key is not the coordinator's of the roster"
         )
-        self._roster, self._plan, self._key = roster, plan, key
+        self._roster, self._plan, self._key, self._limits = roster, plan, key, limits
         self._step = Step.ADVERTS
         self._messages: dict[Step, dict[int, bytes]] = {step: {} for step in Step}
         self._suite = suite_of(plan.suite)
@@ -100,6 +105,9 @@ class Coordinator:
         self._cohort: Cohort
         self._survivors: Survivors
         self._ctx2 = b""
+        self._opening: Opening
+        self._uncovered: dict[int, NDArray[np.uint64]] = {}
+        self._opened: dict[int, Opened] = {}
         self.rejections: list[Rejection] = []
         self.complaints: dict[int, Complaint] = {}
         self.plan_message = plan.sign(key)
@@ -262,18 +270,16 @@ class Coordinator:
         """End P4: rebuild the secrets, take the masks off, check, decode, write the record.
 
         Raises:
-            Refused: "round.too_few", "unmask.secret", "sum.control", "sum.range".
+            Refused: "round.too_few", "unmask.secret"; "sum.control", "sum.range" and "sum.norm" where somebody spoiled
+                the sum: `fault` and what follows it may find out who.
         """
-        self._enough(Step.REVEALS)
         plan, survivors = self._plan, self._survivors
-        self_secrets, mask_secrets = rebuild_secrets(self._reveals, self._cohort, plan)
-        agreed = agreements(mask_secrets, survivors.members, self._cohort, self._offers, self._suite)
-        total = self._sum.copy()  # the masked sum stays whole, so that more shares may be added after a refusal
-        streams = remaining_streams(self_secrets, mask_secrets, agreed, self._cohort, self._ctx2, self._suite)
-        masking.apply(total, streams)
+        self_secrets, mask_secrets, agreed, total = self._bare()
         control, words = total[:CONTROL_WORDS], total[CONTROL_WORDS:]
         check_control(control, len(survivors.members))
         values = plan.encoding.decode(words, len(survivors.members))
+        if self._limits is not None:
+            check_values(plan.encoding, values, survivors.members, self._limits)
         result = merkle.root(total, self._ctx2, merkle.SUM)
         head = next_head(plan.prev_head, self._ctx2, survivors.members, survivors.roots, result)
         record = RoundRecord(
@@ -291,6 +297,80 @@ class Coordinator:
         )
         self._step = Step.DONE
         return RoundSum(values, survivors.members, record.sign(self._key), head, total)
+
+    def _bare(self) -> tuple[dict[int, bytes], dict[int, bytes], dict[int, bytes], NDArray[np.uint64]]:
+        """b of the survivors, mk of the dropped, what those had agreed upon, and the sum without its masks."""
+        self._enough(Step.REVEALS)
+        self_secrets, mask_secrets = rebuild_secrets(self._reveals, self._cohort, self._plan)
+        agreed = agreements(mask_secrets, self._survivors.members, self._cohort, self._offers, self._suite)
+        total = self._sum.copy()  # the masked sum stays whole, so that more shares may be added after a refusal
+        streams = remaining_streams(self_secrets, mask_secrets, agreed, self._cohort, self._ctx2, self._suite)
+        masking.apply(total, streams)
+        return self_secrets, mask_secrets, agreed, total
+
+    def fault(self) -> int:
+        """The piece to open after `result` refused a sum: the first one whose control block or lanes are none, else
+        the one most beyond the limit of its norm.
+
+        Raises:
+            Refused: "open.sound" where there is nothing wrong with the sum; else as `result`.
+        """
+        return self._fault(self._bare()[3])
+
+    def _fault(self, total: NDArray[np.uint64]) -> int:
+        encoding, members = self._plan.encoding, self._survivors.members
+        number = first_fault(encoding, total, members)
+        if number is not None:
+            return number
+        try:
+            if self._limits is not None:
+                check_norms(encoding, total, members, self._limits)
+        except Refused as no:
+            return no.piece or 0
+        refuse("open.sound", "there is nothing wrong with the sum")
+
+    def opening_request(self, piece_of: Callable[[int, int], Piece]) -> bytes:
+        """P6, for every survivor: what shows that the piece at fault is no sum. From here on answers are collected.
+
+        Args:
+            piece_of: (survivor, number) -> that piece of its upload, with its path; uploads are kept by the caller.
+
+        Raises:
+            Refused: as `fault` and `check_opening`: "open.dropped" in suite hybrid after a dropout, "open.piece" where
+                a piece is not what its owner signed.
+        """
+        self_secrets, mask_secrets, _, total = self._bare()
+        number, survivors = self._fault(total), self._survivors
+        secrets = (tuple(self_secrets.values()), tuple(mask_secrets.values()))
+        pieces = tuple(piece_of(index, number) for index in survivors.members)
+        opening = Opening(survivors.statement, number, survivors.roots, *secrets, pieces)
+        self._uncovered = check_opening(opening, self._spoiled, self._limits)
+        self._opening, self._step = opening, Step.OPENINGS
+        return seal("opening", opening.encode(), self._key)
+
+    @property
+    def _spoiled(self) -> Spoiled:
+        view = (self._cohort, self.present(Step.SHARES), self._survivors.members, self._ctx2)
+        return Spoiled(self._plan, *view, self._survivors.statement)
+
+    def add_opened(self, index: int, message: bytes) -> bool:
+        """P6 answer of one survivor."""
+        return self._take(Step.OPENINGS, index, message, lambda: self._check_opened(index, message))
+
+    def _check_opened(self, index: int, message: bytes) -> None:
+        opened = open_member("opened", message, Opened.decode, self._roster)
+        require(opened.index == index, "message.index", "signed by another organization than the sender")
+        check_opened(opened, self._spoiled, self._opening)
+        self._opened[index] = opened
+
+    def verdict(self) -> Verdict:
+        """End P6: what the answers say about who spoiled the sum, see `judge`; more may still be added.
+
+        Raises:
+            Refused: "round.order" before `opening_request`.
+        """
+        require(self._step is Step.OPENINGS, "round.order", "no piece is being opened")
+        return judge(self._spoiled, self._opening, self._uncovered, self._opened, self._limits)
 
     def _rooted(self, kind: str, index: int, envelope: bytes, context: bytes) -> Rooted:
         rooted = open_member(kind, envelope, Rooted.decode, self._roster)

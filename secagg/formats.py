@@ -57,6 +57,13 @@ FORMATS = (
     Format("quorum", "P4", COORDINATOR, "ctx2 h32; signatures [blob]"),
     Format("reveal", "P4", MEMBER, "statement h32; index u16; self_shares shares; mask_shares shares"),
     Format(
+        "opening",
+        "P6",
+        COORDINATOR,
+        "statement h32; piece u32; roots [h32]; self_secrets [blob]; mask_secrets [blob]; pieces [(blob, [h32])]",
+    ),
+    Format("opened", "P6", MEMBER, "statement h32; index u16; piece u32; streams [blob]"),
+    Format(
         "record",
         "P5",
         COORDINATOR,

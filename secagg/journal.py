@@ -18,7 +18,10 @@ from ..errors import UserError
 from .refused import refuse, require
 
 SURVIVE = "survive"
-_KINDS = ("advert", "shares", "upload", "complaint", SURVIVE, "reveal")
+OPENED = "opened"
+_KINDS = ("advert", "shares", "upload", "complaint", SURVIVE, "reveal", OPENED)
+# Said once in a round, whatever the attempt.
+ONCE = (SURVIVE, OPENED)
 _NUMBER = rb"(?:0|[1-9][0-9]{0,9})"
 _LINE = rb"[0-9a-f]{32} %b %b (?:%b) [0-9a-f]{64}\n" % (_NUMBER, _NUMBER, "|".join(_KINDS).encode())
 _LINES = re.compile(rb"(?:%b)*+" % _LINE)  # possessive: no memory for a way back over a long file
@@ -31,12 +34,12 @@ class Journal(Protocol):
         """Make a statement durable, then return.
 
         Args:
-            kind: "advert", "shares", "upload", "complaint", "survive" or "reveal".
+            kind: "advert", "shares", "upload", "complaint", "survive", "reveal" or "opened".
             statement: 32 bytes.
 
         Raises:
             Refused: "journal.conflict" where another statement of this kind was recorded for this attempt; for
-                "survive" for any attempt of this round. The same statement again is fine.
+                "survive" and "opened" for any attempt of this round. The same statement again is fine.
         """
 
     def survived(self, run: bytes, round: int) -> bool:
@@ -76,7 +79,7 @@ class FileJournal:
             content = self._whole_lines(file)
             for start, found in _entries(content, run, round):
                 _, _, its_attempt, its_kind, _ = found.split(b" ")
-                if its_kind.decode() == kind and (kind == SURVIVE or int(its_attempt) == attempt):
+                if its_kind.decode() == kind and (kind in ONCE or int(its_attempt) == attempt):
                     same = found == line
                     require(same, "journal.conflict", f"another {kind} was already signed for round {round + 1}")
                     _write(file, start, line)

@@ -11,8 +11,10 @@ from . import keys, masking, merkle, shamir
 from .admission import Expected, admit
 from .control import BLOCK, CONTROL_WORDS
 from .identity import Identity, raw_public
-from .journal import SURVIVE, Journal
+from .journal import OPENED, SURVIVE, Journal
+from .limits import NormLimits
 from .messages import NONSENSE, OFFER, SEAL, Advert, Complaint, Rooted, Shares
+from .opening import Opened, Opening, Spoiled, check_opening, stream_words
 from .plan import Plan
 from .refused import Refused, require
 from .roster import Roster
@@ -30,7 +32,7 @@ from .views import (
     reveal,
     share_root,
 )
-from .wire import Writer, digest, seal
+from .wire import Writer, digest, seal, unseal
 
 _REASONS = {"share.seal": SEAL, "share.range": NONSENSE, "share.offer": OFFER}
 
@@ -131,16 +133,20 @@ class Organization:
         state.phase = Phase.SHARED
         return Shares(envelope, boxes).encode()
 
-    def mask(self, inbox: bytes, vector: NDArray[np.floating], workers: int = 1) -> tuple[bytes, NDArray[np.uint64]]:
+    def mask(
+        self, inbox: bytes, vector: NDArray[np.floating], workers: int = 1, *, keep_seeds: bool = False
+    ) -> tuple[bytes, NDArray[np.uint64]]:
         """P2: check and open every share, encode the vector, mask it.
 
         Args:
             inbox: this organization's bundle.
             vector: float64 or float32 [dimension]. workers: threads; the words do not depend on it.
+            keep_seeds: whether a piece of this vector may be opened later, see `open`: never where the noise on it is
+                shared with others, since then its piece alone has too little.
 
         Returns:
             The signed header, and the masked words, little-endian uint64 [8 + encoding.words]: uniform to anyone who
-            lacks a threshold of shares. The own secrets are forgotten.
+            lacks a threshold of shares. The own secrets are forgotten, but for the seeds that are to be kept.
 
         Raises:
             Refused: "phase", "wire.*", "shares.*", "vector.*"; "share.seal", "share.range" and "share.offer" name the
@@ -152,13 +158,16 @@ class Organization:
         box = open_inbox(inbox, view, self._plan, self._roster, state.index, secret, state.own_root)
         words = np.empty(CONTROL_WORDS + self._plan.encoding.words, dtype=masking.WORD)
         words[:CONTROL_WORDS] = BLOCK
+        # Callers guarantee a finite vector: whether this call is refused must not depend on what is in it.
         saturated = self._plan.encoding.encode(vector, words[CONTROL_WORDS:], workers)
-        masking.apply(words, self._streams(view, box), workers=workers)
+        streams = self._streams(view, box)
+        masking.apply(words, streams, workers=workers)
         root = merkle.root(words, box.ctx2, state.index)
         header = self._sign("upload", Rooted(box.ctx2, state.index, root).encode())
         state.held |= box.shares
         state.ctx2, state.sharers, state.header, state.saturated = box.ctx2, box.members, header, saturated
         state.secrets, state.offered = (), ()
+        state.seeds = tuple(seed for seed, _ in streams[1:]) if keep_seeds else ()
         state.phase = Phase.MASKED
         return header, words
 
@@ -192,6 +201,8 @@ class Organization:
         require(state.header in view.envelopes, "survivors.own", "the own upload is missing or altered")
         message = self._sign(SURVIVE, Rooted(state.ctx2, state.index, view.statement).encode())
         state.survivors, state.statement = view.members, view.statement
+        peers = [peer for peer in state.sharers if peer != state.index]
+        state.seeds = tuple(seed for peer, seed in zip(peers, state.seeds, strict=False) if peer in view.members)
         state.phase = Phase.SURVIVED
         return message
 
@@ -199,7 +210,7 @@ class Organization:
         """P4: check that a threshold signed the very same survivors; reveal one share of one secret for each of U2.
 
         Returns:
-            The REVEAL message. Every secret of the round is forgotten.
+            The REVEAL message. Every secret of the round is forgotten, but for the seeds that are kept.
 
         Raises:
             Refused: "phase", "wire.*", "quorum.*".
@@ -211,6 +222,38 @@ class Organization:
         state.held = {}
         state.phase = Phase.DONE
         return message
+
+    def open(self, message: bytes, limits: NormLimits | None = None) -> bytes:
+        """P6, where P4 gave no sum: open one piece of the own upload so that whoever spoiled the sum can be named.
+
+        It gives away the key streams of the pair masks on this piece, and no seed. With those of all the others the
+        coordinator reads this piece of everybody's vector, noise included: see docs/secure-aggregation.md.
+
+        Args:
+            message: the coordinator's OPENING. limits: of the norms, as the coordinator applies them.
+
+        Returns:
+            The OPENED message. The seeds are forgotten.
+
+        Raises:
+            Refused: "phase", "wire.*"; "open.never" where no seeds were kept, or not any more; see `check_opening`;
+                "journal.conflict" where another piece was opened in this round.
+        """
+        state = self._at(Phase.DONE)
+        require(bool(state.seeds), "open.never", "no piece of this upload is opened")
+        opening = Opening.decode(unseal("opening", message, self._roster.coordinator))
+        cohort = read_adverts(state.adverts, self._plan, self._roster)
+        view = (cohort, state.sharers, state.survivors, state.ctx2, state.statement)
+        spoiled = Spoiled(self._plan, *view)
+        check_opening(opening, spoiled, limits)
+        streams = tuple(stream_words(seed, opening.number, spoiled.size) for seed in state.seeds)
+        answer = self._sign(OPENED, Opened(state.statement, state.index, opening.number, streams).encode())
+        state.seeds = ()
+        return answer
+
+    def forget(self) -> None:
+        """No piece will be opened: the round has a record, or another one begins."""
+        self._state.seeds = ()
 
     def dump(self) -> bytes:
         """The whole state with its secrets, for a file that only this organization can read (mode 0600)."""

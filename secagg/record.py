@@ -13,7 +13,7 @@ from .identity import Identity
 from .masking import WORD, WORD_BYTES
 from .merkle import HASH
 from .plan import Plan
-from .recovery import remaining_streams
+from .recovery import check_secrets, remaining_streams
 from .refused import Refused, require
 from .roster import Roster
 from .suites import suite_of
@@ -163,20 +163,9 @@ def verify(message: bytes, roster: Roster, run: bytes, prev_head: bytes) -> Veri
 def _check_secrets(
     record: RoundRecord, cohort: Cohort, survivors: tuple[int, ...], sharers: tuple[int, ...], plan: Plan
 ) -> tuple[dict[int, bytes], dict[int, bytes], dict[int, bytes]]:
-    suite = suite_of(plan.suite)
     dropped = tuple(index for index in sharers if index not in survivors)
-    counts = (len(record.self_secrets), len(record.mask_secrets), len(record.agreements))
-    secrets = (*record.self_secrets, *record.mask_secrets)
-    sized = all(len(secret) == keys.SECRET_BYTES for secret in secrets)
-    paired = all(len(pairs) == 2 * suite.kem_bytes * len(survivors) for pairs in record.agreements)
-    whole = counts == (len(survivors), len(dropped), len(dropped)) and sized and paired
-    require(whole, "record.secrets", "the record reveals too few or too many secrets")
-    selves = dict(zip(survivors, record.self_secrets, strict=True))
-    masks = dict(zip(dropped, record.mask_secrets, strict=True))
-    for i, b in selves.items():
-        committed = keys.commitment(plan.ctx0, i, b) == cohort.adverts[i].commitment
-        require(committed, "record.commitment", "a revealed secret is not the one its owner committed to", i)
-    for i, mk in masks.items():
-        matched = suite.public_half(mk) == cohort.adverts[i].mask_key
-        require(matched, "record.mask_key", "a revealed mask secret is not that of its owner's public key", i)
+    selves, masks = check_secrets(record.self_secrets, record.mask_secrets, survivors, dropped, cohort, plan)
+    pairs = 2 * suite_of(plan.suite).kem_bytes * len(survivors)
+    whole = [len(agreed) for agreed in record.agreements] == [pairs] * len(dropped)
+    require(whole, "record.secrets", "the record reveals too few or too many agreements")
     return selves, masks, dict(zip(dropped, record.agreements, strict=True))

@@ -1,12 +1,12 @@
 """P4 at the server: rebuild one secret of each organization in U2 and derive the masks that are left on the sum."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from . import keys, masking, shamir
 from .messages import Reveal
 from .plan import Plan
-from .refused import refuse
+from .refused import refuse, require
 from .suites import Suite, suite_of
 from .views import Cohort
 
@@ -77,6 +77,33 @@ def _checked(owner: int, secret: bytes | None) -> bytes:
     if secret is None:
         refuse("unmask.secret", f"the shares do not rebuild what organization {owner} committed to", owner)
     return secret
+
+
+def check_secrets(
+    self_secrets: Sequence[bytes],
+    mask_secrets: Sequence[bytes],
+    survivors: tuple[int, ...],
+    dropped: tuple[int, ...],
+    cohort: Cohort,
+    plan: Plan,
+) -> tuple[dict[int, bytes], dict[int, bytes]]:
+    """b of each survivor and mk of each dropped organization, by owner, held against their adverts.
+
+    Raises:
+        Refused: "record.secrets", "record.commitment", "record.mask_key", the latter two naming the owner.
+    """
+    suite, secrets = suite_of(plan.suite), (*self_secrets, *mask_secrets)
+    counted = (len(self_secrets), len(mask_secrets)) == (len(survivors), len(dropped))
+    whole = counted and all(len(secret) == keys.SECRET_BYTES for secret in secrets)
+    require(whole, "record.secrets", "too few or too many secrets are revealed")
+    selves, masks = dict(zip(survivors, self_secrets, strict=True)), dict(zip(dropped, mask_secrets, strict=True))
+    for i, b in selves.items():
+        committed = keys.commitment(plan.ctx0, i, b) == cohort.adverts[i].commitment
+        require(committed, "record.commitment", "a revealed secret is not the one its owner committed to", i)
+    for i, mk in masks.items():
+        matched = suite.public_half(mk) == cohort.adverts[i].mask_key
+        require(matched, "record.mask_key", "a revealed mask secret is not that of its owner's public key", i)
+    return selves, masks
 
 
 def agreements(

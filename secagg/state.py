@@ -10,7 +10,7 @@ from .refused import refuse
 from .shamir import SHARE_BYTES
 from .wire import Reader, Writer
 
-_MAGIC = b"cotune-secagg-state-1"
+_MAGIC = b"cotune-secagg-state-2"
 
 
 class Phase(IntEnum):
@@ -29,7 +29,9 @@ class State:
 
     The own secrets (b, mk, ck) live until the vector is masked, the peers' shares until they are revealed; then the
     fields are emptied. `held` maps an owner in U2 to (share of its b, share of its mk); `offered` are the secrets that
-    this organization offered to U1 without itself, in order (empty ones in suite 1).
+    this organization offered to U1 without itself, in order (empty ones in suite 1). `seeds` are those of the pair
+    masks on the own upload, only where a piece of it may be opened: of U2 without itself, once the survivors are signed
+    of U3 without itself, in order.
     """
 
     phase: Phase
@@ -47,6 +49,7 @@ class State:
     saturated: int = 0
     survivors: tuple[int, ...] = ()
     statement: bytes = bytes(HASH)
+    seeds: tuple[bytes, ...] = field(default=(), repr=False)
 
     def encode(self) -> bytes:
         """All of it, secrets included: for a file with mode 0600 only."""
@@ -59,7 +62,7 @@ class State:
         for owner in owners:
             writer.uint(self.held[owner][0], SHARE_BYTES).uint(self.held[owner][1], SHARE_BYTES)
         writer.fixed(self.ctx2, HASH).indices(self.sharers).blob(self.header).uint(self.saturated, 8)
-        return bytes(writer.indices(self.survivors).fixed(self.statement, HASH))
+        return bytes(writer.indices(self.survivors).fixed(self.statement, HASH).blobs(self.seeds))
 
     @classmethod
     def decode(cls, raw: bytes) -> "State":
@@ -76,7 +79,9 @@ class State:
         adverts, own_root, offered = reader.blobs(), reader.blob(), reader.blobs()
         held = {owner: (read_share(reader), read_share(reader)) for owner in reader.indices()}
         ctx2, cohort, header, saturated = reader.fixed(HASH), reader.indices(), reader.blob(), reader.uint(8)
-        survivors, statement = reader.indices(), reader.fixed(HASH)
+        survivors, statement, seeds = reader.indices(), reader.fixed(HASH), reader.blobs()
         reader.end()
-        tail = (ctx2, cohort, header, saturated, survivors, statement)
+        if any(len(seed) != SECRET_BYTES for seed in seeds):
+            refuse("state.format", "seeds of the wrong length")
+        tail = (ctx2, cohort, header, saturated, survivors, statement, seeds)
         return cls(Phase(phase), index, plan, advert, secrets, adverts, own_root, offered, held, *tail)

@@ -5,17 +5,22 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from cotune.secagg import kernel
+from cotune.secagg import kernel, merkle
 from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum, Step
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.identity import Identity, new_identity, raw_public
+from cotune.secagg.journal import ONCE
+from cotune.secagg.limits import NormLimits
+from cotune.secagg.messages import Rooted
 from cotune.secagg.organization import Organization
+from cotune.secagg.pieces import Piece, piece_of
 from cotune.secagg.plan import Plan, least_survivors, least_threshold
 from cotune.secagg.record import genesis
-from cotune.secagg.refused import refuse
+from cotune.secagg.refused import Refused, refuse
 from cotune.secagg.roster import Roster
 from cotune.secagg.suites import CLASSIC, SUITES, Suite
+from cotune.secagg.wire import seal
 from numpy.typing import NDArray
 
 RUN = bytes(range(16))
@@ -39,7 +44,7 @@ class MemoryJournal:
         self.entries: dict[tuple[object, ...], bytes] = {}
 
     def record(self, run: bytes, round: int, attempt: int, kind: str, statement: bytes) -> None:
-        key = (run, round, kind, 0 if kind == "survive" else attempt)
+        key = (run, round, kind, 0 if kind in ONCE else attempt)
         if self.entries.setdefault(key, statement) != statement:
             refuse("journal.conflict", kind)
 
@@ -172,6 +177,67 @@ class Federation:
         return server.result()
 
 
+Change = Callable[[NDArray[np.uint64]], object]
+
+
+class SpoiledRound:
+    """A round up to its reveals in which some organizations sign and send other masked words than they should.
+
+    Args:
+        changes: index -> what it does to its masked words. gone: who does not upload.
+        kept: who keeps its seeds.
+    """
+
+    def __init__(
+        self,
+        fed: Federation,
+        changes: dict[int, Change],
+        limits: NormLimits | None = None,
+        gone: frozenset[int] = frozenset(),
+        kept: frozenset[int] = frozenset(range(200)),
+    ) -> None:
+        self.fed, self.limits = fed, limits
+        fed.coordinator = self.server = Coordinator(fed.roster, fed.plan(), fed.coordinator_key, limits)
+        inboxes, self.uploads = fed.share(), {}
+        for i in sorted(fed.present() - gone):
+            header, words = fed.organizations[i].mask(inboxes[i], fed.vectors[i], keep_seeds=i in kept)
+            if i in changes:
+                words = words.copy()
+                changes[i](words)
+                header = self.signed(i, words)
+                fed.organizations[i]._state.header = header
+            self.uploads[i] = words
+            assert self.server.add_upload(i, header, words)
+        bundle = self.server.close_uploads()
+        self.survivors = self.server.present(Step.UPLOADS)
+        assert all(self.server.add_survival(i, fed.organizations[i].survive(bundle)) for i in self.survivors)
+        self.quorum = self.server.close_survival()
+        self.before = {i: fed.organizations[i].dump() for i in self.survivors}
+        assert all(self.server.add_reveal(i, fed.organizations[i].unmask(self.quorum)) for i in self.survivors)
+        self.dumps = {i: fed.organizations[i].dump() for i in self.survivors}
+
+    @property
+    def ctx2(self) -> bytes:
+        return self.fed.organizations[0].context
+
+    def signed(self, index: int, words: NDArray[np.uint64]) -> bytes:
+        ctx2 = self.fed.organizations[index].context
+        return seal("upload", Rooted(ctx2, index, merkle.root(words, ctx2, index)).encode(), self.fed.keys[index])
+
+    def piece_of(self, index: int, number: int) -> Piece:
+        return piece_of(self.uploads[index], number, self.ctx2, index)
+
+    def member(self, index: int) -> Organization:
+        """As it is after P4, whatever it did since; its journal knows better."""
+        return self.fed.reload(index, self.dumps[index])
+
+
+@pytest.fixture(scope="session")
+def spoiled() -> type[SpoiledRound]:
+    """spoiled(federation, changes): see `SpoiledRound`."""
+    return SpoiledRound
+
+
 @pytest.fixture(scope="session", params=SUITES.values(), ids=lambda suite: suite.name)
 def suite(request: pytest.FixtureRequest) -> Suite:
     """Whatever asks for a federation runs over both suites.
@@ -196,3 +262,15 @@ def federation(suite: Suite) -> Callable[..., Federation]:
 def federation_of(suite: Suite) -> Callable[[int, Encoding], Federation]:
     """A federation with an encoding of one's own."""
     return lambda n, encoding: Federation(n, encoding, suite)
+
+
+@pytest.fixture(scope="session")
+def refusal_of() -> Callable[..., Refused]:
+    """refusal_of(call, *arguments): how the call is refused."""
+
+    def refused(call: Callable[..., object], *arguments: object, **named: object) -> Refused:
+        with pytest.raises(Refused) as no:
+            call(*arguments, **named)
+        return no.value
+
+    return refused

@@ -17,7 +17,7 @@ from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.identity import Identity, new_identity, raw_public
-from cotune.secagg.journal import FileJournal
+from cotune.secagg.journal import ONCE, FileJournal
 from cotune.secagg.messages import Advert, Inbound, Reveal, Rooted, Shares, decode_list, encode_inbox, encode_list
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import Plan, least_survivors
@@ -45,7 +45,7 @@ class Memory:
         self.lax = lax
 
     def record(self, run: bytes, round: int, attempt: int, kind: str, statement: bytes) -> None:
-        key = (run, round, kind, -1 if kind == "survive" else attempt)
+        key = (run, round, kind, -1 if kind in ONCE else attempt)
         if self.entries.setdefault(key, statement) != statement and kind not in self.lax:
             refuse("journal.conflict", kind)
 

@@ -113,6 +113,11 @@ class Coordinator:
         self.plan_message = plan.sign(key)
 
     @property
+    def context(self) -> bytes:
+        """ctx2, once the shares are closed: what binds the roots of the uploads to the round."""
+        return self._ctx2
+
+    @property
     def step(self) -> Step:
         """What is being collected now."""
         return self._step

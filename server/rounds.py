@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..charter.charter import Charter
 from ..charter.messages import OPEN, REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
+from ..secagg import blame
 from ..secagg.coordinator import Coordinator, RoundSum, Step
 from ..secagg.identity import Identity
 from ..secagg.limits import NormLimits
@@ -200,11 +201,15 @@ class Attempt:
         def kept(index: int, number: int) -> Piece:
             return piece_of(window.words(plan.round, index), number, coordinator.context, index)
 
-        asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(kept)))
+        try:
+            asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(kept)))
+        except Refused as refusal:
+            log.warning("round %d: no piece can be opened to find who spoiled it: %s", plan.round + 1, refusal)
+            return
         self._ask(OPEN, plan, asked, lambda index, reply: coordinator.add_opened(index, reply.body))
         verdict = coordinator.verdict()
         self.seen.convicted = verdict.convicted
-        self.seen.parted = tuple(sorted(set(verdict.left_out) - set(verdict.convicted)))
+        self.seen.parted = tuple(index for index in blame.spoilers([verdict]) if index not in verdict.convicted)
         log.error(
             "round %d: its sum does not decode; convicted by what was opened of piece %d: %s; must part: %s",
             plan.round + 1,

@@ -71,7 +71,7 @@ def secure_round(vectors: NDArray[np.float64], bound: float, lane_bits: int) -> 
         suite=CLASSIC.id,
     )
     server = Coordinator(roster, plan, coordinator_key)
-    expected = Expected(_RUN, (-1, -1), _HASH, _HASH, _HASH, dimension, encoding, head, 1)
+    expected = Expected(_RUN, (-1, -1), _HASH, _HASH, _HASH, dimension, encoding, head, 1, 2)
     parties = [
         Organization.begin(roster, index, key, server.plan_message, expected, _Forgetful())
         for index, key in enumerate(keys)

@@ -14,6 +14,9 @@ pending.npz         this round's noised contribution, sent again if the attempt 
 node.log            why something was refused; never sent
 lock                held while a message is handled
 cache/              hidden states of the frozen layers, over private records
+
+All of them are plain files of the user who runs the node, or of root, never links. Nobody else may write charter,
+signatures, policy and settings, and nobody else may use any of the others.
 """
 
 import fcntl
@@ -28,11 +31,33 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import private_files
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
+from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
+_LOCK, _CACHE = "lock", "cache"
+# `chains.MOST_RUNS` chains of `chains.SEEN` heads are 7 MB of JSON; a round's secrets grow with the members.
+_MOST_CHAINS, _MOST_SECRETS = 2**23, 2**28
+# The bits that each file must not have.
+_FILES = {
+    "identity.key": PRIVATE,
+    "charter.yaml": READABLE,
+    "signatures.json": READABLE,
+    "policy.yaml": READABLE,
+    "node.yaml": READABLE,
+    "ledger.sqlite": PRIVATE,
+    "ledger.sqlite-journal": PRIVATE,
+    "ledger.sqlite.head": PRIVATE,
+    "journal": PRIVATE,
+    CHAINS: PRIVATE,
+    ROUND: PRIVATE,
+    PENDING: PRIVATE,
+    "node.log": PRIVATE,
+    _LOCK: PRIVATE,
+}
 
 
 @dataclass(frozen=True)
@@ -58,10 +83,8 @@ class Home:
     """The folder. Every write is atomic; `locked` keeps two processes of one node apart."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        if not private_files.require_folder(path):
             raise UserError(f"{path}: no such node", "give the folder of an organization's node")
-        if path.stat().st_mode & 0o077:
-            raise UserError(f"{path}: other users may read this folder", f"run `chmod 700 {path}`")
         self.path = path
 
     @classmethod
@@ -111,16 +134,31 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        folder = self.path / "cache"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = self.path / _CACHE
+        with _one_line(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def require_own(self) -> None:
+        """Check every file that a node keeps here: plain, this user's or root's, closed to others.
+
+        Raises:
+            UserError: one is not; it names the file and how to mend it.
+        """
+        for name, closed in _FILES.items():
+            private_files.require_file(self.path / name, closed)
+        if private_files.require_folder(self.path / _CACHE):
+            for file in (self.path / _CACHE).iterdir():
+                private_files.require_file(file)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the node's lock: one message at a time, whatever the other side sends."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _one_line(self.path / _LOCK):
+            descriptor = private_files.open_file(self.path / _LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self.require_own()
             self._clear_unfinished()
             yield
         finally:
@@ -158,8 +196,10 @@ class Home:
         """
         file = self.path / CHAINS
         try:
-            return decode(file.read_bytes()) if file.exists() else {}
-        except (ValueError, TypeError, KeyError, OSError):
+            return decode(private_files.read_file(file, _MOST_CHAINS))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, RecursionError, OSError):
             raise UserError(
                 f"{file} cannot be read", "restore it; the node takes part in no round without it"
             ) from None
@@ -181,7 +221,11 @@ class Home:
 
     def round_secrets(self) -> bytes | None:
         file = self.path / ROUND
-        return file.read_bytes() if file.exists() else None
+        with _one_line(file):
+            try:
+                return private_files.read_file(file, _MOST_SECRETS)
+            except FileNotFoundError:
+                return None
 
     def set_round_secrets(self, secrets: bytes | None) -> None:
         """Keep the secrets of the round in progress, or delete them."""
@@ -197,10 +241,13 @@ class Home:
             UserError: the file is not one that this version wrote. No crash does that: it is replaced as a whole.
         """
         file = self.path / PENDING
-        if not file.exists():
-            return None
+        with _one_line(file):
+            try:
+                descriptor = private_files.open_file(file, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with os.fdopen(descriptor, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 return Pending(**about, contribution=arrays["contribution"])
         except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):

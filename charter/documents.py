@@ -75,7 +75,8 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
     """Read a YAML file as a document of a kind.
 
     Raises:
-        UserError: it cannot be read, is longer than the kind's bound, is not such YAML, or a field is missing, unknown or wrong.
+        UserError: it cannot be read, is longer than the kind's bound, is not such YAML, or a
+            field is missing, unknown or wrong.
     """
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""YAML read within bounds: no anchors, aliases, directives, merge keys, duplicate keys or endless numbers, and never for seconds.
+"""YAML within bounds: no anchors, aliases, directives, merge keys, duplicate keys or endless numbers.
 
-Scanning and parsing are libyaml's where PyYAML was built with it, else PyYAML's own, some ten times slower. The rules
+Scanning and parsing are libyaml's where PyYAML was built with it, else PyYAML's own, some five times slower. The rules
 stand in the composer and the constructor, which are the same for both.
 """
 

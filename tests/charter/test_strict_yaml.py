@@ -1,6 +1,7 @@
 """Both parsers give the same data, every bound holds, and the longest input that is let in takes no seconds."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -117,8 +118,6 @@ def _worst() -> dict[str, str]:
 def test_the_longest_input_takes_no_seconds(name: str) -> None:
     text = _worst()[name]
     begun = time.process_time()
-    try:
+    with suppress(REFUSED):
         strict_yaml.load(text, Charter.most_nodes)
-    except REFUSED:
-        pass
     assert time.process_time() - begun < 5  # 1.4 s on a quiet machine

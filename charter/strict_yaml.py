@@ -16,7 +16,7 @@ from yaml.resolver import Resolver
 from yaml.scanner import Scanner
 
 try:
-    from yaml.cyaml import CParser
+    from yaml._yaml import CParser
 except ImportError:  # PyYAML was built without libyaml
     CParser = None  # type: ignore[assignment, misc]
 
@@ -59,9 +59,9 @@ class _Rules(Composer, SafeConstructor, Resolver):
             raise yaml.YAMLError("anchors and aliases are not allowed")
         self.left, self.depth = self.left - 1, self.depth + 1
         if self.left < 0:
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: more values than such a file needs")
+            raise yaml.YAMLError(f"{_place(event)}: more values than such a file needs")
         if self.depth > MOST_DEPTH:
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: nested deeper than {MOST_DEPTH}")
+            raise yaml.YAMLError(f"{_place(event)}: nested deeper than {MOST_DEPTH}")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -83,6 +83,10 @@ class _Rules(Composer, SafeConstructor, Resolver):
                 raise yaml.YAMLError(f"{place}: key {key.value[:64]!r} stands twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _place(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "somewhere"
 
 
 class _PlainLoader(Reader, Scanner, Parser, _Rules):

@@ -1,30 +1,35 @@
 """YAML documents that people write and organizations exchange: bounded, strict, with one-line errors.
 
 A document that two parsers could read differently must not be signed, so duplicate keys, anchors and aliases are
-refused, and types are exact: a quoted number is not a number.
+refused (`strict_yaml`), and types are exact: a quoted number is not a number.
 """
 
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import UserError
+from . import strict_yaml
 
-MOST_BYTES = 4_000_000
-_MOST_DIGITS = 64
 _MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Document(BaseModel):
-    """A frozen value with exactly the declared fields."""
+    """A frozen value with exactly the declared fields.
+
+    Attributes:
+        most_bytes, most_nodes: bounds of its YAML: 1,000 digests of base models in a policy, and no more.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), populate_by_name=True
     )
+    most_bytes: ClassVar[int] = 150_000
+    most_nodes: ClassVar[int] = 5_000
 
 
 def parse_moment(text: str) -> datetime:
@@ -70,11 +75,12 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
     """Read a YAML file as a document of a kind.
 
     Raises:
-        UserError: it cannot be read, is longer than 4 MB, is not such YAML, or a field is missing, unknown or wrong.
+        UserError: it cannot be read, is longer than the kind's bound, is not such YAML, or a
+            field is missing, unknown or wrong.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(kind.most_bytes + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "give the path of a file that you may read") from error
     return parse(content, kind, str(path))
@@ -82,10 +88,10 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
 
 def parse(content: bytes, kind: type[AnyDocument], source: str) -> AnyDocument:
     """The document in `content`; `source` names it in errors. Raises as `read`."""
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{source}: longer than 4 MB", "is this the right file?")
+    if len(content) > kind.most_bytes:
+        raise UserError(f"{source}: longer than {kind.most_bytes} bytes", "is this the right file?")
     try:
-        fields = yaml.load(content.decode(), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        fields = strict_yaml.load(content.decode(), kind.most_nodes)
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: not UTF-8", "save it as UTF-8 text") from error
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -109,34 +115,6 @@ def dump(document: Document) -> str:
     """The YAML text of a document: ASCII, so that no editor changes what was signed."""
     fields = document.model_dump(mode="json", by_alias=True)
     return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None, width=120)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without anchors, aliases, duplicate keys and endless numbers."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        plain = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
-        if isinstance(node, yaml.ScalarNode) and not plain and len(node.value) > _MOST_DIGITS:
-            # YAML's numbers of base 60 take time that grows with the square of their length.
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {len(node.value)} characters that are no text")
-        return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise yaml.YAMLError("anchors and aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            place = f"line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.YAMLError(f"{place}: a key that is not a plain name")
-            if key.value in seen:
-                raise yaml.YAMLError(f"{place}: key {key.value[:64]!r} stands twice")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _one_line(error: Exception) -> str:

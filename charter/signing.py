@@ -5,8 +5,6 @@ A key file holds one PEM block (PKCS8) in suite "classic", Ed25519, and a second
 
 import base64
 import hashlib
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
-from .. import atomic
+from .. import atomic, private_files
 from ..errors import UserError
 from ..secagg.identity import HybridIdentity, Identity, new_identity, raw_public, verify
 from ..secagg.suites import CLASSIC, Suite
@@ -54,16 +52,12 @@ def load_key(path: Path) -> Identity:
     """Read an identity key.
 
     Raises:
-        UserError: no such file, readable by others, or not an unencrypted identity key.
+        UserError: no such file, a link, open to others, or not an unencrypted identity key.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_MOST_KEY_BYTES)
+        content = private_files.read_file(path, _MOST_KEY_BYTES)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "run `cotune keys new` or give the key's path") from error
-    if mode & 0o177:
-        raise UserError(f"{path}: its permissions are {mode:04o}, wider than 0600", f"run chmod 600 {path}")
     first, end, second = content.partition(_END)
     try:
         keys = [serialization.load_pem_private_key(block, None) for block in (first + end, second) if block.strip()]

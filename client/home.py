@@ -18,6 +18,9 @@ pending.npz         this round's noised contribution, sent again if the attempt 
 node.log            why something was refused; never sent
 lock                held while a message is handled
 cache/              hidden states of the frozen layers, over private records
+
+All of them are plain files of the user who runs the node, or of root, never links. Nobody else may write charter,
+signatures, policy and settings, and nobody else may use any of the others.
 """
 
 import fcntl
@@ -33,13 +36,38 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import private_files
 from ..atomic import sync_folder, write_bytes
 from ..errors import UserError
+from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
 MODEL, SUM, CHECK_KEY = "model.bin", "sum.bin", "check.key"
 CHECK_KEY_BYTES = 32
+_LOCK, _CACHE = "lock", "cache"
+# `chains.MOST_RUNS` chains of `chains.SEEN` heads are 7 MB of JSON; a round's secrets grow with the members.
+_MOST_CHAINS, _MOST_SECRETS, _MOST_MODEL = 2**23, 2**28, 2**38
+# The bits that each file must not have.
+_FILES = {
+    "identity.key": PRIVATE,
+    "charter.yaml": READABLE,
+    "signatures.json": READABLE,
+    "policy.yaml": READABLE,
+    "node.yaml": READABLE,
+    "ledger.sqlite": PRIVATE,
+    "ledger.sqlite-journal": PRIVATE,
+    "ledger.sqlite.head": PRIVATE,
+    "journal": PRIVATE,
+    CHAINS: PRIVATE,
+    ROUND: PRIVATE,
+    PENDING: PRIVATE,
+    MODEL: PRIVATE,
+    SUM: PRIVATE,
+    CHECK_KEY: PRIVATE,
+    "node.log": PRIVATE,
+    _LOCK: PRIVATE,
+}
 
 
 @dataclass(frozen=True)
@@ -65,10 +93,8 @@ class Home:
     """The folder. Every write is atomic; `locked` keeps two processes of one node apart."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        if not private_files.require_folder(path):
             raise UserError(f"{path}: no such node", "give the folder of an organization's node")
-        if path.stat().st_mode & 0o077:
-            raise UserError(f"{path}: other users may read this folder", f"run `chmod 700 {path}`")
         self.path = path
 
     @classmethod
@@ -118,16 +144,31 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        folder = self.path / "cache"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = self.path / _CACHE
+        with _one_line(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def require_own(self) -> None:
+        """Check every file that a node keeps here: plain, this user's or root's, closed to others.
+
+        Raises:
+            UserError: one is not; it names the file and how to mend it.
+        """
+        for name, closed in _FILES.items():
+            private_files.require_file(self.path / name, closed)
+        if private_files.require_folder(self.path / _CACHE):
+            for file in (self.path / _CACHE).iterdir():
+                private_files.require_file(file)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the node's lock: one message at a time, whatever the other side sends."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _one_line(self.path / _LOCK):
+            descriptor = private_files.open_file(self.path / _LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self.require_own()
             self._clear_unfinished()
             yield
         finally:
@@ -165,8 +206,10 @@ class Home:
         """
         file = self.path / CHAINS
         try:
-            return decode(file.read_bytes()) if file.exists() else {}
-        except (ValueError, TypeError, KeyError, OSError):
+            return decode(private_files.read_file(file, _MOST_CHAINS))
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, RecursionError, OSError):
             raise UserError(
                 f"{file} cannot be read", "restore it; the node takes part in no round without it"
             ) from None
@@ -187,7 +230,7 @@ class Home:
         self._write(CHAINS, encode(with_chain(self.chains(), chain)))
 
     def round_secrets(self) -> bytes | None:
-        return self._read(ROUND)
+        return self._read(ROUND, _MOST_SECRETS)
 
     def set_round_secrets(self, secrets: bytes | None) -> None:
         """Keep the secrets of the round in progress, or delete them."""
@@ -198,7 +241,7 @@ class Home:
 
     def model(self) -> bytes | None:
         """What `set_model` kept."""
-        return self._read(MODEL)
+        return self._read(MODEL, _MOST_MODEL)
 
     def set_model(self, content: bytes) -> None:
         """Keep the consortium's model; see `following`."""
@@ -206,7 +249,7 @@ class Home:
 
     def sum(self) -> bytes | None:
         """The words of the last sum, until it is checked."""
-        return self._read(SUM)
+        return self._read(SUM, _MOST_MODEL)
 
     def set_sum(self, words: bytes | None) -> None:
         """Keep the words of the last sum, or delete them."""
@@ -217,7 +260,7 @@ class Home:
 
     def check_key(self) -> bytes:
         """32 bytes that nobody else knows, made once."""
-        known = self._read(CHECK_KEY)
+        known = self._read(CHECK_KEY, CHECK_KEY_BYTES + 1)
         if known is None:
             known = secrets.token_bytes(CHECK_KEY_BYTES)
             self._write(CHECK_KEY, known)
@@ -233,9 +276,13 @@ class Home:
         """Keep a proof that the coordinator signed a false sum."""
         self._write(self.evidence(run).name, proof)
 
-    def _read(self, name: str) -> bytes | None:
-        file = self.path / name
-        return file.read_bytes() if file.exists() else None
+    def _read(self, name: str, most: int) -> bytes | None:
+        """The content of a file of this home, None where it is not there."""
+        with _one_line(self.path / name):
+            try:
+                return private_files.read_file(self.path / name, most)
+            except FileNotFoundError:
+                return None
 
     def pending(self) -> Pending | None:
         """The contribution on disk, if there is one.
@@ -244,10 +291,13 @@ class Home:
             UserError: the file is not one that this version wrote. No crash does that: it is replaced as a whole.
         """
         file = self.path / PENDING
-        if not file.exists():
-            return None
+        with _one_line(file):
+            try:
+                descriptor = private_files.open_file(file, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with os.fdopen(descriptor, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 return Pending(**about, contribution=arrays["contribution"])
         except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):

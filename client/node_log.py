@@ -4,6 +4,9 @@ import logging
 import os
 from pathlib import Path
 
+from .. import private_files
+from ..errors import UserError
+
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -11,7 +14,7 @@ class _PrivateHandler(logging.FileHandler):
     """Appends to a file that is 0600 from its first byte."""
 
     def _open(self) -> "logging.TextIOWrapper":  # type: ignore[name-defined]
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = private_files.open_file(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
@@ -19,6 +22,9 @@ def keep_log(path: Path) -> None:
     """Send what `cotune.client` logs from now on to this file, beside what this process does with its log anyway.
 
     In a simulation one process plays several nodes in turn: each message's lines go to the log of the node it was for.
+
+    Raises:
+        UserError: the file is a link, is open to others, or cannot be written.
     """
     log = logging.getLogger("cotune.client")
     for handler in list(log.handlers):
@@ -27,7 +33,10 @@ def keep_log(path: Path) -> None:
                 return
             log.removeHandler(handler)
             handler.close()
-    handler = _PrivateHandler(path)
+    try:
+        handler = _PrivateHandler(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "make it writable for this user") from error
     handler.setFormatter(logging.Formatter(_FORMAT))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from .. import private_files
 from ..charter.charter import Charter
 from ..charter.policy import Policy
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage
 from ..data.template import encode_all
 from ..data.units import group, holdings
+from ..errors import UserError
 from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel, ModelSource, load_base
@@ -78,13 +80,17 @@ def prepare(
             the work.
 
     Raises:
-        UserError: the data cannot be read, or the model is not the charter's.
+        UserError: the data cannot be read or others can write to it, or the model is not the charter's.
     """
     torch.set_num_threads(settings.threads)
     base = shared_base(settings)
     check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
+    private_files.require_data(policy.data)
     records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
-    examples = encode_all(records, base.tokenizer, charter.model.context_length)
+    try:
+        examples = encode_all(records, base.tokenizer, charter.model.context_length)
+    except UserError as error:
+        raise UserError(f"{policy.data}, {error.what}", error.mend) from None
     units = group(examples)
     folder = features if settings.cache_features and charter.model.top_layers > 0 else None
     trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder, progress)

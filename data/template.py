@@ -1,6 +1,7 @@
 """Records -> tokens through the model's own chat template, with the place where the answer begins.
 
 The loss is taken on the answer and its end-of-turn token only: a model that never learns to stop does not stop.
+A template is a program of the model's author: it runs under limits (`rendering`), and what it wrote is checked.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .records import PLAIN, Message, Record
+from .rendering import TemplateError, TemplateLimit, render
+from .special_text import special_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +43,14 @@ def encode(record: Record, tokenizer: Any, context_length: int) -> Example:
         context_length: the most tokens.
 
     Raises:
-        UserError: no chat template; the template does not put the answer behind the unchanged prompt; too long.
+        UserError: no chat template, one that needs too much time or memory, leaves out a turn, or does not put the
+            answer behind the unchanged prompt; a text that holds a special token; too long.
 
     Guarantees: `tokens[:answer_start]` equals `encode_prompt` of the same record.
     Edge cases: a line break that a template writes behind the end-of-turn token is cut off; where a template writes no
         such token, the end-of-text token is added.
     """
+    _require_text(record.answer, tokenizer)
     prompt = encode_prompt(record, tokenizer, context_length).tolist()
     if record.prompt[0].role == PLAIN:
         answer = _ids(tokenizer(record.answer, add_special_tokens=False))
@@ -68,6 +73,8 @@ def encode_prompt(record: Record, tokenizer: Any, context_length: int) -> NDArra
     Raises:
         UserError: as `encode`.
     """
+    for message in record.prompt:
+        _require_text(message.content, tokenizer)
     if record.prompt[0].role == PLAIN:
         tokens = _ids(tokenizer(record.prompt[0].content))
         if tokens and tokens[-1] == tokenizer.eos_token_id:  # some tokenizers close every text; this one goes on
@@ -98,23 +105,43 @@ def encode_all(records: Sequence[Record], tokenizer: Any, context_length: int) -
 def _chat(tokenizer: Any, messages: Sequence[Message], prompt_only: bool) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(f"{_name(tokenizer)} has no chat template", "use an instruct model, or the form completion")
-    turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        encoded = tokenizer.apply_chat_template(
-            turns, tokenize=True, add_generation_prompt=prompt_only, return_dict=True
-        )
-    except Exception as error:  # a template is a program of the model's author: it may raise whatever it likes
-        reason = " ".join(str(error).split())[:120]
+        template = tokenizer.get_chat_template()
+        text = render(template, tokenizer.special_tokens_map, messages, prompt_only)
+    except (TemplateError, ValueError) as error:
         raise UserError(
-            f"the chat template of {_name(tokenizer)} refuses this conversation ({type(error).__name__}: {reason})",
+            f"the chat template of {_name(tokenizer)} refuses this conversation ({error})",
             "mend the order of roles, or move the system message into the user's turn",
         ) from None
-    return _ids(encoded)
+    except TemplateLimit as error:
+        raise UserError(f"the chat template of {_name(tokenizer)} {error}", "use another model") from None
+    except OSError as error:
+        raise UserError(f"no process for the chat template: {error.strerror}", "let this user start one") from error
+    _require_turns(messages, text, tokenizer)
+    return _ids(tokenizer(text, add_special_tokens=False))
+
+
+def _require_turns(messages: Sequence[Message], text: str, tokenizer: Any) -> None:
+    """What was asked stands in what was rendered. Assistants' turns need not: some templates cut their reasoning."""
+    for message in messages:
+        if message.role != "assistant" and message.content.strip() not in text:
+            raise UserError(
+                f"the chat template of {_name(tokenizer)} leaves out or changes the {message.role}'s message",
+                "move a system message into the user's turn, or use another model",
+            )
+
+
+def _require_text(text: str, tokenizer: Any) -> None:
+    """What people wrote stays text."""
+    if found := special_tokens(tokenizer).found(text, tokenizer):
+        raise UserError(
+            f"the text holds {found!r}, a special token of {_name(tokenizer)}", "write it in another way or drop it"
+        )
 
 
 def _until_end_of_turn(tokens: list[int], tokenizer: Any) -> list[int]:
     """The answer up to the last special token in it, or with an end-of-text token where there is none."""
-    special = set(tokenizer.all_special_ids)
+    special = special_tokens(tokenizer).ids
     ends = [index for index, token in enumerate(tokens) if token in special]
     if not ends:
         return [*tokens, _end_of_text(tokenizer)]

@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .. import private_files
 from ..atomic import write_bytes
 from ..errors import UserError
 
@@ -36,12 +37,11 @@ def read_head(ledger: Path) -> Head | None:
 
     Raises:
         ValueError: the file is not one that `write_head` wrote. No crash does that: it is replaced as a whole.
-        UserError: it cannot be read.
+        UserError: it cannot be read, is a link, or is open to others.
     """
     path = anchor_of(ledger)
     try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES)
+        content = private_files.read_file(path, _MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -11,12 +11,12 @@ Accounts are kept for each data set and unit, with the charges of all data sets 
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .. import private_files
 from ..atomic import sync_folder
 from ..errors import UserError
 from . import charges, holdings
@@ -47,7 +47,7 @@ class Ledger:
         any moment leaves a ledger that works and holds every charge whose `reserve` returned.
 
     Raises:
-        UserError: the file may be read by others, is not a ledger, or is one of another format.
+        UserError: the file is a link or open to others, is not a ledger, or is one of another format.
         LedgerBroken: it was put back to an older state.
     """
 
@@ -222,6 +222,7 @@ def _transaction(path: Path, begin: str) -> Iterator[sqlite3.Connection]:
     journal rather than a write-ahead log: what is committed is then in the one file that people copy and back up.
     """
     database = None
+    _require_private(path)
     try:
         # mode=rw: a ledger that has just been deleted must not begin again as an empty one.
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", _BUSY_SECONDS, isolation_level=None, uri=True)
@@ -246,10 +247,15 @@ def _create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         sync_folder(path.parent)
     except FileExistsError:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise UserError(f"{path}: others may read the privacy ledger", f"run chmod 600 {path}") from None
+        _require_private(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "create its folder and make it writable") from error
+
+
+def _require_private(path: Path) -> None:
+    """SQLite follows links and takes what it finds as its own journal, so both are checked before it looks."""
+    private_files.require_file(path)
+    private_files.require_file(path.with_name(path.name + "-journal"))
 
 
 def _next(books: Books, data: Holdings, event: EventName, terms: Mapping[str, Terms]) -> tuple[Charge, ...]:

@@ -6,6 +6,7 @@ import pytest
 from cotune.charter import charter as charters
 from cotune.charter import documents
 from cotune.charter.charter import Charter
+from cotune.charter.policy import Policy
 from cotune.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,8 +31,10 @@ from hypothesis import strategies as st
         (b"a: !!python/object:os.system {}", "not valid YAML"),
         (b"a: [", "not valid YAML"),
         (b"\xff\xfe", "not UTF-8"),
-        (b"a: " + b"[" * 5000, "not valid YAML"),
-        (b"#" * (documents.MOST_BYTES + 1), "longer than 4 MB"),
+        (b"a: " + b"[" * 5000, "nested deeper than 20"),
+        (b"a: [" + b"1," * Charter.most_nodes + b"]", "more values than such a file needs"),
+        (b"%YAML 1.1\n---\na: 1", "begins with %"),
+        (b"#" * (Charter.most_bytes + 1), f"longer than {Charter.most_bytes} bytes"),
     ],
 )
 def test_yaml_that_two_parsers_could_read_differently_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -52,3 +55,20 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_no_bytes_raise_anything_but_a_user_error(content: bytes) -> None:
     with pytest.raises(UserError):
         documents.parse(content, Charter, "x")
+
+
+def test_a_policy_is_small(tmp_path: Path) -> None:
+    """1,000 models fit, and a charter's size does not."""
+    models = "".join(f"- '{number:064x}'\n" for number in range(1_000))
+    text = f"""data: /srv/records.jsonl
+form: instruction
+columns: {{prompt: question, answer: answer}}
+max_epsilon: 1.0
+min_members: 3
+unit: patient
+allow_without_privacy: false
+models:
+{models}"""
+    assert len(documents.parse(text.encode(), Policy, "x").models) == 1_000
+    with pytest.raises(UserError, match=f"longer than {Policy.most_bytes} bytes"):
+        documents.parse(text.encode() + b"#" * Policy.most_bytes, Policy, "x")

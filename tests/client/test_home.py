@@ -37,6 +37,72 @@ def test_a_home_that_is_not_there_is_refused(tmp_path: Path) -> None:
         Home(tmp_path / "none")
 
 
+SECRETS = ("identity.key", "ledger.sqlite", "ledger.sqlite-journal", "ledger.sqlite.head", "journal", "chains.json")
+SECRETS += ("round.bin", "pending.npz", "node.log", "lock", "cache/states.npy")
+PAPERS = ("charter.yaml", "signatures.json", "policy.yaml", "node.yaml")
+
+
+def _place(home: Home, name: str) -> Path:
+    file = home.path / name
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.write_bytes(b"")
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize("name", SECRETS + PAPERS)
+def test_every_file_of_a_home_is_plain_and_closed(home: Home, name: str) -> None:
+    file = _place(home, name)
+    with home.locked():
+        pass
+    for mode in (0o620, 0o602) if name in PAPERS else (0o620, 0o602, 0o640, 0o604, 0o601):
+        file.chmod(mode)
+        with pytest.raises(UserError, match=f"{name}: other users may"), home.locked():
+            pass
+    file.chmod(0o644 if name in PAPERS else 0o600)
+    with home.locked():
+        pass
+    file.rename(home.path.parent / "elsewhere")
+    file.symlink_to(home.path.parent / "elsewhere")
+    with pytest.raises(UserError, match=f"{name}: not a plain file"), home.locked():
+        pass
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    with pytest.raises(UserError, match=f"{name}: not a plain file"), home.locked():
+        pass
+
+
+def test_a_home_of_somebody_else_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    _place(home, "policy.yaml")
+    about = os.lstat(home.path)
+    other = os.stat_result([*about[:4], 4711, *about[5:10]])
+    monkeypatch.setattr(os, "lstat", lambda path: other)
+    with pytest.raises(UserError, match="owned by user 4711"):
+        Home(home.path)
+
+
+def test_links_in_the_place_of_home_and_cache_are_refused(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(home.path)
+    with pytest.raises(UserError, match="link: not a plain folder"):
+        Home(tmp_path / "link")
+    (tmp_path / "states").mkdir(mode=0o700)
+    (home.path / "cache").symlink_to(tmp_path / "states")
+    with pytest.raises(UserError, match="cache: not a plain folder"), home.locked():
+        pass
+
+
+@pytest.mark.parametrize("name", ["chains.json", "round.bin", "pending.npz"])
+def test_what_a_home_reads_it_opens_without_following_links(home: Home, name: str) -> None:
+    home.set_chain(Chain("ab", "cd", 3, 1))
+    home.set_round_secrets(b"secret")
+    home.set_pending(Pending("ab", 3, 1, "ef", "01", np.array([1.5, -2.0])))
+    (home.path / name).rename(home.path / "elsewhere")
+    (home.path / name).symlink_to("elsewhere")
+    read = {"chains.json": home.chains, "round.bin": home.round_secrets, "pending.npz": home.pending}[name]
+    with pytest.raises(UserError, match=f"{name}: not a plain file"):
+        read()
+
+
 def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     old = os.umask(0)
     try:
@@ -64,6 +130,7 @@ def test_a_contribution_that_cannot_be_read_is_named(home: Home) -> None:
     about = {"run": "ab", "round": 3, "attempt": 1, "model_hash": "ef"}  # no charter
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY"):
         (home.path / "pending.npz").write_bytes(content)
+        (home.path / "pending.npz").chmod(0o600)
         with pytest.raises(UserError, match=r"pending\.npz cannot be read: delete it"):
             home.pending()
     np.savez(home.path / "pending.npz", about=np.array(json.dumps(about)), contribution=np.zeros(2))

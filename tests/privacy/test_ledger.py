@@ -82,6 +82,22 @@ def test_the_file_is_private(ledger: Ledger) -> None:
         Ledger(ledger.path)
 
 
+@pytest.mark.parametrize("suffix", ["", "-journal", ".head"])
+def test_no_link_is_taken_for_a_part_of_the_ledger(ledger: Ledger, suffix: str) -> None:
+    """SQLite would follow it, and take what it leads to for its own journal."""
+    charge_one(ledger, round=1, **TERMS)
+    file = ledger.path.with_name(ledger.path.name + suffix)
+    elsewhere = ledger.path.with_name("elsewhere")
+    if file.exists():
+        file.rename(elsewhere)
+    else:
+        elsewhere.write_bytes(b"")
+    file.symlink_to(elsewhere)
+    for use in (ledger.charges, lambda: Ledger(ledger.path), lambda: charge_one(ledger, round=2, **TERMS)):
+        with pytest.raises(UserError, match="not a plain file"):
+            use()
+
+
 def test_a_repeated_reservation_costs_once_and_must_be_the_same(ledger: Ledger) -> None:
     first = charge_one(ledger, round=1, **TERMS)
     assert charge_one(ledger, round=1, **TERMS) == first

@@ -73,4 +73,5 @@ def respelled(texts: Iterable[str], form: Callable[[str], str] = plain) -> dict[
 
 
 def _once(text: str) -> str:
-    return _BLANK.sub(" ", _HIDDEN.sub("", unicodedata.normalize("NFKC", text))).strip(" ")
+    seen: str = _BLANK.sub(" ", _HIDDEN.sub("", unicodedata.normalize("NFKC", text)))
+    return seen.strip(" ")

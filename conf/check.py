@@ -181,6 +181,10 @@ def _check_data(settings: Settings) -> None:
             raise UserError(
                 "data.skew=family with data.corpus=icd10: only clauses have families", "set data.skew=label"
             )
+        if data.public_system is not None:
+            raise UserError(
+                f"data.public_system with data.corpus={data.corpus}: it would be ignored", "set data.public_system=null"
+            )
         if data.files or data.test_file is not None:
             raise UserError(f"data.files with data.corpus={data.corpus}: they would be ignored", "choose data=files")
         return

@@ -12,13 +12,13 @@ from ..charter.charter import COORDINATOR
 from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10
-from ..data.corpora.partition import Corpus, Partition
+from ..data.corpora.partition import Corpus, Partition, Shown
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.units import each_row, group, prompt_of
 from ..errors import UserError
-from ..spelling import plain_id
+from ..spelling import plain, plain_id
 
 # Scored one by one after every prompt; more than this is not a classification task.
 MOST_LABELS = 512
@@ -87,7 +87,29 @@ def _from_files(settings: Settings) -> Corpus:
     except UserError as error:
         raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
-    return Corpus(organizations, test, labels, "Your own files.")
+    return Corpus(organizations, test, labels, _shown(settings, {**organizations, "the test file": test}))
+
+
+def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:
+    """Nothing of the files, but for a system message that the configuration itself spells out.
+
+    Raises:
+        UserError: a record does not begin with that message, so that chat would ask in another way than was trained.
+    """
+    public, columns = settings.data.public_system, settings.data.columns
+    if public is None:
+        hidden = settings.data.form == "messages" or columns.system is not None
+        return Shown("The members' own records.", hidden_turns=hidden)
+    for name, records in parts.items():
+        for number, record in enumerate(records, 1):
+            first = record.prompt[0]
+            if (first.role, plain(first.content)) != ("system", plain(public)):
+                raise UserError(
+                    f"data.public_system is not what record {number} of {name} begins with",
+                    "begin every record with it, or set it to null",
+                )
+    hidden = settings.data.form == "messages"
+    return Shown("The members' own records.", (("system", public),), hidden_turns=hidden)
 
 
 def organization_name(stem: str) -> str:

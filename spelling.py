@@ -16,6 +16,7 @@ newer Python, except where they hold characters that the older one did not know.
 
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 import regex
@@ -23,11 +24,11 @@ import regex
 # Whoever reads a text sees none of these: what a display leaves out (zero-width marks, variation selectors, fillers,
 # soft hyphens), format and control characters, and code points that are no characters. White space goes elsewhere.
 _HIDDEN: Final = regex.compile(
-    r"[[\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\p{Cf}\p{Cc}]--\p{White_Space}]+", regex.V1
+    r"[[\p{Default_Ignorable_Code_Point}\p{Noncharacter_Code_Point}\p{Cf}\p{Cc}]--\p{White_Space}]", regex.V1
 )
 # White space, and symbols that are drawn as a blank, for which Unicode has no property: the Braille pattern without
 # dots, the musical null notehead, the blanks of hieroglyphs, the Khitan filler.
-_BLANK: Final = regex.compile(r"[\p{White_Space}\u2800\U0001D159\U00013441\U00013442\U00016FE4]+", regex.V1)
+_BLANK: Final = regex.compile(r"[\p{White_Space}\u2800\U0001D159\U00013441\U00013442\U00016FE4]", regex.V1)
 _DASH: Final = regex.compile(r"\p{Dash}")
 _QUOTE: Final = regex.compile(r"[\p{Quotation_Mark}\u02BC]")
 
@@ -41,12 +42,19 @@ def plain(text: str) -> str:
     Guarantees: idempotent; the same for all normal forms of a text, and with any hidden character put in anywhere.
     Edge cases: empty where nothing is to be seen.
     """
-    if text.isascii() and text.isprintable():
-        return " ".join(text.split())
-    while (shorter := _once(text)) != text:
+    text = unicodedata.normalize("NFKC", text)
+    # By the few characters that a text is made of: a search through all of a long one would take far longer.
+    roles = {ord(letter): role for letter in set(text) if (role := _role(letter)) is not None}
+    text = text.translate(roles)
+    if "" in roles.values():
         # A mark that stood between a letter and its accent is gone: they may compose now.
-        text = shorter
-    return text
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.split())
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is to be seen in a text: `plain` of it is empty. It looks no further than the first that is."""
+    return all(letter == " " or _role(letter) is not None for letter in text)
 
 
 def plain_id(text: str) -> str:
@@ -59,6 +67,8 @@ def plain_id(text: str) -> str:
     Guarantees, edge cases: as `plain`; ids that are the same as texts are the same as ids.
     """
     text = plain(text)
+    if text.isascii():
+        return text.lower().replace('"', "'")
     while (folded := plain(_QUOTE.sub("'", _DASH.sub("-", text.casefold())))) != text:
         text = folded
     return text
@@ -72,6 +82,9 @@ def respelled(texts: Iterable[str], form: Callable[[str], str] = plain) -> dict[
     return {name: tuple(spellings) for name, spellings in found.items() if len(spellings) > 1}
 
 
-def _once(text: str) -> str:
-    seen: str = _BLANK.sub(" ", _HIDDEN.sub("", unicodedata.normalize("NFKC", text)))
-    return seen.strip(" ")
+@lru_cache(maxsize=4096)
+def _role(letter: str) -> str | None:
+    """What takes a character's place: nothing, a space, or None where it stays."""
+    if _HIDDEN.match(letter):
+        return ""
+    return " " if letter != " " and _BLANK.match(letter) else None

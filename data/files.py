@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import UserError
-from ..spelling import plain, plain_id
+from ..spelling import is_blank, plain
 from .records import PLAIN, ROLES, Message, Record
 from .tables import Row, rows
 
@@ -81,7 +81,7 @@ class _Cells:
         if not isinstance(value, str):
             raise self.error(column, "not text", "write a string")
         self._unicode(column, value)
-        if not plain(value):
+        if is_blank(value):
             raise self.error(column, "empty", "fill it in or drop the record")
         return value
 
@@ -102,7 +102,7 @@ class _Cells:
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # what a table with an empty cell makes of a column of whole numbers
         name = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(value)
-        if not plain_id(self._unicode(column, name)):
+        if is_blank(self._unicode(column, name)):
             raise self.error(column, "no unit id", "give each record the id of its privacy unit")
         return name
 
@@ -124,7 +124,7 @@ class _Cells:
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             raise self.error(column, f"message {number} has the role {str(role)[:20]!r}", f"use {', '.join(ROLES)}")
-        if not isinstance(content, str) or not plain(self._unicode(column, content)):
+        if not isinstance(content, str) or is_blank(self._unicode(column, content)):
             raise self.error(column, f"message {number} has no text", "fill it in or drop the record")
         return Message(role, content)
 
@@ -187,6 +187,6 @@ def _completion(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], s
 
 def _with_system(cells: _Cells, columns: Columns, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     system = cells.optional(columns.system)
-    if not plain(system) or turns[0].role == "system":
+    if is_blank(system) or turns[0].role == "system":
         return turns
     return (Message("system", system), *turns)

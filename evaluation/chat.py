@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.records import PLAIN, Message, Record
 from ..errors import UserError
-from ..spelling import plain
+from ..spelling import is_blank
 from ..training.adapter import attach, schema_of, set_flat
 from ..training.base import BaseModel, ModelSource, load_base
 from .generate import greedy_answers
@@ -47,7 +47,7 @@ class Chat:
         Raises:
             UserError: an empty prompt, or one longer than the context.
         """
-        if not plain(prompt):
+        if is_blank(prompt):
             raise UserError("the prompt is empty", "write a question")
         tokens, ends = self._encode(prompt)
         tuned = self._greedy(tokens, ends)

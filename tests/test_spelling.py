@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 import regex
-from cotune.spelling import plain, plain_id, respelled
+from cotune.spelling import is_blank, plain, plain_id, respelled
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -78,6 +78,11 @@ def test_every_hidden_character_is_left_out() -> None:
 def test_every_blank_is_a_space(blank: str) -> None:
     assert plain(f"{blank}a{blank}{blank} b{blank}") == "a b"
     assert plain(blank) == ""
+
+
+def test_blank_is_what_has_an_empty_form() -> None:
+    assert not [ascii(letter) for letter in EVERY if is_blank(letter) != (plain(letter) == "")]
+    assert is_blank("".join(["", *BLANKS, *HIDDEN]))
 
 
 def test_nothing_else_is_left_out() -> None:

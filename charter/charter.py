@@ -19,6 +19,7 @@ from ..privacy.adversaries import require_plain
 from ..privacy.terms import PrivacyTerms
 from ..secagg.roster import Roster
 from ..secagg.suites import SUITES, Suite
+from ..spelling import plain
 from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
 from .mechanism import check_grid
@@ -301,8 +302,10 @@ def _check_secagg(terms: SecAggTerms, n: int) -> None:
 
 def _check_privacy(charter: Charter) -> None:
     terms = charter.privacy
-    if not (0 < len(terms.unit) <= 64 and terms.unit.isprintable()):
-        raise UserError("privacy.unit is not a word", "name what one unit is in at most 64 characters, e.g. patient")
+    if not 0 < len(terms.unit) <= 64 or plain(terms.unit) != terms.unit:
+        raise UserError(
+            "privacy.unit is not a plain word", "name what one unit is in at most 64 plain characters, e.g. patient"
+        )
     require_plain(terms.unit)
     most = largest_delta(max(member.nominal_units for member in charter.members))
     if terms.enabled and terms.delta > most:

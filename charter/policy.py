@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .. import atomic
+from ..spelling import plain_id
 from . import documents
 from .charter import Charter
 from .documents import Document, Hex32, Line, parse_moment
@@ -132,7 +133,7 @@ def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal
     terms = charter.privacy
     if n_units < 1:
         yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
-    if terms.unit != policy.unit:
+    if plain_id(terms.unit) != plain_id(policy.unit):
         yield Refusal(
             "policy.unit",
             f"the charter protects each {terms.unit}, the records are grouped by {policy.unit}",

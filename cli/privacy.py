@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
+from ..spelling import plain_id
 
 if TYPE_CHECKING:
     from ..conf.schema import Settings
@@ -113,7 +114,8 @@ def _continued(task: "Task", home: Path, data_set: str, unit: str | None) -> "Ta
     from ..privacy.budgeting import after
 
     accounts = _open(home).statement()
-    chosen = [one for one in accounts if one.data_set.startswith(data_set) and unit in (None, one.unit)]
+    wanted = None if unit is None else plain_id(unit)
+    chosen = [one for one in accounts if one.data_set.startswith(data_set) and wanted in (None, one.unit)]
     if len(chosen) != 1:
         held = ", ".join(f"{one.data_set[:12]} ({_plain(one.unit)})" for one in accounts) or "nothing"
         raise UserError(f"{home}: the ledger holds {held}", "choose one with --data-set and --unit")

@@ -27,7 +27,7 @@ from ..secagg.plan import Plan
 from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..secagg.state import State
-from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of, strategy_of
+from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of
 from ..strategies.base import Adapter, Vector
 from ..strategies.model import Model, model_hash
 from ..training.room import require_disk
@@ -168,7 +168,7 @@ class Member(Node):
         limits = limits_of(self.charter, self.strategy, schema_of(self.charter), plan.round)
         opened = organization.open(opening, limits)
         self._signed(organization)
-        log.warning("round %d: its sum does not decode; opened one piece to find whose upload spoiled it", plan.round + 1)
+        log.warning("round %d: its sum does not decode; opened one piece to find who spoiled it", plan.round + 1)
         return opened
 
     def _signed(self, organization: Organization) -> None:

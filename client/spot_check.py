@@ -39,7 +39,7 @@ def check(
     """Recompute the chosen pieces of the sum kept in the home from the masked uploads' pieces.
 
     Args:
-        record: the RECORD message of the last round. verified: what it says. body, vector: as the coordinator sent them.
+        record: the RECORD message of the last round. verified: what it says. body, vector: from the coordinator.
 
     Returns:
         Empty where all holds; else the proof that the coordinator signed a false sum, which is kept here as well.

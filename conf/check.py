@@ -1,6 +1,10 @@
 """Combinations that cannot work, refused before anything loads: each one line that says why and how to mend it."""
 
+import os
+from pathlib import Path
+
 from ..errors import UserError
+from ..spelling import plain, plain_id
 from .schema import FedAvgSettings, ReferenceSettings, Settings, smallest_threshold
 
 
@@ -36,6 +40,10 @@ def _check_strategy(settings: Settings) -> None:
 
 def _check_privacy(settings: Settings) -> None:
     privacy = settings.privacy
+    if "|" in plain_id(privacy.unit) or plain(privacy.unit) != privacy.unit:
+        raise UserError(
+            f"privacy.unit={privacy.unit!a} is not a plain word", "name it in plain characters, without a vertical bar"
+        )
     if privacy.enabled and settings.data.packing:
         raise UserError(
             "data.packing=true puts several privacy units into one row, so no unit's gradient can be clipped",
@@ -173,6 +181,10 @@ def _check_data(settings: Settings) -> None:
             raise UserError(
                 "data.skew=family with data.corpus=icd10: only clauses have families", "set data.skew=label"
             )
+        if data.public_system is not None:
+            raise UserError(
+                f"data.public_system with data.corpus={data.corpus}: it would be ignored", "set data.public_system=null"
+            )
         if data.files or data.test_file is not None:
             raise UserError(f"data.files with data.corpus={data.corpus}: they would be ignored", "choose data=files")
         return
@@ -181,11 +193,12 @@ def _check_data(settings: Settings) -> None:
             f"data.organizations={data.organizations}, but data.files lists {len(data.files)}",
             "list one file an organization, or set data.organizations=null",
         )
-    if len({str(file) for file in data.files}) != len(data.files):
+    places = [_place(file) for file in data.files]
+    if len(set(places)) != len(places):
         raise UserError("data.files lists a file twice", "give each organization a file of its own")
     if data.test_file is None:
         raise UserError("data.corpus=files without data.test_file", "set data.test_file")
-    if data.test_file in data.files:
+    if _place(data.test_file) in places:
         raise UserError(f"data.test_file={data.test_file} is also an organization's file", "keep the test rows apart")
     for key in ("skew", "dominance", "rows_per_organization"):
         if getattr(data, key) is not None:
@@ -197,6 +210,11 @@ def _check_data(settings: Settings) -> None:
                 f"data.columns.{column} is null, but data.form={data.form} needs it",
                 f"set data.columns.{column} to the column's name",
             )
+
+
+def _place(file: Path) -> str:
+    """One spelling for all paths to a file: without links and dots, and for file systems that take forms as one."""
+    return plain(os.path.realpath(file))
 
 
 def _check_simulation(settings: Settings) -> None:

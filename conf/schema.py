@@ -87,6 +87,7 @@ class DataSettings(_Value):
     rows_are_units: bool
     form: Literal["instruction", "messages", "completion"]
     columns: ColumnSettings
+    public_system: Text | None
     files: tuple[Place, ...]
     test_file: Place | None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import UserError
+from ..spelling import is_blank, plain
 from .records import PLAIN, ROLES, Message, Record
 from .tables import Row, rows
 
@@ -75,13 +76,14 @@ class _Cells:
     row: Row
 
     def text(self, column: str) -> str:
-        """A cell that must hold text other than blanks."""
+        """A cell that must hold text in which something is to be seen."""
         value = self._value(column)
         if not isinstance(value, str):
             raise self.error(column, "not text", "write a string")
-        if not value.strip():
+        self._unicode(column, value)
+        if is_blank(value):
             raise self.error(column, "empty", "fill it in or drop the record")
-        return self._unicode(column, value)
+        return value
 
     def optional(self, column: str | None) -> str:
         """A cell that may be empty; "" where there is no such column set."""
@@ -95,11 +97,14 @@ class _Cells:
         return self._unicode(column, str(value))
 
     def identifier(self, column: str) -> str:
-        """A unit's id: text or a whole number, never empty."""
+        """A unit's id: text in which something is to be seen, or a whole number."""
         value = self._value(column)
-        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # what a table with an empty cell makes of a column of whole numbers
+        name = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(value)
+        if is_blank(self._unicode(column, name)):
             raise self.error(column, "no unit id", "give each record the id of its privacy unit")
-        return self._unicode(column, str(value).strip())
+        return name
 
     def turns(self, column: str) -> tuple[Message, ...]:
         """A list of messages, or the same as JSON text."""
@@ -119,9 +124,9 @@ class _Cells:
         role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             raise self.error(column, f"message {number} has the role {str(role)[:20]!r}", f"use {', '.join(ROLES)}")
-        if not isinstance(content, str) or not content.strip():
+        if not isinstance(content, str) or is_blank(self._unicode(column, content)):
             raise self.error(column, f"message {number} has no text", "fill it in or drop the record")
-        return Message(role, self._unicode(column, content))
+        return Message(role, content)
 
     def _unicode(self, column: str, value: str) -> str:
         try:
@@ -131,10 +136,15 @@ class _Cells:
         return value
 
     def _value(self, column: str) -> object:
-        if column not in self.row:
+        if column in self.row:
+            return self.row[column]
+        same = [name for name in self.row if plain(name) == plain(column)]
+        if not same:
             known = ", ".join(sorted(str(name)[:30] for name in self.row)[:8])
             raise self.error(column, f"missing among {known or 'no columns'}", "name the column in data.columns")
-        return self.row[column]
+        if len(same) > 1:
+            raise self.error(column, "stands there in two spellings", "name it in data.columns as one of them is")
+        return self.row[same[0]]
 
     def error(self, column: str, what: str, mend: str) -> UserError:
         return UserError(f"{self.where} column {column}: {what}", mend)
@@ -177,6 +187,6 @@ def _completion(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], s
 
 def _with_system(cells: _Cells, columns: Columns, turns: tuple[Message, ...]) -> tuple[Message, ...]:
     system = cells.optional(columns.system)
-    if not system.strip() or turns[0].role == "system":
+    if is_blank(system) or turns[0].role == "system":
         return turns
     return (Message("system", system), *turns)

@@ -1,9 +1,10 @@
 """What a record is, and what every record of a set must satisfy. Reading a person's file: `files.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..spelling import plain, respelled
 
 ROLES = ("system", "user", "assistant")
 PLAIN = "text"
@@ -38,13 +39,14 @@ class Record:
 
 
 def check_labels(records: Sequence[Record], labels: Sequence[str]) -> None:
-    """Every record's label is one of those agreed on.
+    """Every record's label is one of those agreed on, however it is spelled.
 
     Raises:
         UserError: a record has another label, or none; it names the first row (from 1) and how many there are.
     """
-    known = set(labels)
-    strange = [number for number, record in enumerate(records, 1) if record.label not in known]
+    known = {plain(label) for label in labels}
+    forms = {label: plain(label) for label in {record.label for record in records}}
+    strange = [number for number, record in enumerate(records, 1) if forms[record.label] not in known]
     if strange:
         found = records[strange[0] - 1].label
         raise UserError(
@@ -52,3 +54,17 @@ def check_labels(records: Sequence[Record], labels: Sequence[str]) -> None:
             f"({len(strange)} such rows)",
             "correct the label, drop the row, or agree on the label with all members",
         )
+
+
+def check_distinct(labels: Iterable[str], where: str) -> None:
+    """No two of these labels are the same in another spelling: scores would be split between them.
+
+    Args:
+        where: they come from, for the message.
+
+    Raises:
+        UserError: it names two spellings of one label, with their hidden characters escaped.
+    """
+    for spellings in respelled(labels).values():
+        first, second = (ascii(label[:40]) for label in spellings[:2])
+        raise UserError(f"{where}: {first} and {second} are one label in two spellings", "spell it in one way")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import UserError
+from ..spelling import plain
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """No line of a file of records is longer; it bounds the memory that a broken or foreign file can take."""
@@ -92,7 +93,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
             header = [name.strip() for name in fields]
             if len(header) == 1 and (used := next((mark for mark in ";\t|" if mark in header[0]), None)):
                 raise UserError(f"{where}: columns separated by {used!r}", f"separate them by {delimiter!r}")
-            if len(set(header)) < len(header):
+            if len(set(map(plain, header))) < len(header):
                 raise UserError(f"{where}: two columns of one name", "give each column its own name")
         elif len(fields) != len(header):
             raise UserError(

@@ -1,7 +1,8 @@
 """`cotune chat`: a release answers beside the base model it was trained from."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from rich.panel import Panel
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from ..data.records import Message, Record
+from ..data.records import PLAIN, Message, Record
 from ..errors import UserError
+from ..spelling import is_blank
 from ..training.adapter import attach, schema_of, set_flat
 from ..training.base import BaseModel, ModelSource, load_base
 from .generate import greedy_answers
@@ -45,7 +47,7 @@ class Chat:
         Raises:
             UserError: an empty prompt, or one longer than the context.
         """
-        if not prompt.strip():
+        if is_blank(prompt):
             raise UserError("the prompt is empty", "write a question")
         tokens, ends = self._encode(prompt)
         tuned = self._greedy(tokens, ends)
@@ -55,7 +57,10 @@ class Chat:
 
     def _encode(self, prompt: str) -> tuple[NDArray[np.int32], list[int]]:
         preamble = (Message(role, content) for role, content in self.config.preamble)
-        record = Record(prompt=(*preamble, Message("user", prompt)), answer="-", unit="chat")
+        # As in training: text that goes on needs no chat template, and must not go through one.
+        plain_text = self.config.form == "completion"
+        turns = (Message(PLAIN, prompt),) if plain_text else (*preamble, Message("user", prompt))
+        record = Record(prompt=turns, answer="-", unit="chat")
         length = self.config.context_length
         return prompt_tokens(record, self.tokenizer, length), end_tokens(record, self.tokenizer, length)
 
@@ -66,7 +71,15 @@ class Chat:
 Loader = Callable[[ModelSource, Path, str, str], BaseModel]
 
 
-def open_release(folder: Path, cache: Path, device: str, dtype: str, new_tokens: int, load: Loader = load_base) -> Chat:
+def open_release(
+    folder: Path,
+    cache: Path,
+    device: str,
+    dtype: str,
+    new_tokens: int,
+    load: Loader = load_base,
+    source: ModelSource | None = None,
+) -> Chat:
     """Load a release and the base model that it names.
 
     Args:
@@ -75,17 +88,14 @@ def open_release(folder: Path, cache: Path, device: str, dtype: str, new_tokens:
         device, dtype: as for `load_base`.
         new_tokens: the most tokens of an answer.
         load: loads a base model.
+        source: where the base model is; None: where the release says or, for a folder, where its run had it.
 
     Raises:
         UserError: not a release, a damaged one, or a base model or tokenizer other than the pinned one.
     """
     released = read_release(folder)
     config = released.config
-    try:
-        source = TypeAdapter(ModelSource).validate_python(config.base.source)
-    except ValidationError:
-        raise UserError(f"{folder}: does not say where its base model comes from", "copy the release again") from None
-    base = load(source, cache, device, dtype)
+    base = load(source or _source(folder, config), cache, device, dtype)
     for what, found, pinned in (
         ("base model", base.digest, config.base.digest),
         ("tokenizer", base.tokenizer_digest, config.base.tokenizer_digest),
@@ -100,6 +110,24 @@ def open_release(folder: Path, cache: Path, device: str, dtype: str, new_tokens:
         raise UserError(f"{folder}: the adapter does not fit {config.base.name}", "load the model it was trained on")
     set_flat(model, released.adapter)
     return Chat(model, base.tokenizer, config, new_tokens)
+
+
+def _source(folder: Path, config: ReleaseConfig) -> ModelSource:
+    """Where the base model is: a release names no folder, but its run does, as long as the release lies in it."""
+    said: object = config.base.source
+    if said is None:
+        try:
+            model = json.loads((folder.absolute().parent / "settings.json").read_bytes())["model"]
+            said = {field.name: model[field.name] for field in fields(ModelSource)}
+        except (OSError, ValueError, LookupError, TypeError):
+            raise UserError(
+                f"{folder}: the base model {config.base.name} was a folder on another machine",
+                "say where it is here: model=local model.name=FOLDER",
+            ) from None
+    try:
+        return TypeAdapter(ModelSource).validate_python(said)
+    except ValidationError:
+        raise UserError(f"{folder}: does not say where its base model comes from", "copy the release again") from None
 
 
 def _visible(text: str) -> str:
@@ -129,6 +157,9 @@ def talk(chat: Chat, console: Console, read: Callable[[], str] | None = None) ->
     console.print(
         Text(f"{_visible(chat.config.federation)}: base and tuned side by side. Ctrl-D or exit ends.", style="dim")
     )
+    if chat.config.hidden_turns:
+        note = "In training, turns that this release does not show may have stood before the prompt."
+        console.print(Text(note, style="dim"), soft_wrap=True)
     if chat.config.example_prompt:
         console.print(Text(f"Try: {_visible(chat.config.example_prompt)}", style="dim"), soft_wrap=True)
     ask = read if read is not None else lambda: console.input("[bold]prompt>[/] ")

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..data.records import Record
 from ..errors import UserError
+from ..spelling import plain
 from .prompts import all_prompt_tokens, end_tokens
 
 
@@ -22,7 +23,7 @@ def exact_match(
     new_tokens: int,
     batch_tokens: int,
 ) -> float:
-    """Share of records whose greedy answer is the right one, in [0, 1]. White space is not compared, case is.
+    """Share of records whose greedy answer is the right one, however it is spelled (`spelling.plain`), in [0, 1].
 
     Args:
         model: with the adapter set; all layers are run.
@@ -40,7 +41,7 @@ def exact_match(
     prompts = all_prompt_tokens(records, tokenizer, context_length)
     ends = end_tokens(records[0], tokenizer, context_length)
     answers = greedy_answers(model, tokenizer, prompts, ends, new_tokens, batch_tokens)
-    right = sum(_words(answer) == _words(record.answer) for answer, record in zip(answers, records, strict=True))
+    right = sum(plain(answer) == plain(record.answer) for answer, record in zip(answers, records, strict=True))
     return right / len(records)
 
 
@@ -108,7 +109,3 @@ def _until(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Tokens before the first end."""
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[:stop])
-
-
-def _words(text: str) -> str:
-    return " ".join(text.split())

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.records import Record
+from ..data.records import Record, check_distinct
 from ..errors import UserError
+from ..spelling import plain
 from ..training.adapter import LoraSettings, attach, schema_of, set_flat
 from ..training.base import BaseModel
 from ..training.forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_top
@@ -204,11 +205,12 @@ def _scores(
 
 
 def _right_labels(records: Sequence[Record], labels: Sequence[str]) -> NDArray[np.int64]:
-    places: Mapping[str, int] = {label: place for place, label in enumerate(labels)}
+    check_distinct(labels, "the labels")
+    places: Mapping[str, int] = {plain(label): place for place, label in enumerate(labels)}
     for row, record in enumerate(records):
-        if record.answer not in places:
+        if plain(record.answer) not in places:
             raise UserError(
                 f"test row {row + 1}: the answer {record.answer[:40]!r} is not among the {len(labels)} labels",
                 "add it to the labels or remove the row",
             )
-    return np.array([places[record.answer] for record in records], dtype=np.int64)
+    return np.array([places[plain(record.answer)] for record in records], dtype=np.int64)

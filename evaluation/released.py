@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..data.files import Form
 from ..errors import UserError
 from ..training.peft_files import LoraSettings, import_peft
 from ..training.schema import AdapterSchema
@@ -33,10 +34,13 @@ class _Strict(BaseModel):
 
 
 class ReleasedBase(_Strict):
-    """The base model to load: its name, where it comes from (the fields of `ModelSource`) and its pinned digests."""
+    """The base model to load: its name, where it comes from (the fields of `ModelSource`) and its pinned digests.
+
+    `source` is None where the base was a folder of the coordinator's: each reader has a place of his own for it.
+    """
 
     name: str
-    source: dict[str, Any]
+    source: dict[str, Any] | None
     digest: Digest
     tokenizer_digest: Digest
 
@@ -55,7 +59,9 @@ class ReleaseConfig(_Strict):
     """The file `cotune.json`.
 
     Attributes:
+        form: of the training records: a completion's prompt is plain text, the others go through the chat template.
         preamble: the turns that stood before every training prompt, (role, content); empty: none.
+        hidden_turns: whether prompts may have begun with turns that the release does not show.
         example_prompt: a prompt that may be shown to anybody; empty: none.
         adapter_schema: [[name, shape], ...].
         files: SHA-256 of every other file in the folder.
@@ -68,7 +74,9 @@ class ReleaseConfig(_Strict):
     adapter_schema: list[Any]
     schema_digest: Digest
     context_length: Annotated[int, Field(ge=1)]
+    form: Form
     preamble: tuple[tuple[Role, str], ...]
+    hidden_turns: bool
     example_prompt: str
     rounds: Annotated[int, Field(ge=0)]
     charter_digest: Digest

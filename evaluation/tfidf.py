@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..data.records import Record
 from ..errors import UserError
+from ..spelling import plain
 
 MAX_ITERATIONS = 2000
 
@@ -38,7 +39,8 @@ def tfidf_baseline(train: Sequence[Record], test: Sequence[Record]) -> Baseline:
     Raises:
         UserError: scikit-learn is missing; a set is empty; a record has no label; no text holds a word.
 
-    Guarantees: deterministic; a label that is not in the training set is never predicted and counts as wrong.
+    Guarantees: deterministic; labels are compared by `spelling.plain`; a label that is not in the training set is never
+        predicted and counts as wrong.
     Edge cases: with one label in the training set, that label is predicted everywhere.
     """
     try:
@@ -52,13 +54,13 @@ def tfidf_baseline(train: Sequence[Record], test: Sequence[Record]) -> Baseline:
             raise UserError(
                 f"the {name} set has no label in every row", "give each record a label, or skip the baseline"
             )
-    labels = {record.label for record in train}
+    labels = {plain(record.label) for record in train}
     if len(labels) == 1:
         return _score([*labels] * len(test), test, len(train))
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")  # noqa: S106
     model = make_pipeline(words, LogisticRegression(C=10.0, max_iter=MAX_ITERATIONS))
     try:
-        model.fit([_text(record) for record in train], [record.label for record in train])
+        model.fit([_text(record) for record in train], [plain(record.label) for record in train])
     except ValueError as error:
         raise UserError(f"the baseline cannot be trained ({str(error)[:80]})", "skip the baseline") from None
     predicted = [str(label) for label in model.predict([_text(record) for record in test])]
@@ -70,7 +72,7 @@ def _text(record: Record) -> str:
 
 
 def _score(predicted: Sequence[str], test: Sequence[Record], rows: int) -> Baseline:
-    right = [label == record.label for label, record in zip(predicted, test, strict=True)]
+    right = [label == plain(record.label) for label, record in zip(predicted, test, strict=True)]
     groups: dict[str, list[bool]] = {}
     for hit, record in zip(right, test, strict=True):
         if record.group:

@@ -14,6 +14,7 @@ but a budget that an earlier charter promised against everybody stays promised.
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..spelling import plain_id
 from .accounts import MARK, Account
 from .charges import Due
 from .holdings import Holdings
@@ -36,11 +37,14 @@ class Event:
 
 
 def account_unit(terms: PrivacyTerms) -> str:
-    """The unit of the account that holds the terms' budget; with shared noise it names the adversary."""
+    """The unit of the account that holds the terms' budget; with shared noise it names the adversary.
+
+    Another spelling of a unit's name is no other unit, and opens no other account.
+    """
     if terms.shares is None:
-        return terms.unit
+        return plain_id(terms.unit)
     others = max(terms.shares.colluders, 1)
-    return f"{terms.unit}{MARK}{others} other{'s' if others > 1 else ''}"
+    return f"{plain_id(terms.unit)}{MARK}{others} other{'s' if others > 1 else ''}"
 
 
 def limited(account: Account) -> bool:
@@ -52,9 +56,9 @@ def require_plain(unit: str) -> None:
     """Refuse a unit that would be taken for another account's.
 
     Raises:
-        UserError: it holds the mark.
+        UserError: it holds the mark, in whatever spelling.
     """
-    if "|" in unit:
+    if "|" in plain_id(unit):
         raise UserError("privacy.unit holds a vertical bar", "name the unit without it")
 
 
@@ -70,7 +74,7 @@ def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budge
     """
     dues = [Due(account_unit(terms), terms.noise_multiplier, budget_epsilon)]
     if terms.shares is not None:
-        dues.append(Due(terms.unit, terms.own_multiplier, UNLIMITED))
+        dues.append(Due(plain_id(terms.unit), terms.own_multiplier, UNLIMITED))
     ledger.reserve(
         dues,
         data=event.data,

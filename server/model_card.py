@@ -77,23 +77,37 @@ def _training(facts: ReleaseFacts) -> str:
 """
 
 
+_FETCHED = ("fetches the base model", "")
+
+
 def _loading(facts: ReleaseFacts) -> str:
     turns = [{"role": role, "content": content} for role, content in facts.preamble]
-    preamble = f"\nBefore every training prompt stood these turns:\n\n    {json.dumps(turns)}\n"
+    plain = facts.form == "completion"
+    asked = "plain text, without a chat template" if plain else "a user's turn in the chat template"
+    layout = [f"Prompts were {asked}."]
+    if facts.preamble:
+        layout += ["Before every training prompt stood these turns:", "", f"    {json.dumps(turns)}", ""]
+    if facts.hidden_turns:
+        layout += ["They may have begun with further turns, which are not part of this release."]
+    own = facts.base_source is None
+    how, place = ("takes the base model from your folder", " model=local model.name=FOLDER") if own else _FETCHED
     example = f" --prompt {shlex.quote(facts.example_prompt)}" if facts.example_prompt else ""
+    prompts = "\n".join(layout)
     return f"""## Loading
 
-With cotune, which fetches the base model, checks its digest and answers side by side:
+With cotune, which {how}, checks its digest and answers side by side:
 
-    cotune chat .{example}
+    cotune chat .{place}{example}
 
 With PEFT:
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained("{facts.base_name}")
+    base = AutoModelForCausalLM.from_pretrained({json.dumps(facts.base_name)})
     model = PeftModel.from_pretrained(base, ".")
 
 Where the adapter was trained on a quantized copy of the base, answers differ a little from those on the original.
-{preamble if facts.preamble else ""}"""
+
+{prompts}
+"""

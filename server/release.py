@@ -19,7 +19,7 @@ from ..evaluation.released import RELEASE_CONFIG, ReleaseConfig, ReleasedBase, R
 from ..training.peft_files import export_peft
 from .model_card import model_card
 from .privacy_statement import statement_json, statement_markdown
-from .release_facts import ReleaseFacts
+from .release_facts import ATTACHED, ReleaseFacts
 
 MODEL_CARD: Final = "README.md"
 STATEMENT_JSON: Final = "privacy_statement.json"
@@ -35,7 +35,7 @@ def write_release(facts: ReleaseFacts, folder: Path) -> None:
     Raises:
         UserError: `folder` holds something that is not a release, the disk is full or not writable, or the transcript
             is missing.
-        ValueError: the adapter is not float32 [d] or not finite, or an attachment's name is not plain.
+        ValueError: the adapter is not float32 [d] or not finite, or an attachment is not one of `ATTACHED`.
     """
     if not np.isfinite(facts.adapter).all():
         raise ValueError("an adapter with numbers that are not finite is not released")
@@ -95,8 +95,8 @@ def _fill(folder: Path, facts: ReleaseFacts) -> None:
     if facts.transcript is not None:
         write_bytes(folder / f"transcript{facts.transcript.suffix}", facts.transcript.read_bytes())
     for name, content in facts.attachments.items():
-        if Path(name).name != name or (folder / name).exists() or name == RELEASE_CONFIG:
-            raise ValueError(f"{name!r} is not a plain file name of its own")
+        if name not in ATTACHED:
+            raise ValueError(f"{name!r} is no part of a release")
         write_bytes(folder / name, content)
     write_text(folder / RELEASE_CONFIG, _config(folder, facts).model_dump_json(indent=2) + "\n")
 
@@ -107,7 +107,7 @@ def _config(folder: Path, facts: ReleaseFacts) -> ReleaseConfig:
         federation=facts.federation,
         base=ReleasedBase(
             name=facts.base_name,
-            source=dict(facts.base_source),
+            source=None if facts.base_source is None else dict(facts.base_source),
             digest=facts.base_digest,
             tokenizer_digest=facts.tokenizer_digest,
         ),
@@ -115,7 +115,9 @@ def _config(folder: Path, facts: ReleaseFacts) -> ReleaseConfig:
         adapter_schema=facts.schema.to_lists(),
         schema_digest=facts.schema.digest,
         context_length=facts.context_length,
+        form=facts.form,
         preamble=facts.preamble,
+        hidden_turns=facts.hidden_turns,
         example_prompt=facts.example_prompt,
         rounds=facts.rounds,
         charter_digest=facts.charter_digest,

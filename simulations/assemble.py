@@ -1,15 +1,12 @@
 """From the results in a run's folder to its report, its picture and its release."""
 
-from collections.abc import Sequence
-from itertools import takewhile
 from typing import Any
 
 from ..atomic import write_bytes
 from ..charter.charter import Charter
 from ..client.workbench import source_of
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
-from ..data.records import Record
+from ..data.corpora.partition import Corpus, Shown
 from ..secagg.transcript import encode
 from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
@@ -19,7 +16,7 @@ from ..server.spent import epsilons, exposure, rounds_spent
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
 from . import report as reports
-from .consortium import Consortium, node_model
+from .consortium import Consortium, in_folder, node_model
 from .curves import draw
 from .merging import alone_mean, alone_worst
 from .report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_points, measured
@@ -68,7 +65,7 @@ def write_outcome(done: Report, settings: Settings, space: Workspace, consortium
     draw(done, space.curves)
     rounds = _rounds(space, consortium)
     if rounds:
-        facts = _facts(settings, space, consortium, corpus, rounds)
+        facts = _facts(settings, space, consortium, corpus.shown, rounds)
         write_release(facts, space.release)
     reports.write(done, space.report)
 
@@ -152,13 +149,13 @@ def _curves(space: Workspace, alone: dict[str, Arm], rounds: list[Committed]) ->
 
 
 def _facts(
-    settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus, rounds: list[Committed]
+    settings: Settings, space: Workspace, consortium: Consortium, shown: Shown, rounds: list[Committed]
 ) -> ReleaseFacts:
+    """What the release says; it sees no record, only what a corpus shows of itself."""
     charter, last = consortium.charter, rounds[-1]
     strategy = strategy_of(charter)
     trained = _trained(space, consortium)
     private = charter.privacy.enabled
-    example = corpus.test[0].prompt
     transcript = space.server / _TRANSCRIPT
     write_bytes(transcript, encode(done.record for done in rounds if done.record))
     return ReleaseFacts(
@@ -184,10 +181,11 @@ def _facts(
             _spent(consortium, trained) if private else {},
             {name: count * strategy.steps_per_round for name, count in trained.items()} if private else {},
         ),
-        data_cards={"all organizations": corpus.card},
-        preamble=_preamble(corpus.test),
-        # A test row is no organization's, and only the public corpora may be quoted.
-        example_prompt=example[-1].content if settings.data.corpus != "files" else "",
+        form=settings.data.form,
+        data_cards={"all organizations": shown.card},
+        preamble=shown.preamble,
+        hidden_turns=shown.hidden_turns,
+        example_prompt=shown.example_prompt,
         attachments={
             "charter.yaml": (space.server / "charter.yaml").read_bytes(),
             "signatures.json": (space.server / "signatures.json").read_bytes(),
@@ -195,15 +193,10 @@ def _facts(
     )
 
 
-def _preamble(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
-    """The turns that all prompts begin with."""
-    places = zip(*(record.prompt[:-1] for record in records), strict=False)
-    common = takewhile(lambda turns: len(set(turns)) == 1, places)
-    return tuple((turns[0].role, turns[0].content) for turns in common)
-
-
-def _source(settings: Settings) -> dict[str, Any]:
+def _source(settings: Settings) -> dict[str, Any] | None:
     source = source_of(node_model(settings))
+    if in_folder(source):
+        return None
     package = (
         None
         if source.package is None

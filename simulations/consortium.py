@@ -31,7 +31,7 @@ from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
-from ..training.base import BaseModel, load_base
+from ..training.base import BaseModel, ModelSource, load_base
 from ..training.schema import AdapterSchema
 from .corpus import COLUMNS, write_records
 from .workspace import Workspace
@@ -72,6 +72,18 @@ def node_model(settings: Settings) -> NodeModel:
         device=model.device,
         dtype=model.dtype,
     )
+
+
+def in_folder(source: ModelSource) -> bool:
+    """Whether a model is a folder on this machine, so that its name is a path."""
+    return source.package is None and Path(source.name).expanduser().is_dir()
+
+
+def public_name(source: ModelSource) -> str:
+    """What a charter and a release call a model: of a path only the last part, which tells nothing of this machine."""
+    if not in_folder(source):
+        return source.name
+    return Path(source.name).expanduser().absolute().name or "model"
 
 
 def load(settings: Settings) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
@@ -244,7 +256,7 @@ def draft(
         members=members,
         coordinator=coordinator,
         model=ModelTerms(
-            name=base.name,
+            name=public_name(source_of(node_model(settings))),
             base_digest=base.digest,
             tokenizer_digest=base.tokenizer_digest,
             rank=form.rank,

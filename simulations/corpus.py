@@ -2,6 +2,8 @@
 
 import json
 import re
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,13 @@ from ..charter.charter import COORDINATOR
 from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10
-from ..data.corpora.partition import Corpus, Partition
+from ..data.corpora.partition import Corpus, Partition, Shown
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
-from ..data.records import PLAIN, Record, check_labels
-from ..data.units import each_row
+from ..data.records import PLAIN, Record, check_distinct, check_labels
+from ..data.units import each_row, group, prompt_of
 from ..errors import UserError
+from ..spelling import plain, plain_id
 
 # Scored one by one after every prompt; more than this is not a classification task.
 MOST_LABELS = 512
@@ -54,15 +57,20 @@ def _from_package(settings: Settings) -> Corpus:
 
 
 def _from_files(settings: Settings) -> Corpus:
-    """One file an organization; its name without the ending, in lower case, is the organization's name."""
+    """One file an organization, named by `organization_name`."""
     data = settings.data
     columns = Columns(**data.columns.model_dump())
-    organizations: dict[str, list[Record]] = {}
+    named: dict[str, Path] = {}
     for file in data.files:
-        name = re.sub(r"[^a-z0-9-]+", "-", file.stem.lower()).strip("-")[:64]
-        if not name or name in organizations or name == COORDINATOR:
-            raise UserError(f"{file}: its name gives no organization a name of its own", "name each file differently")
-        organizations[name] = read(file, data.form, columns)
+        name = organization_name(file.stem)
+        if not name or name == COORDINATOR:
+            raise UserError(f"{file}: its name gives no organization a name", "name the file after the organization")
+        if name in named:
+            raise UserError(
+                f"{file} and {named[name]} both give an organization the name {name}", "name each file differently"
+            )
+        named[name] = file
+    organizations = {name: read(file, data.form, columns) for name, file in named.items()}
     if data.test_file is None:
         raise UserError("data.test_file is missing", "set data.test_file")
     test = read(data.test_file, data.form, columns)[: data.test_rows]
@@ -73,22 +81,72 @@ def _from_files(settings: Settings) -> Corpus:
             f"2 to {MOST_LABELS}",
             "use classification records (docs/limits.md)",
         )
+    check_distinct(labels, "data.files")
     try:
         check_labels([replace(record, label=record.answer) for record in test], labels)
     except UserError as error:
         raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
-    return Corpus(organizations, test, labels, "Your own files.")
+    return Corpus(organizations, test, labels, _shown(settings, {**organizations, "the test file": test}))
 
 
-def _require_disjoint(organizations: dict[str, list[Record]], test: list[Record]) -> None:
-    held = {record.unit for record in test}
+def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:
+    """Nothing of the files, but for a system message that the configuration itself spells out.
+
+    Raises:
+        UserError: a record does not begin with that message, so that chat would ask in another way than was trained.
+    """
+    public, columns = settings.data.public_system, settings.data.columns
+    if public is None:
+        hidden = settings.data.form == "messages" or columns.system is not None
+        return Shown("The members' own records.", hidden_turns=hidden)
+    for name, records in parts.items():
+        for number, record in enumerate(records, 1):
+            first = record.prompt[0]
+            if (first.role, plain(first.content)) != ("system", plain(public)):
+                raise UserError(
+                    f"data.public_system is not what record {number} of {name} begins with",
+                    "begin every record with it, or set it to null",
+                )
+    hidden = settings.data.form == "messages"
+    return Shown("The members' own records.", (("system", public),), hidden_turns=hidden)
+
+
+def organization_name(stem: str) -> str:
+    """A charter's name for the organization of a file: a-z, 0-9 and hyphens, at most 64; empty where nothing is left.
+
+    Letters lose their marks (Köln -> koln). A name with letters of other scripts is spelled as in a web address
+    (北京 -> xn--1lq90i; RFC 3492), so that each such name is one of its own.
+    """
+    folded = plain_id(stem)
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(letter))
+    if any(letter.isalnum() and not letter.isascii() for letter in bare):
+        bare = "xn--" + folded.encode("punycode").decode()
+    return re.sub(r"[^a-z0-9-]+", "-", bare).strip("-")[:64]
+
+
+def _require_disjoint(organizations: Mapping[str, list[Record]], test: list[Record]) -> None:
+    """No unit and no prompt of the test set is in a training file, however it is spelled there.
+
+    Raises:
+        UserError: it names the first organization, and the first such row.
+    """
+    held = set(group(test).ids)
+    asked = [prompt_of(record) for record in test]
     for name, records in organizations.items():
-        shared = held & {record.unit for record in records}
+        shared = held & set(group(records).ids)
         if shared:
             raise UserError(
                 f"data.test_file: {len(shared)} units are also in {name}'s file",
                 "keep every unit on one side, or the accuracy means nothing",
+            )
+        known = {prompt_of(record) for record in records}
+        copied = [number for number, prompt in enumerate(asked, 1) if prompt in known]
+        if copied:
+            raise UserError(
+                f"data.test_file: {len(copied)} prompts are also in {name}'s file (the first is that of row "
+                f"{copied[0]})",
+                "keep every text on one side, or the accuracy means nothing",
             )
 
 

@@ -19,6 +19,7 @@ from ..charter.charter import Charter
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
+from ..data.units import group
 from ..errors import UserError
 from ..evaluation.generate import exact_match
 from ..evaluation.labels import Evaluator
@@ -103,6 +104,9 @@ class Simulation:
             f"{sum(map(len, self._corpus.organizations.values()))} private records, "
             f"{len(self._corpus.test)} test rows, {len(self._corpus.labels)} labels"
         )
+        for name, records in self._corpus.organizations.items():
+            if note := group(records).note:
+                console.print(f"note: {name}: {note}")
         self._consortium: Consortium = self._timed("model and charter", lambda: found(settings, space, self._corpus))
         charter = self._consortium.charter
         console.print(

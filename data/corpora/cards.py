@@ -1,10 +1,20 @@
-"""What the data cards share."""
+"""What public corpora show of themselves, and what their data cards share."""
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 
 from ..packages import PinnedPackage
 from ..records import Record
+from .partition import Shown
+
+
+def shown_of_public(test: Sequence[Record], card: str) -> Shown:
+    """Of a corpus that anybody can fetch: its card, the turns that all prompts begin with, and one prompt."""
+    places = zip(*(record.prompt[:-1] for record in test), strict=False)
+    common = takewhile(lambda turns: len(set(turns)) == 1, places)
+    preamble = tuple((turns[0].role, turns[0].content) for turns in common)
+    return Shown(card, preamble, test[0].prompt[-1].content if test else "")
 
 
 def test_table(test: Sequence[Record], labels: Sequence[str]) -> str:

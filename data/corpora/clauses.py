@@ -18,7 +18,7 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from . import headings
-from .cards import pin_line, test_table
+from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
 from .neighbors import without_near
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
@@ -88,7 +88,7 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
     card = _card(test, labels, dominant, dropped, partition, package, skew)
-    return Corpus(organizations, test, labels, card)
+    return Corpus(organizations, test, labels, shown_of_public(test, card))
 
 
 def documents(package_folder: Path) -> Iterator[Bundle]:

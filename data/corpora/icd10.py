@@ -15,7 +15,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
-from .cards import pin_line, test_table
+from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
 from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
 
@@ -87,7 +87,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     used = {bundle.theme for bundle in bundles}
     labels = tuple(word for word in CHAPTERS.values() if word in used)
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
-    return Corpus(organizations, test, labels, _card(test, labels, dominant, dropped, partition, package))
+    card = _card(test, labels, dominant, dropped, partition, package)
+    return Corpus(organizations, test, labels, shown_of_public(test, card))
 
 
 def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:

@@ -51,13 +51,30 @@ class Corpus:
         organizations: name -> its training records.
         test: held-out records; `Record.group` is the organization whose own themes the row belongs to.
         labels: every answer that occurs, sorted as the corpus defines them.
-        card: the data card, Markdown.
+        shown: what a release may show of it.
     """
 
     organizations: dict[str, list[Record]]
     test: list[Record]
     labels: tuple[str, ...]
+    shown: "Shown"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a release may show of a corpus: all that reaches it of any record. Of a user's own files, nothing.
+
+    Attributes:
+        card: the data card, Markdown.
+        preamble: the turns (role, content) that every prompt begins with.
+        example_prompt: of a test row; empty: none.
+        hidden_turns: whether prompts may begin with turns that are not in `preamble`.
+    """
+
     card: str
+    preamble: tuple[tuple[str, str], ...] = ()
+    example_prompt: str = ""
+    hidden_turns: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from cotune.data import tables
 from cotune.data.files import Columns, read
 from cotune.data.records import PLAIN, Message
 from cotune.errors import UserError
+from cotune.spelling import plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 COLUMNS = Columns(prompt="q", answer="a", unit="who", messages="turns", system=None, label=None)
 ROW = {"q": "Cholera", "a": "infection", "who": "p1"}
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(
-    lambda text: bool(text.strip())
-)
-ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT.map(str.strip)), min_size=1, max_size=5)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(lambda text: bool(plain(text)))
+ROWS = st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=5)
 
 
 def write(folder: Path, *rows: object, name: str = "notes.jsonl") -> Path:

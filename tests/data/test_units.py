@@ -56,7 +56,7 @@ def test_spelling_makes_no_other_record_and_no_other_unit(words: list[str], spac
 
 
 def seen(text: str) -> str:
-    visible = (letter for letter in text if unicodedata.category(letter) != "Cf" and not letter.isspace())
+    visible = (letter for letter in text if unicodedata.category(letter) not in {"Cf", "Cc"} and not letter.isspace())
     return unicodedata.normalize("NFKC", "".join(visible))
 
 

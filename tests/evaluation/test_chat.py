@@ -46,7 +46,9 @@ def release(tmp_path: Path, make_small_base: MakeBase, top_lora: LoraSettings) -
         transcript=None,
         privacy=PrivacyFacts(OPEN, {}, {}),
         data_cards={},
+        form="instruction",
         preamble=(("system", "w1 w2"),),
+        hidden_turns=False,
         example_prompt="w3 w4",
     )
     write_release(facts, tmp_path / "release")

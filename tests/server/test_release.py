@@ -71,7 +71,9 @@ def facts(tmp_path: Path) -> ReleaseFacts:
         transcript=tmp_path / "run" / "log.jsonl",
         privacy=PrivacyFacts(TERMS, {"north": 7.5, "south": 6.0, "west": 7.75}, {"north": 12, "south": 12, "west": 12}),
         data_cards={"all": "# Data card\n\nPublic terms."},
+        form="instruction",
         preamble=(("system", "Medical field?"),),
+        hidden_turns=False,
         example_prompt="acute otitis",
         attachments={"charter.yaml": b"federation: hospitals\n"},
     )
@@ -273,8 +275,8 @@ def test_bad_facts(tmp_path: Path, facts: ReleaseFacts) -> None:
     broken[3] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         write_release(replace(facts, adapter=broken), tmp_path / "release")
-    for name in ("../x", "README.md", RELEASE_CONFIG, "a/b"):
-        with pytest.raises(ValueError, match="plain file name"):
+    for name in ("../x", "README.md", RELEASE_CONFIG, "a/b", "report.json", "Charter.yaml", "x"):
+        with pytest.raises(ValueError, match="no part of a release"):
             write_release(replace(facts, attachments={name: b""}), tmp_path / "release")
     with pytest.raises(UserError, match="log"):
         write_release(replace(facts, transcript=tmp_path / "no" / "log.jsonl"), tmp_path / "release")

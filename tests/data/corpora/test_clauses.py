@@ -31,8 +31,8 @@ def test_firms_documents_and_labels(licenses: Write, tmp_path: Path) -> None:
         assert row.prompt[-1].content.startswith(f"The {heading} of")  # the heading is cut
         assert row.answer == row.label
     for fact in ("licensedcode-data==32.1.0", PACKAGE.sha256, "CC-BY-4.0", "firm-4", "seed 1"):
-        assert fact in corpus.card
-    table = corpus.card.partition("## What dominates")[2].partition("\n## ")[2]
+        assert fact in corpus.shown.card
+    table = corpus.shown.card.partition("## What dominates")[2].partition("\n## ")[2]
     assert table.startswith("Test rows")
     assert "firm" not in table
 
@@ -77,4 +77,4 @@ def test_skew_by_label_gives_each_firm_a_practice(licenses: Write, tmp_path: Pat
     for name, rows in corpus.organizations.items():
         own = {row.label for row in corpus.test if row.group == name}
         assert sum(row.label in own for row in rows) >= 0.7 * len(rows)
-    assert "practice" in corpus.card
+    assert "practice" in corpus.shown.card

@@ -35,7 +35,7 @@ def test_rows_labels_and_card(tabular: Write, tmp_path: Path) -> None:
     assert all(row.prompt[-1].content.startswith("Form") for row in injuries)  # inclusion terms only
     assert {row.group for row in corpus.test} == set(corpus.organizations)
     for fact in ("simple-icd-10-cm==1.5.0", PACKAGE.sha256, "hospital-2", "seed 1", "MIT"):
-        assert fact in corpus.card
+        assert fact in corpus.shown.card
 
 
 def test_a_unit_is_a_subcategory_in_one_place(tabular: Write, tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_the_terms_of_a_unit(tabular: Write, tmp_path: Path) -> None:
 
 def test_the_card_counts_no_rows_of_a_hospital(tabular: Write, tmp_path: Path) -> None:
     corpus = icd10.build(tabular(tmp_path, {1: 30, 2: 30}), Partition(2, 57, 0.8, 20, 1))
-    assert "| all | 20 |" in corpus.card
+    assert "| all | 20 |" in corpus.shown.card
     own = [Counter(row.label for row in rows) for rows in corpus.organizations.values()]
     counts = {count for counter in own for count in counter.values() if count > 20}
     assert counts
-    assert not counts & set(map(int, re.findall(r"\d+", corpus.card)))
+    assert not counts & set(map(int, re.findall(r"\d+", corpus.shown.card)))
 
 
 def test_a_term_of_two_chapters_has_no_right_answer(tabular: Write, tmp_path: Path) -> None:

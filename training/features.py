@@ -1,8 +1,8 @@
 """Hidden states below the first trained layer, computed once: those layers are frozen and no dropout is active.
 
-On a CPU this is most of the forward pass. What all rows begin with is computed and stored once for all of them. The
-states live in a folder, readable by its owner only (they are derived from private records and can be inverted), and are
-mapped into memory rather than loaded.
+On a CPU this is most of the forward pass. A row's states are functions of that row alone, bit for bit, as everything
+that its gradient is made of: see `blocks`. The states live in a folder, readable by its owner only (they are derived
+from private records and can be inverted), and are mapped into memory rather than loaded.
 """
 
 import hashlib
@@ -10,41 +10,45 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .. import atomic
-from .batches import Row, collate, pack
+from .blocks import Blocks, BlockStates, block_size, blocks_of
 from .forward import StatesBelow
-from .prefix import PrefixedStates, prefixed_states, shared_length
+from .tiles import LENGTH_STEP, Row, Shape
+
+_FORM: Final = 2
+"""Of the files and of how states are computed: older ones are not found again."""
 
 
 class Features:
     """The cached hidden states of a data set.
 
     Attributes:
-        path: the file, float32 [n, hidden]: the shared prefix, then each row's own tokens but its last.
-        prefix: tokens of the shared prefix; 0 where there is none.
+        path: the file, float32 [n, hidden]: the states of each block.
+        blocks: which of them make which row.
     """
 
-    def __init__(self, path: Path, lengths: Sequence[int], prefix: int, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, blocks: Blocks, dtype: torch.dtype) -> None:
         self.path = path
-        self.prefix = prefix
+        self.blocks = blocks
         self._states: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._starts = _starts(lengths, prefix)
         self._dtype = dtype
 
-    def padded(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Hidden states [B, T, hidden] of the rows, zero where padded."""
-        spans = [(int(self._starts[row]), int(self._starts[row + 1])) for row in rows]
-        prefix, width = self.prefix, max(end - start for start, end in spans)
-        padded = np.zeros((len(rows), prefix + width, self._states.shape[1]), dtype=np.float32)
-        padded[:, :prefix] = self._states[:prefix]
-        for row, (start, end) in enumerate(spans):
-            padded[row, prefix : prefix + end - start] = self._states[start:end]
-        return torch.from_numpy(padded).to(device=device, dtype=self._dtype)
+    def tile(self, rows: Sequence[int], shape: Shape, device: torch.device) -> torch.Tensor:
+        """Hidden states [B, T, hidden] of the rows, zero where padded and in places without a row."""
+        padded = torch.zeros(shape.rows, shape.positions, self._states.shape[1])
+        array = padded.numpy()  # what torch allocates is aligned
+        for place, row in enumerate(rows):
+            for number in self.blocks.rows[row]:
+                block = self.blocks.every[number]
+                count = len(block.tokens)
+                array[place, block.first : block.first + count] = self._states[block.start : block.start + count]
+        return padded.to(device=device, dtype=self._dtype)
 
 
 def cache_features(
@@ -52,7 +56,7 @@ def cache_features(
     below: StatesBelow,
     examples: Sequence[Row],
     base_digest: str,
-    most_tokens: int,
+    context: int | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """Compute the hidden states of a data set, or find them where they were computed before.
@@ -62,35 +66,24 @@ def cache_features(
         below: the frozen layers.
         examples: the data set.
         base_digest: of the base model.
-        most_tokens: padded tokens in one forward pass.
-        progress: called with (rows done, rows in all).
+        context: the most positions that the model has, or None.
+        progress: called with (tokens done, tokens in all).
 
     Guarantees:
         A file is found again only for the same base, the same tokens, the same layer and number format, and only if its
-        bytes are those that were written; else it is computed again.
+        bytes are those that were written; else it is computed again. No row changes a bit of another row's states.
     """
-    lengths = [len(example.tokens) for example in examples]
-    inputs = [example.tokens[:-1] for example in examples]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Without the prefix where the family cannot do with it: known only once the states are computed.
-    for prefix in sorted({shared_length(inputs), 0}, reverse=True):
-        path = folder / f"states-{_key(below, examples, base_digest, prefix)[:32]}.npy"
-        if _is_whole(path, int(_starts(lengths, prefix)[-1])):
-            return Features(path, lengths, prefix, below.dtype)
-    ends = [examples[min(range(len(lengths)), key=lengths.__getitem__)], examples[int(np.argmax(lengths))]]
-    states = prefixed_states(below, inputs, lambda way: way(collate(ends, below.device).inputs))
-    path = folder / f"states-{_key(below, examples, base_digest, states.length)[:32]}.npy"
-    _compute(path, states, examples, lengths, most_tokens, progress)
-    return Features(path, lengths, states.length, below.dtype)
+    size = block_size(below, LENGTH_STEP, context)
+    blocks = blocks_of([example.tokens[:-1] for example in examples], size)
+    path = folder / f"states-{_key(below, examples, base_digest, size)[:32]}.npy"
+    if not _is_whole(path, blocks.tokens):
+        _compute(path, BlockStates(below, size, LENGTH_STEP, context), blocks, progress)
+    return Features(path, blocks, below.dtype)
 
 
-def _starts(lengths: Sequence[int], prefix: int) -> NDArray[np.int64]:
-    """Where each row's own tokens start in the file, and the file's length at the end: int64 [rows + 1]."""
-    return np.cumsum([prefix, *(length - 1 - prefix for length in lengths)], dtype=np.int64)
-
-
-def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, prefix: int) -> str:
-    facts = [base_digest, below.layer, str(below.dtype), len(examples), prefix]
+def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, size: int) -> str:
+    facts = [_FORM, base_digest, below.layer, str(below.dtype), len(examples), size]
     content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
@@ -118,33 +111,23 @@ def _checksum_file(path: Path) -> Path:
 
 
 def _compute(
-    path: Path,
-    below: PrefixedStates,
-    examples: Sequence[Row],
-    lengths: Sequence[int],
-    most_tokens: int,
-    progress: Callable[[int, int], None] | None,
+    path: Path, states_of: BlockStates, blocks: Blocks, progress: Callable[[int, int], None] | None
 ) -> None:
     """Write beside, then rename: a killed process leaves no file under the final name."""
-    starts, prefix, device = _starts(lengths, below.length), below.length, below.below.device
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "r+b") as file:
-            shape = (int(starts[-1]), below.below.hidden_size)
+            shape = (blocks.tokens, states_of.below.hidden_size)
             np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])
             states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
-            states[:prefix] = below.states.float().cpu().numpy()
-            done = 0
-            for batch in pack([[row] for row in range(len(examples))], lengths, most_tokens, most_rows=4096):
-                hidden = below.own(collate([examples[row] for row in batch], device).inputs).float().cpu().numpy()
-                for place, row in enumerate(batch):
-                    states[starts[row] : starts[row + 1]] = hidden[place, : lengths[row] - 1 - prefix]
-                done += len(batch)
+            for block, found in states_of.of(blocks):
+                done = block.start + len(block.tokens)
+                states[block.start : done] = found.float().cpu().numpy()
                 if progress is not None:
-                    progress(done, len(examples))
+                    progress(done, blocks.tokens)
             states.flush()
             os.fsync(file.fileno())
         checksum = _checksum(beside)

@@ -1,14 +1,14 @@
-"""Gradients of privacy units as rows of one buffer, written there by LoRA's own linear maps as autograd reaches them.
+"""Gradients of rows in one buffer, written there by LoRA's own linear maps as autograd reaches them.
 
 For a map y = W x over the positions of a row, the row's gradient of W is the sum of g x^T over them, g being the
 gradient of y. Autograd adds it over all rows of a batch as well; here one batched product for each map writes every
-row's own into its slice of a (units, d) buffer, and the sum over all rows is never made. With a rank far below the
+row's own into its slice of a (rows, d) buffer, and the sum over all rows is never made. With a rank far below the
 number of positions this costs less than norms by the ghost trick (Li et al. 2022, section 4), and no parameter carries
 a copy of its gradients, as it does under Opacus' hooks.
 
 Exact for linear maps without a bias whose inputs have the batch as their first dimension, however often one is called
 in a forward pass and under either form of gradient checkpointing. Everything else is refused before it counts:
-`refusals` by name, `per_unit.check_against_loop` by its result.
+`refusals` by name, `per_row.equals_loop` by its result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +23,17 @@ from torch.nn.functional import linear
 
 from ..errors import UserError
 from .adapter import parameters_of
-from .per_unit import GradientsMissingError, plain_gradient, weighted_sum
+from .per_row import GradientsMissingError, aligned, padded, plain_gradient
 from .refusals import refuse
 from .schema import AdapterSchema
 
 
 class FlatBuffer:
-    """Mean gradients of units over a PEFT model's LoRA matrices. Nothing stays in the model between calls."""
+    """Gradients of rows over a PEFT model's LoRA matrices. Nothing stays in the model between calls.
+
+    Small products round differently where their result is not aligned in memory, so in the buffer each matrix starts at
+    a multiple of 64 bytes.
+    """
 
     name = "flat buffer"
 
@@ -40,61 +44,65 @@ class FlatBuffer:
         """
         refuse(model)
         self._parameters = parameters_of(model)
+        self._device: torch.device = model.device
         owners = {id(module.weight): module for module in model.modules() if type(module) is nn.Linear}
         self._slots: list[_Slot] = []
-        for where, (name, parameter) in zip(schema.slices, self._parameters.items(), strict=True):
+        start, columns = 0, []
+        for name, parameter in self._parameters.items():
             module = owners.get(id(parameter))
             if module is None or module.bias is not None:
                 raise UserError(f"{name} is not a linear map without a bias", "choose linear LoRA targets")
-            self._slots.append(_Slot(name, module, where))
+            self._slots.append(_Slot(name, module, slice(start, start + parameter.numel())))
+            columns.append(torch.arange(start, start + parameter.numel()))
+            start += padded(parameter.numel())
+        self._width = start
+        # None where no matrix leaves a gap before the next one.
+        self._columns = None if padded(schema.dimension) == start else torch.cat(columns).to(self._device)
         self._dimension = schema.dimension
-        self._device: torch.device = model.device
-        self._buffer = torch.empty(0, schema.dimension, device=self._device)
+        self._buffer = aligned(0, start, self._device)
 
-    def of(
-        self, losses: Callable[[], torch.Tensor], sizes: Sequence[int], whole: Sequence[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `per_unit.UnitGradients.of`."""
-        batch = _Batch(self._rows(len(sizes)), sizes)
+    def of(self, losses: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `per_row.RowGradients.of`."""
+        batch = _Batch()
         with _recording(self._slots, batch):
             values = losses()
-            if len(values) != batch.rows:
-                raise ValueError(f"{len(values)} losses for {batch.rows} rows")
-            torch.autograd.backward(weighted_sum(values, sizes, whole))
+            batch.buffer = self._rows(len(values))
+            torch.autograd.backward(values.sum())
         missing = [slot.name for slot in self._slots if slot.name not in batch.written]
         if missing:
             raise GradientsMissingError(f"no gradient of each row for {missing[0]}")
-        return batch.buffer, values.detach()
+        return self._without_gaps(batch.buffer), values.detach()
 
     def plain(self, loss: torch.Tensor) -> torch.Tensor:
-        """See `per_unit.UnitGradients.plain`."""
+        """See `per_row.RowGradients.plain`."""
         return plain_gradient(loss, self._parameters)
 
-    def _rows(self, units: int) -> torch.Tensor:
-        """Float32 [units, d]; what an earlier batch left there is overwritten."""
-        if len(self._buffer) < units:
+    def _rows(self, rows: int) -> torch.Tensor:
+        """Float32 [rows, width]; what an earlier batch left there is overwritten."""
+        if len(self._buffer) < rows:
             self._buffer = self._buffer.new_empty(0)  # the old one must be free before the new one is taken
-            self._buffer = torch.empty(units, self._dimension, device=self._device)
-        return self._buffer[:units]
+            self._buffer = aligned(rows, self._width, self._device)
+        return self._buffer[:rows]
+
+    def _without_gaps(self, buffer: torch.Tensor) -> torch.Tensor:
+        """[rows, width] in schema order: [rows, d]."""
+        if self._columns is None:
+            return buffer[:, : self._dimension]
+        packed = aligned(len(buffer), self._dimension, self._device)
+        return packed.copy_(buffer[:, self._columns])
 
 
 class _Batch:
     """The rows of one backward pass and where their gradients go.
 
     Attributes:
-        buffer: float32 [units, d].
-        rows: how many rows pass through the model.
-        alone: whether every unit has one row.
-        owners: int64 [rows], the unit of each row.
+        buffer: float32 [rows, width]; known once the forward pass is done.
         written: names of the matrices whose slice holds gradients of this batch.
     """
 
-    def __init__(self, buffer: torch.Tensor, sizes: Sequence[int]) -> None:
-        self.buffer = buffer
-        self.rows = sum(sizes)
-        self.alone = self.rows == len(sizes)
-        counts = torch.tensor(sizes, device=buffer.device)
-        self.owners = torch.repeat_interleave(torch.arange(len(sizes), device=buffer.device), counts)
+    buffer: torch.Tensor
+
+    def __init__(self) -> None:
         self.written: set[str] = set()
 
 
@@ -114,23 +122,20 @@ class _Slot:
             inputs: [B, ..., in] of the map.
             gradients: [B, ..., out] of its outputs.
         """
-        if inputs.dim() < 2 or len(inputs) != batch.rows:
+        rows = len(batch.buffer)
+        if inputs.dim() < 2 or len(inputs) != rows:
             raise GradientsMissingError(f"the inputs of {self.name} are {tuple(inputs.shape)}, not one for each row")
         outs, ins = self.module.weight.shape
-        left = gradients.reshape(batch.rows, -1, outs).float()
-        right = inputs.reshape(batch.rows, -1, ins).float()
+        left = gradients.reshape(rows, -1, outs).float()
+        right = inputs.reshape(rows, -1, ins).float()
         view = batch.buffer[:, self.where].view(-1, outs, ins)
         first = self.name not in batch.written
         batch.written.add(self.name)
-        if batch.alone and first and outs <= ins:
+        if first and outs <= ins:
             torch.bmm(left.transpose(1, 2), right, out=view)
-        elif batch.alone:
+        else:
             samples = _products(left, right)
             view.copy_(samples) if first else view.add_(samples)
-        elif len(view) == 1:
-            view[0].addmm_(left.flatten(0, 1).T, right.flatten(0, 1), beta=0.0 if first else 1.0)
-        else:
-            (view.zero_() if first else view).index_add_(0, batch.owners, _products(left, right))
 
 
 def _products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

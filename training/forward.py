@@ -1,6 +1,6 @@
 """A causal language model cut at the first trained layer: what lies below it, and from it to the logits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -9,8 +9,8 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from ..errors import UserError
-from .batches import Batch
 from .layers import backbone, head_logits, slot, unsupported
+from .tiles import Tile, at_answers, from_answers
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 1e-1}
 """How far two ways to the same result may differ: reordered sums, relative to the largest value."""
@@ -34,6 +34,7 @@ class StatesBelow:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.hidden_size = int(model.config.hidden_size)
+        self.vocabulary = int(model.config.vocab_size)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor:
@@ -116,31 +117,33 @@ class TopForward:
             handle.remove()
 
 
+NARROWED: Final = (
+    ("self_attn.q_proj", "self_attn.o_proj", "attn.c_proj", "attention.dense", "mlp"),
+    ("mlp",),
+    (),
+)
+"""Parts of the last layer that need no more than the answers' positions: the most that a family allows is taken."""
+
+
 @contextmanager
-def last_mlp_only(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
-    """Within it, the last decoder layer's MLP runs only where an answer token is predicted, and is zero elsewhere.
+def answers_only(model: PreTrainedModel, tile: Tile, parts: Sequence[str]) -> Iterator[None]:
+    """Within it, these parts of the last decoder layer run only where an answer token is predicted; zero elsewhere.
 
     No other position of the last layer is ever read, so losses and gradients stay the same while most of that layer's
     work is saved: prompts are long and answers short. The caller must not read other positions.
     """
-    mlp = getattr(slot(model)[2][-1], "mlp", None)
-    if mlp is None:
-        yield
-        return
-    ends = batch.lengths.cumsum(0)
-    places = torch.arange(len(batch.rows), device=batch.rows.device) - (ends - batch.lengths)[batch.rows]
-    # Rows with shorter answers repeat their position 0: its result is dropped.
-    gathered = torch.zeros(len(batch.lengths), int(batch.lengths.max()), dtype=torch.int64, device=batch.rows.device)
-    gathered[batch.rows, places] = batch.positions
 
     def narrow(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0].gather(1, gathered[:, :, None].expand(-1, -1, args[0].shape[2])), *args[1:])
+        return (at_answers(args[0], tile), *args[1:])
 
     def widen(_module: nn.Module, _args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        wide = output.new_zeros(*batch.inputs.shape, output.shape[2])
-        return wide.index_put((batch.rows, batch.positions), output[batch.rows, places])
+        return from_answers(output, tile)
 
-    handles = [mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen)]
+    last = dict(slot(model)[2][-1].named_modules()) if parts else {}
+    handles = []
+    for part in parts:
+        if part in last:
+            handles += [last[part].register_forward_pre_hook(narrow), last[part].register_forward_hook(widen)]
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
-"""Gradients of privacy units by Opacus' hooks: the reference for `flat_buffer`, and the path for what it cannot do.
+"""Gradients of rows by Opacus' hooks: the reference for `flat_buffer`, and the path for what it cannot do.
 
 The hooks keep a gradient of each row at each parameter, so they take twice the memory of the buffer, and they are
-silent about some models that they get wrong: `refusals` and `per_unit.check_against_loop` stand before them too.
+silent about some models that they get wrong: `refusals` and `per_row.equals_loop` stand before them too.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from opacus.grad_sample import GradSampleModule
 from peft import PeftModel
 
 from .adapter import parameters_of
-from .per_unit import GradientsMissingError, plain_gradient, unit_sums, weighted_sum
+from .per_row import GradientsMissingError, aligned, plain_gradient
 from .refusals import refuse, refuse_under_hooks
 from .schema import AdapterSchema
 
@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", message="Full backward hook is firing when gra
 
 
 class HookGradients:
-    """Mean gradients of units over a PEFT model's LoRA matrices."""
+    """Gradients of rows over a PEFT model's LoRA matrices."""
 
     name = "hooks"
 
@@ -46,29 +46,39 @@ class HookGradients:
         self._dimension = schema.dimension
         self._device: torch.device = model.device
 
-    def of(
-        self, losses: Callable[[], torch.Tensor], sizes: Sequence[int], whole: Sequence[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `per_unit.UnitGradients.of`."""
+    def of(self, losses: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `per_row.RowGradients.of`."""
         # Hooks are live only here: another forward pass with gradients would leave its activations in them.
         self._hooks.enable_hooks()
         try:
             values = losses()
-            torch.autograd.backward(weighted_sum(values, sizes, whole))
+            torch.autograd.backward(values.sum())
+            return self._collected(len(values)), values.detach()
         except ValueError as error:  # Opacus: no activations seen
             raise GradientsMissingError(str(error)) from None
         finally:
             self._hooks.disable_hooks()
-        gradients = torch.empty(len(sizes), self._dimension, device=self._device)
+            self._forget()
+
+    def _collected(self, rows: int) -> torch.Tensor:
+        gradients = aligned(rows, self._dimension, self._device)
         for where, (name, parameter) in zip(self._slices, self._parameters.items(), strict=True):
             samples = getattr(parameter, "grad_sample", None)
-            parameter.grad_sample = None  # type: ignore[attr-defined]
-            parameter.grad = None
-            if not isinstance(samples, torch.Tensor) or len(samples) != len(values):
+            if not isinstance(samples, torch.Tensor) or len(samples) != rows:
                 raise GradientsMissingError(f"no gradient of each row for {name}")
-            gradients[:, where] = unit_sums(samples.reshape(len(values), -1), sizes)
-        return gradients, values.detach()
+            gradients[:, where] = samples.reshape(rows, -1)
+        return gradients
+
+    def _forget(self) -> None:
+        """What a pass that failed half way leaves in the hooks would count in the next one."""
+        for module in self._hooks.modules():
+            for name in ("activations", "max_batch_len"):
+                vars(module).pop(name, None)
+        for parameter in self._parameters.values():
+            parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
+            vars(parameter).pop("_current_grad_sample", None)
+            parameter._forward_counter = 0  # type: ignore[attr-defined]
 
     def plain(self, loss: torch.Tensor) -> torch.Tensor:
-        """See `per_unit.UnitGradients.plain`."""
+        """See `per_row.RowGradients.plain`."""
         return plain_gradient(loss, self._parameters)

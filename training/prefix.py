@@ -18,8 +18,8 @@ _LEAST_TOKENS: Final = 4
 _LEAST_SHARE: Final = 0.1
 """Of a mean row. Below either, the mask and the copied keys cost more than the prefix."""
 
-# What a family with another way of caching may raise; a lack of memory is among them.
-_FAILURES: Final = (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)
+FAILURES: Final = (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError)
+"""What a family with another way of caching may raise; a lack of memory is among them."""
 
 
 class _Keys(DynamicCache):  # type: ignore[misc]
@@ -105,12 +105,12 @@ def prefixed_states(
     try:
         prefixed = PrefixedStates(below, rows[0][:length])
         found = some(prefixed)
-    except _FAILURES:
+    except FAILURES:
         return plain
-    return prefixed if _alike(found, some(plain), TOLERANCE[below.dtype]) else plain
+    return prefixed if alike(found, some(plain), TOLERANCE[below.dtype]) else plain
 
 
-def _alike(found: torch.Tensor, plain: torch.Tensor, tolerance: float) -> bool:
+def alike(found: torch.Tensor, plain: torch.Tensor, tolerance: float) -> bool:
     """Position by position: a model's first tokens have states so large that they would hide all others' errors."""
     if found.shape != plain.shape:
         return False

@@ -85,7 +85,9 @@ class Following:
             raise Refusal("record.charter", "the record of a round on other terms", "compare the charters")
         before = self._before(plan.run.hex(), plan.prev_head.hex(), given)
         if model_hash(self.charter, before) != plan.model_hash:
-            raise Refusal("record.model", "the round was computed from another model than it follows", "tell the others")
+            raise Refusal(
+                "record.model", "the round was computed from another model than it follows", "tell the others"
+            )
         check_sum(verified, words)
         limits = limits_of(self.charter, self.strategy, schema, plan.round)
         check_norms(plan.encoding, words, verified.survivors, limits)

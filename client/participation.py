@@ -98,9 +98,7 @@ class Member(Node):
         self.home.set_round_secrets(None)
         with AtLeast(self.settings.least_step_seconds):
             self._contribute(plan, model.adapter, bench)
-        organization = Organization.begin(
-            self.roster, self.index, self.identity, plan_message, expected, self.journal
-        )
+        organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
         self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
         self._signed(organization)

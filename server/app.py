@@ -271,7 +271,8 @@ class Run:
         model = advanced(self._charter, self._strategy, before.model, total.values, total.survivors, number)
         if np.array_equal(model.adapter, before.adapter):
             raise UserError(
-                f"round {number + 1}: the sum left the adapter unmoved", "raise the learning rate; the round before is kept"
+                f"round {number + 1}: the sum left the adapter unmoved",
+                "raise the learning rate; the round before is kept",
             )
         values = self._values(number, before, total, seen, length)
         done = Committed(number, model.adapter, model.state, total.head.hex(), names, values, total.record)

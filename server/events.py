@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from typing import Final
 
-PHASES: Final = ("plan", "train", "advertise", "share", "mask", "survive", "unmask", "open", "apply", "evaluate", "done")
+PHASES: Final = (
+    "plan",
+    "train",
+    "advertise",
+    "share",
+    "mask",
+    "survive",
+    "unmask",
+    "open",
+    "apply",
+    "evaluate",
+    "done",
+)
 """The phases of a round in their order. An event of phase `done` closes the round."""
 
 DONE: Final = "done"

@@ -39,7 +39,9 @@ class Model:
         """Step as 8 bytes, adapter as little-endian float32, moments by name as little-endian float64."""
         moments = (np.ascontiguousarray(moment, dtype="<f8") for _, moment in sorted(self.state.moments.items()))
         adapter = np.ascontiguousarray(self.adapter, dtype="<f4")
-        return b"".join((self.state.step.to_bytes(_STEP_BYTES, "big"), *(part.tobytes() for part in (adapter, *moments))))
+        return b"".join(
+            (self.state.step.to_bytes(_STEP_BYTES, "big"), *(part.tobytes() for part in (adapter, *moments)))
+        )
 
     @classmethod
     def decode(cls, content: bytes, charter: Charter, strategy: Strategy) -> "Model":
@@ -72,9 +74,7 @@ def encoded_bytes(charter: Charter, strategy: Strategy) -> int:
 def model_hash(charter: Charter, model: Model) -> bytes:
     """32 bytes for all that a contribution, and the model after it, follow from: base, tokenizer, adapter, optimizer."""
     terms = charter.model
-    return charters.model_hash(
-        terms.base_digest, terms.tokenizer_digest, hashlib.sha256(model.encode()).hexdigest()
-    )
+    return charters.model_hash(terms.base_digest, terms.tokenizer_digest, hashlib.sha256(model.encode()).hexdigest())
 
 
 def first(charter: Charter, strategy: Strategy) -> Model:

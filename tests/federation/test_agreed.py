@@ -72,5 +72,3 @@ def test_the_limits_hold_for_what_honest_members_send(found: Callable) -> None:
     assert limits.coordinates == schema.dimension
     assert limits.base == (12.0 * terms.max_grad_norm,) * 4
     assert limits.spread == terms.noise_std
-
-

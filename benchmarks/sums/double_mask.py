@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 from cotune.secagg import kernel, masking
 from cotune.secagg.admission import Expected
-from cotune.secagg.coordinator import Coordinator
+from cotune.secagg.coordinator import Coordinator, RoundSum
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.identity import new_identity, raw_public
 from cotune.secagg.journal import FileJournal
@@ -61,7 +61,7 @@ def wall_seconds(parameters: int, n: int, workers: int) -> float:
 class Consortium:
     """One honest round, timed on both sides; the last organization leaves before its upload where it may."""
 
-    def __init__(self, parameters: int, n: int, suite: Suite, folder: Path) -> None:
+    def __init__(self, parameters: int, n: int, suite: Suite, folder: Path, keep: bool = False) -> None:
         self.identities = [new_identity(suite) for _ in range(n)]
         key = new_identity(suite)
         self.roster = Roster("benchmark", 1, tuple(map(raw_public, self.identities)), raw_public(key), suite.id)
@@ -74,6 +74,8 @@ class Consortium:
         self.client, self.server, self.here = Stopwatch(), Stopwatch(), n - dropouts(n)
         self.coordinator = self.server(Coordinator, self.roster, plan, key)
         self.sent = [0] * n
+        self.keep, self.uploads = keep, dict[int, np.ndarray]()
+        self.outcome: RoundSum
 
     def begin(self, index: int) -> Organization:
         """P0 of one organization."""
@@ -102,7 +104,7 @@ class Consortium:
         for i, organization in enumerate(organizations):
             message = self.client(organization.unmask, quorum)
             self.count(i, server(coordinator.add_reveal, i, message), len(message))
-        outcome = server(coordinator.result)
+        outcome = self.outcome = server(coordinator.result)
         if np.abs(outcome.values - exact).max() > self.here * CLIP / self.encoding.levels:
             raise SystemExit("the secure sum is not the sum")
         return Cost(before + masked + self.client.seconds / self.here, server.seconds, self.sent[0], peak)
@@ -123,6 +125,8 @@ class Consortium:
                 header, words = clock(organization.mask, inboxes[i], vector)
                 seconds.append(clock.seconds)
             accepted = self.server(self.coordinator.add_upload, i, header, words)
+            if self.keep:
+                self.uploads[i] = words
             self.count(i, accepted, len(header) + words.nbytes)
         return exact, statistics.median(seconds), peak
 

@@ -219,7 +219,7 @@ def test_a_finished_run_started_again_trains_nothing(found: Callable) -> None:
     federation.grid.sent.clear()
     before = federation.directory().last()
     federation.run()
-    assert {kind for kind, _ in federation.grid.sent} <= {"query.hello", "query.record"}
+    assert {kind for kind, _ in federation.grid.sent} <= {"query.hello", "query.record", "query.pieces"}
     assert federation.directory().last().head == before.head
     assert [home.chain().head for home in federation.homes] == [before.head] * 4
 

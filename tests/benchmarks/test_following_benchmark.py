@@ -14,6 +14,7 @@ def test_quick_run_as_json() -> None:
     (row,) = json.loads(done.stdout)
     assert 0 < row["checked"] <= row["pieces"] == 17
     # Each survivor's part of each piece that is checked, and its path.
-    assert 3 * row["checked"] * 16_000 < 1e6 * row["pieces_megabytes"] < 4 * row["checked"] * 17_500
+    # One of four dropped out; the last piece may be short.
+    assert 3 * (row["checked"] - 1) * 16_384 < 1e6 * row["pieces_megabytes"] < 3 * row["checked"] * 17_000
     assert row["sum_megabytes"] < row["adapter_megabytes"]
     assert min(row["sum_cpu_s"], row["step_cpu_s"], row["pieces_cpu_s"], row["server_cpu_s"]) > 0

@@ -94,7 +94,6 @@ class Hostile:
     """A coordinator that may be as it likes towards single members."""
 
     federation: Any
-    forest: Any
     seen: list[Seen] = field(default_factory=list)
     runs: Iterator[int] = field(default_factory=lambda: iter(range(10_000)))
 
@@ -172,6 +171,12 @@ WITH, WITHOUT = 0, 1
 
 
 @pytest.fixture
+def hostile_to() -> Callable[..., Hostile]:
+    """hostile_to(federation): its coordinator, driven by hand."""
+    return Hostile
+
+
+@pytest.fixture
 def worlds(found: Callable[..., Any], forest: Any) -> Callable[..., Hostile]:
     """worlds(probes, epsilon=2.0, target=TARGET, context=32): member 0 holds one unit more than member 1."""
 
@@ -197,6 +202,6 @@ def worlds(found: Callable[..., Any], forest: Any) -> Callable[..., Hostile]:
             settings = nodes.load(home.settings)
             model = settings.model.model_copy(update={"dtype": dtype})
             nodes.save(settings.model_copy(update={"model": model, "cache_features": forest.cached}), home.settings)
-        return Hostile(federation, forest)
+        return Hostile(federation)
 
     return build

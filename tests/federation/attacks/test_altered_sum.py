@@ -319,7 +319,7 @@ def test_a_sum_beyond_its_norm_is_not_followed(
     for member in range(4):
         assert hostile.refused("query.record", content, member).startswith("sum.")
         assert federation.homes[member].model() is None
-        assert hostile.refused("train.round", next_plan(hostile, run).sign(federation.key), member) == "plan.head"
+        assert hostile.refused("train.round", next_plan(hostile, run).sign(federation.key), member) == "plan.model"
 
 
 def test_no_model_is_taken_from_the_coordinator_on_the_way_back(

@@ -294,6 +294,8 @@ def test_an_older_rounds_secrets_end_with_a_newer_plan(found: Callable, monkeypa
 def test_a_message_waits_while_another_process_holds_the_lock(found: Callable) -> None:
     federation = found()
     replies = []
+    with federation.homes[0].locked():
+        pass  # the file is there, closed to others
     with (federation.homes[0].path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         thread = threading.Thread(target=lambda: replies.append(send(federation, "query.hello", Outgoing(bytes(64)))))

@@ -64,7 +64,7 @@ def test_a_spoiler_in_a_later_chunk_and_two_of_them(federation: Build, spoiled: 
     at = CHUNK_WORDS + PIECE_WORDS + 3
 
     def far(words: NDArray[np.uint64]) -> None:
-        words[at] += np.uint64(1 << 62)
+        words[at : at + 1] += np.uint64(1 << 62)
 
     fed = federation(5, 3 * (CHUNK_WORDS + 2 * PIECE_WORDS))
     round_ = spoiled(fed, {0: far, 3: far})

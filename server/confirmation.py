@@ -164,7 +164,7 @@ class Confirmation:
             log.warning("%s accuses this coordinator without a proof: %s", self._name(index), no)
             return
         raise UserError(
-            f"round {found.plan.round + 1}: {self._name(index)} proved that the sum that this coordinator signed is false",
+            f"round {found.plan.round + 1}: {self._name(index)} proved that this coordinator signed a false sum",
             "look for what changed its files or its program; the run is over for everybody who sees the proof",
         )
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from cotune.secagg import masking
 from cotune.secagg.blame import spoilers
+from cotune.secagg.collecting import Step
 from cotune.secagg.control import CONTROL_WORDS
-from cotune.secagg.coordinator import Coordinator, Step
+from cotune.secagg.coordinator import Coordinator
 from cotune.secagg.keys import survivors_statement
 from cotune.secagg.limits import NormLimits
 from cotune.secagg.masking import CHUNK_WORDS

@@ -105,8 +105,10 @@ def test_no_adapter_is_taken_from_the_coordinator(found: Callable) -> None:
     start = first(federation.charter, strategy_of(federation.charter))
     moved = replace(start, adapter=start.adapter + np.float32(1e-3))
     plan = plan_of(federation, model_hash=model_hash(federation.charter, moved))
-    crafted = Outgoing(plan.sign(federation.key), moved.adapter, model=moved.encode())
-    assert send(federation, "train.round", crafted)[REFUSED] == "plan.model"
+    assert send(federation, "train.round", Outgoing(plan.sign(federation.key)))[REFUSED] == "plan.model"
+    for crafted in ({"vector": moved.adapter}, {"model": moved.encode()}):
+        message = Outgoing(plan.sign(federation.key), **crafted)
+        assert send(federation, "train.round", message)[REFUSED] == "error.node"
     assert untouched(federation)
 
 

@@ -141,11 +141,11 @@ def test_by_hooks(tiny: Any) -> None:
 def test_the_search_finds_what_it_looks_for(tiny: Any) -> None:
     """Where shapes follow from the longest row, as they once did, one unit moves the sum by more than a clip norm."""
     trainer = trainer_of(base_of(tiny, "llama"))
-    shapes = list(trainer._shapes)
     original = trainer._unit_gradients
 
     def padded(units: Sequence[Sequence[int]]) -> Any:
-        trainer._shapes = [max(shapes[row] for unit in units for row in unit)] * len(shapes)
+        longest = max(len(trainer.examples[row].tokens) for unit in units for row in unit)
+        trainer._shapes = [Shape(longest - 1, 4, 8)] * len(trainer.examples)
         return original(units)
 
     trainer._unit_gradients = padded  # type: ignore[method-assign]
@@ -182,10 +182,11 @@ def test_a_model_that_mixes_rows_computes_each_alone(hooks: bool, tiny: Any) -> 
     layer.input_layernorm = Mixing(layer.input_layernorm, 1e-6)
     trainer = trainer_of(base, hooks=hooks)
     assert trainer.way == ("hooks" if hooks else "flat buffer") + ", each row alone"
-    search(trainer, 1)
+    wide = list(adapters(trainer.schema))[1]
+    assert change(trainer, wide) == 0.0
     # The faster way would not do.
     trainer._way = replace(trainer._way, alone=False)
-    assert max(change(trainer, adapter) for adapter in crafted(trainer.schema, 3, 0)) > 0
+    assert change(trainer, wide) > 0.0
 
 
 def test_a_model_that_remembers_is_refused_by_name(tiny: Any) -> None:
@@ -198,7 +199,7 @@ def test_a_model_that_remembers_is_refused_by_name(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "hooks"), [(RuntimeError, False), (MemoryError, False), (RuntimeError, True), (ValueError, True)]
+    ("error", "hooks"), [(RuntimeError, False), (MemoryError, False), (ValueError, False), (RuntimeError, True)]
 )
 def test_a_unit_that_cannot_be_computed_costs_nobody_else(
     error: type[Exception], hooks: bool, tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -106,6 +106,7 @@ def test_a_column_is_found_however_its_name_is_spelled(tmp_path: Path) -> None:
 MISTAKES: list[tuple[Any, str, str]] = [
     ("{broken", "instruction", r"notes.jsonl line 2: broken JSON at column 2"),
     ("[1]", "instruction", r"line 2: not a JSON object"),
+    ('{"q": "x", "a": "y", "who": "p1", "who": "p2"}', "instruction", r"line 2: 'who' stands twice in one object"),
     ("[" * 200_000, "instruction", r"line 2: JSON beyond all bounds"),
     ({**ROW, "a": "  "}, "instruction", r"line 2 column a: empty"),
     ({**ROW, "a": None}, "instruction", r"line 2 column a: not text"),
@@ -205,3 +206,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"install cotune\[parquet\]"):
         read(path, "instruction", COLUMNS)
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for other in ("who", "who\u200b"):
+        columns = [pyarrow.array([text]) for text in ("x", "y", "p1", "p2")]
+        parquet.write_table(pyarrow.Table.from_arrays(columns, ["q", "a", "who", other]), tmp_path / "r.parquet")
+        with pytest.raises(UserError, match="two columns of one name"):
+            read(tmp_path / "r.parquet", "instruction", COLUMNS)

@@ -1,6 +1,8 @@
 """What the members of a simulated consortium declare, and how the pooled home keeps their units apart."""
 
+import io
 import json
+import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from cotune.data.units import group, holdings
 from cotune.errors import UserError
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import COLUMNS, load_corpus
+from cotune.simulations.simulate import Simulation
 from cotune.simulations.workspace import open_workspace
+from rich.console import Console
 
 
 def consortium_of(place: Any, run: Path, *words: str) -> Any:
@@ -59,3 +63,16 @@ def test_a_person_under_several_spellings_is_declared_trained_and_charged_as_one
     assert [len(group(records).ids) for records in read_again] == [16, 3 * 16]
     assert len(holdings(read_again[0], "person").of_kind(1)) == 16 * 16
     assert group(read_again[0]).respelled == 16
+
+
+def test_ids_in_several_spellings_are_said_once_and_not_shown(place: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text(place.files[1].read_text().replace("south/3", "South/3", 1))
+    files = f"data.files=[{place.files[0]},{own},{place.files[2]}]"
+    settings, shown = place.settings(tmp_path / "run", files), Console(file=io.StringIO(), width=200)
+    Simulation(settings, open_workspace(settings), shown, threading.Event())
+    said = [line for line in shown.file.getvalue().splitlines() if "spelled" in line]  # type: ignore[attr-defined]
+    assert said == [
+        "note: own: 1 unit id is spelled in more than one way in these records; "
+        "the spellings of an id are taken as one unit"
+    ]

@@ -23,6 +23,7 @@ from cotune.training.base import BaseModel
 from cotune.training.company import adapters
 from cotune.training.layers import decoder_layers
 from cotune.training.schema import AdapterSchema
+from cotune.training.tiles import Shape
 from cotune.training.trainer import Trainer
 from numpy.typing import NDArray
 from torch import nn

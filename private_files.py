@@ -69,53 +69,60 @@ def require_data(path: Path) -> None:
     """Check an organization's file of records, which may be anybody's and lie anywhere, but not within others' reach.
 
     Whoever can write to the file, or put another one in its place, chooses what is trained on. Links are followed here,
-    step by step: each folder on the way, also to what a link names, must be one in which nobody else can rename.
+    step by step, and what is said of the file's folder holds for that of each link.
 
     Raises:
-        UserError: others can write to the file, to a folder on the way, or everybody on this machine can read it.
+        UserError: others can write to the file or in its folder, everybody on this machine can read it, or it lies
+            under a folder that others can write to and what stands in there is not this user's or root's.
 
-    Edge cases: a missing file is left to whoever reads it. A group may read the file, not write it. In a folder with
-        the sticky bit (/tmp) only what this user or root owns is taken.
+    Edge cases: a missing file is left to whoever reads it. A group may read the file, not write it. A folder with the
+        sticky bit (/tmp) is fine for a file that is this user's or root's.
     """
-    reachable, folder, links = True, Path("/"), 0
-    parts = list(reversed(path.absolute().parts[1:]))
-    while parts:
-        name = parts.pop()
-        about = _status(folder)
+    reachable, here, links = True, Path("/"), 0
+    left = list(reversed(path.absolute().parts[1:]))
+    while left:
+        name = left.pop()
+        about = _status(here)
         reachable = reachable and bool(about.st_mode & stat.S_IXOTH)
-        step = folder.parent if name == ".." else folder / name
+        step = here.parent if name == ".." else here / name
         try:
             found = os.lstat(step)
         except OSError:
             return
-        _require_fixed(path, folder, about, step, found)
-        if stat.S_ISLNK(found.st_mode):
-            links += 1
-            if links > _MOST_LINKS:
-                raise UserError(f"{path}: too many links", "name the file itself")
-            target = Path(os.readlink(step))
-            parts += reversed(target.parts[1:] if target.is_absolute() else target.parts)
-            folder = Path("/") if target.is_absolute() else folder
-        else:
-            folder = step
-    mode = stat.S_IMODE(_status(folder).st_mode)
+        link = stat.S_ISLNK(found.st_mode)
+        if name != "..":
+            _require_fixed(path, here, about, step, found, last=link or not left)
+        if not link:
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise UserError(f"{path}: too many links", "name the file itself")
+        target = Path(os.readlink(step))
+        left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        here = Path("/") if target.is_absolute() else here
+    mode = stat.S_IMODE(_status(here).st_mode)
     if mode & _WRITERS:
-        raise UserError(f"{path}: others can write to the data", f"run `chmod go-w {folder}`")
+        raise UserError(f"{path}: others can write to the data", f"run `chmod go-w {here}`")
     if reachable and mode & stat.S_IROTH:
-        raise UserError(f"{path}: everybody on this machine can read the data", f"run `chmod 600 {folder}`")
+        raise UserError(f"{path}: everybody on this machine can read the data", f"run `chmod 600 {here}`")
 
 
-def _require_fixed(path: Path, folder: Path, about: os.stat_result, step: Path, found: os.stat_result) -> None:
-    """Nobody else can put another `step` into `folder`."""
+def _require_fixed(
+    path: Path, folder: Path, about: os.stat_result, step: Path, found: os.stat_result, last: bool
+) -> None:
+    """Nobody else can put another `step` into `folder`, or it would show by its owner."""
     if not about.st_mode & _WRITERS:
         return
-    if not about.st_mode & stat.S_ISVTX:
+    if last and not about.st_mode & stat.S_ISVTX:
         raise UserError(
             f"{path}: others can put another file in the data's place, in {folder}",
             f"run `chmod go-w {folder}`, or keep the data in a folder of your own",
         )
     if not _is_own(found):
-        raise UserError(f"{step}: owned by somebody else, in a folder that all can write to", "keep the data elsewhere")
+        raise UserError(
+            f"{step}: owned by user {found.st_uid}, in a folder that others can write to", "keep the data elsewhere"
+        )
 
 
 def _require(path: Path, closed: int, folder: bool) -> bool:

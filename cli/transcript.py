@@ -31,7 +31,7 @@ CharterFile = Annotated[Path, typer.Option("--charter", metavar="FILE", help="Th
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 DOES_NOT_HOLD = 1
 _HEAD_SHOWN = 12
-_RANDOM_PIECES = 8
+_RANDOM_PIECES = 100
 _HOLDS, _FAILS = "holds", "does not hold"
 _COLUMNS = ("round", "attempt", "advertised", "shared", "survived", "dropped", "head", "verdict")
 _AUDIT_COLUMNS = ("piece", "words", "verdict", "to blame")

@@ -52,12 +52,12 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
         return handle
 
     app.query("hello")(answer(Member, _hello))
-    app.train("round")(answer(Member, lambda member, message: _content(member.begin(_body(message)))))
-    app.query("shares")(answer(Member, lambda member, message: _content(member.share(_body(message)))))
+    app.train("round")(answer(Member, lambda member, message: _content(member.begin(_only(message)))))
+    app.query("shares")(answer(Member, lambda member, message: _content(member.share(_only(message)))))
     app.query("upload")(answer(Member, _upload))
-    app.query("survivors")(answer(Member, lambda member, message: _content(member.survive(_body(message)))))
-    app.query("reveal")(answer(Member, lambda member, message: _content(member.reveal(_body(message)))))
-    app.query("open")(answer(Member, lambda member, message: _content(member.open(_body(message)))))
+    app.query("survivors")(answer(Member, lambda member, message: _content(member.survive(_only(message)))))
+    app.query("reveal")(answer(Member, lambda member, message: _content(member.reveal(_only(message)))))
+    app.query("open")(answer(Member, lambda member, message: _content(member.open(_only(message)))))
     app.query("record")(answer(Follower, _record))
     app.query("pieces")(answer(Follower, _pieces))
     return app
@@ -81,11 +81,11 @@ def _guarded(handler: Callable[[Home], RecordDict], message: Message, path: Call
 
 
 def _hello(member: Member, message: Message) -> RecordDict:
-    return _content(member.hello(_body(message)), name=member.settings.name)
+    return _content(member.hello(_only(message)), name=member.settings.name)
 
 
 def _upload(member: Member, message: Message) -> RecordDict:
-    header, words = member.upload(_body(message))
+    header, words = member.upload(_only(message))
     return _content(header, vector=words)
 
 
@@ -114,6 +114,13 @@ def _fields(message: Message) -> ConfigRecord:
     if not isinstance(fields, ConfigRecord) or set(fields) != {wire.BODY, wire.RECORDS}:
         raise UserError("message: not of the form of the charter's messages", "update the coordinator")
     return fields
+
+
+def _only(message: Message) -> bytes:
+    """The body of a message that holds nothing else."""
+    if set(message.content) != {wire.BODY} or _records(message):
+        raise UserError("message: it holds more than its body", "update the coordinator")
+    return _body(message)
 
 
 def _body(message: Message) -> bytes:

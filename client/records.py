@@ -38,6 +38,7 @@ class Follower(Node):
         chain, newest = self._followed(records)
         run = chain.run
         self.require_honest(run)
+        self._require_checked(chain)
         after = self.following.model_at(run, chain.head)
         if after is None:
             try:
@@ -53,6 +54,22 @@ class Follower(Node):
         self.home.set_chain(chain)
         self._forget_round(newest.plan)
         return write_numbers(chosen(self.home, self.charter.secagg, records[-1], len(words)))
+
+    def _require_checked(self, chain: Chain) -> None:
+        """Refuse a further sum while pieces of an earlier one, which were asked for, were never handed out.
+
+        Else a coordinator could pass over who asked for the pieces that are false, and come back with the next sum.
+
+        Raises:
+            Refusal: "record.unchecked".
+        """
+        before = self.home.chain(chain.run)
+        if before.checked < before.verified < chain.verified:
+            raise Refusal(
+                "record.unchecked",
+                f"pieces of the sum of round {before.verified + 1} were asked for and never came",
+                "tell the other organizations; this node goes on when they come",
+            )
 
     def check(self, record: bytes, body: bytes, words: NDArray[np.uint64]) -> bytes:
         """After P5: recompute the chosen pieces of the last sum.

@@ -4,6 +4,7 @@ Loading takes tens of seconds, a round a few; a process that lives on keeps one 
 is shared between the homes of one process, so that a simulation of many nodes holds it once.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import Trainer
 from .settings import NodeModel, NodeSettings
 
+log = logging.getLogger("cotune.client")
 Progress = Callable[[str, int, int], None]
 _BASES: dict[str, BaseModel] = {}
 
@@ -92,6 +94,8 @@ def prepare(
     except UserError as error:
         raise UserError(f"{policy.data}, {error.what}", error.mend) from None
     units = group(examples)
+    if units.note:
+        log.info(units.note)
     folder = features if settings.cache_features and charter.model.top_layers > 0 else None
     trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder, progress)
     if trainer.schema.digest != charter.model.schema_digest:

@@ -28,6 +28,7 @@ from .explain import explain_composition, explain_invalid
 from .schema import Settings
 
 FOLDER = Path(__file__).parent
+_QUOTE = "write key=value; names with other letters or signs in quotes of their own: \"key=['a b.csv','ä.csv']\""
 
 
 def compose(overrides: Sequence[str]) -> Settings:
@@ -125,7 +126,7 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         except HydraException:
             override = None
         if override is None or not re.fullmatch(r"[A-Za-z_][\w.@/:-]*", override.get_key_element().lstrip("+~")):
-            raise UserError(f"cannot read the setting {text!r}", "write key=value, and quote special characters")
+            raise UserError(f"cannot read the setting {text!r}", _QUOTE)
         if override.get_key_element().lstrip("+~").startswith("hydra"):
             raise UserError(f"{text}: Hydra's own settings have no effect here", "remove it")
         parsed.append(override)

@@ -98,7 +98,7 @@ class _Cells:
 
     def identifier(self, column: str) -> str:
         """A unit's id: text in which something is to be seen, or a whole number."""
-        value = self._value(column)
+        value = self._value(column, "name it in data.columns.unit, or set that to null: each row is then a unit")
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # what a table with an empty cell makes of a column of whole numbers
         name = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(value)
@@ -135,13 +135,13 @@ class _Cells:
             raise self.error(column, "holds half a surrogate pair", "write the whole character") from None
         return value
 
-    def _value(self, column: str) -> object:
+    def _value(self, column: str, mend: str = "name the column in data.columns") -> object:
         if column in self.row:
             return self.row[column]
         same = [name for name in self.row if plain(name) == plain(column)]
         if not same:
             known = ", ".join(sorted(str(name)[:30] for name in self.row)[:8])
-            raise self.error(column, f"missing among {known or 'no columns'}", "name the column in data.columns")
+            raise self.error(column, f"missing among {known or 'no columns'}", mend)
         if len(same) > 1:
             raise self.error(column, "stands there in two spellings", "name it in data.columns as one of them is")
         return self.row[same[0]]

@@ -56,13 +56,26 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
+class _NamedTwiceError(Exception):
+    """A JSON object has two values of one name; Python would take the last."""
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _NamedTwiceError(next(name for name in found if sum(name == other for other, _ in pairs) > 1))
+    return found
+
+
 def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
     for number, line in _lines(path):
         if not line.strip():
             continue
         where = f"{path.name} line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_named_once)
+        except _NamedTwiceError as error:
+            raise UserError(f"{where}: {error.args[0][:40]!a} stands twice in one object", "keep one of them") from None
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{where}: broken JSON at column {error.colno} ({error.msg})", "write one JSON object on each line"
@@ -111,6 +124,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
         raise UserError(f"{path}: Parquet needs pyarrow", "install cotune[parquet], or save as JSONL or CSV") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(map(plain, names))) < len(names):
+                raise UserError(f"{path}: two columns of one name", "give each column its own name")
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for row in batch.to_pylist():

@@ -127,7 +127,7 @@ def _require_turns(messages: Sequence[Message], text: str, tokenizer: Any) -> No
         if message.role != "assistant" and message.content.strip() not in text:
             raise UserError(
                 f"the chat template of {_name(tokenizer)} leaves out or changes the {message.role}'s message",
-                "move a system message into the user's turn, or use another model",
+                "move it into the user's turn" if message.role == "system" else "use another model",
             )
 
 

@@ -12,4 +12,5 @@ transformers or another room. `kernel` is a faster copy of two loops and may be 
     survive(survivors)                                      add_survival, close_survival
     unmask(quorum)                                          add_reveal, result -> RoundSum
     record.verify(record, ...) -> the next head
+    open(opening), where there is no sum                    opening_request, add_opened, verdict
 """

@@ -6,12 +6,12 @@ attempt with `Refused("round.too_few")` when a phase is closed. Uploads are adde
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import keys, masking, merkle
+from .collecting import Collector, Rejection, Step
 from .control import CONTROL_WORDS, check_control
 from .identity import Identity, raw_public
 from .limits import NormLimits, check_norms, check_values
@@ -28,27 +28,6 @@ from .roster import Roster
 from .suites import suite_of
 from .views import Cohort, Survivors, box_leaves, read_adverts, read_survivors, share_root, split_box
 from .wire import seal
-
-
-class Step(IntEnum):
-    """What is being collected."""
-
-    ADVERTS = 1
-    SHARES = 2
-    UPLOADS = 3
-    SURVIVALS = 4
-    REVEALS = 5
-    OPENINGS = 6
-    DONE = 7
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A message that was not counted: whose, when, and the code of the refusal."""
-
-    index: int
-    step: Step
-    code: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +49,7 @@ class RoundSum:
     words: NDArray[np.uint64]
 
 
-class Coordinator:
+class Coordinator(Collector):
     """The state machine: add, close, add, close, ..., result.
 
     Args:
@@ -89,9 +68,8 @@ class Coordinator:
         require(
             raw_public(key) == roster.coordinator, "coordinator.key", "the key is not the coordinator's of the roster"
         )
-        self._roster, self._plan, self._key, self._limits = roster, plan, key, limits
-        self._step = Step.ADVERTS
-        self._messages: dict[Step, dict[int, bytes]] = {step: {} for step in Step}
+        super().__init__(roster, plan)
+        self._key, self._limits = key, limits
         self._suite = suite_of(plan.suite)
         self._shares: dict[int, Shares] = {}
         self._paths: dict[int, list[tuple[bytes, ...]]] = {}
@@ -108,7 +86,6 @@ class Coordinator:
         self._opening: Opening
         self._uncovered: dict[int, NDArray[np.uint64]] = {}
         self._opened: dict[int, Opened] = {}
-        self.rejections: list[Rejection] = []
         self.complaints: dict[int, Complaint] = {}
         self.plan_message = plan.sign(key)
 
@@ -116,15 +93,6 @@ class Coordinator:
     def context(self) -> bytes:
         """ctx2, once the shares are closed: what binds the roots of the uploads to the round."""
         return self._ctx2
-
-    @property
-    def step(self) -> Step:
-        """What is being collected now."""
-        return self._step
-
-    def present(self, step: Step) -> tuple[int, ...]:
-        """Whose messages of a step count."""
-        return tuple(sorted(self._messages[step]))
 
     def add_advert(self, index: int, message: bytes) -> bool:
         """P0 answer of one organization."""
@@ -376,37 +344,3 @@ class Coordinator:
         """
         require(self._step is Step.OPENINGS, "round.order", "no piece is being opened")
         return judge(self._spoiled, self._opening, self._uncovered, self._opened, self._limits)
-
-    def _rooted(self, kind: str, index: int, envelope: bytes, context: bytes) -> Rooted:
-        rooted = open_member(kind, envelope, Rooted.decode, self._roster)
-        require(rooted.index == index, "message.index", "signed by another organization than the sender")
-        require(rooted.context == context, "message.context", "a message of another round or view")
-        return rooted
-
-    def _take(self, step: Step, index: int, message: bytes, check: Callable[[], None]) -> bool:
-        """Count a message if it holds. The same message twice counts once; a second, different one is rejected."""
-        known = self._messages[step].get(index)
-        try:
-            require(self._step is step, "message.late", f"collecting {self._step.name}, not {step.name}")
-            if known is None:
-                check()
-            require(known in (None, message), "message.second", "another message was already counted")
-        except Refused as no:
-            self.rejections.append(Rejection(index, step, no.code))
-            return False
-        self._messages[step][index] = message
-        return True
-
-    def _envelopes(self, step: Step) -> tuple[bytes, ...]:
-        return tuple(message for _, message in sorted(self._messages[step].items()))
-
-    def _enough(self, step: Step) -> None:
-        require(self._step is step, "round.order", f"collecting {self._step.name}, not {step.name}")
-        need = self._plan.threshold if step >= Step.SURVIVALS else self._plan.min_survivors
-        have = len(self._messages[step])
-        require(have >= need, "round.too_few", f"{step.name}: {have} of the {need} organizations that are needed")
-
-    def _closed(self, step: Step) -> tuple[bytes, ...]:
-        self._enough(step)
-        self._step = Step(step + 1)
-        return self._envelopes(step)

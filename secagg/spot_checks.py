@@ -170,8 +170,8 @@ def check_sum(verified: Verified, total: NDArray[np.uint64]) -> None:
             something that no honest sum can be: `evidence` shows it to others.
     """
     encoding = verified.plan.encoding
-    shaped = total.dtype == WORD and total.shape == (CONTROL_WORDS + encoding.words,) and total.flags.c_contiguous
-    require(shaped, "audit.sum", "the sum that was handed out has a wrong type or length")
+    words = total.dtype == WORD and total.flags.c_contiguous  # how many there are is in the root
+    require(words, "audit.sum", "the sum that was handed out is of a wrong type")
     same = merkle.root(total, verified.ctx2, merkle.SUM) == verified.record.result
     require(same, "audit.sum", "the sum that was handed out is not the one whose hash is in the record")
     for number in range(merkle.pieces(len(total))):

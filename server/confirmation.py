@@ -20,12 +20,12 @@ from ..secagg.record import RoundRecord, Verified, verify
 from ..secagg.refused import Refused
 from ..secagg.spot_checks import encode_pieces, pieces_for
 from ..secagg.wire import peek
-from .audit_window import SUM, kept_words
+from .audit_window import SUM, kept_rounds, kept_words
 from .exchange import Exchange, Outgoing, Reply
 from .run_directory import RunDirectory
 
 log = logging.getLogger("cotune.server")
-BEHIND = "record.behind"
+BEHIND, UNCHECKED = "record.behind", "record.unchecked"
 Kept = tuple[NDArray[np.uint64], list[tuple[bytes, ...]]]
 
 
@@ -59,18 +59,27 @@ class Confirmation:
         recorded = self._folder.recorded()
         if not recorded:
             return {}
-        last = recorded[-1]
         node_of = {index: node for node, index in nodes.items()}
-        behind = [index for index in members if self._confirmed.get(index) != last and index in node_of]
+        behind = [index for index in members if not self.confirmed(index) and index in node_of]
+        refused = self._bring(node_of, behind, recorded)
+        # Who asked for pieces of the round before and never got them goes on from there.
+        unchecked = [index for index, code in refused.items() if code == UNCHECKED]
+        if unchecked and recorded[-2:-1] and recorded[-2] in kept_rounds(self._folder.path):
+            refused |= self._bring(node_of, unchecked, recorded[:-1])
+            again = [index for index in unchecked if self._confirmed.get(index) == recorded[-2]]
+            refused = {index: code for index, code in refused.items() if index not in again}
+            refused |= self._bring(node_of, again, recorded)
+        for index, code in sorted(refused.items()):
+            log.warning("round %d: %s does not go on from it: %s", recorded[-1] + 1, self._name(index), code)
+        return refused
+
+    def _bring(self, node_of: Mapping[int, int], behind: Collection[int], recorded: list[int]) -> dict[int, str]:
+        """Bring members to the last of some recorded rounds; who refuses, and how."""
         if not behind:
             return {}
-        record = self._folder.load(last).record
-        verified = self._verified(record)
+        record = self._folder.load(recorded[-1]).record
         chosen, refused = self._choices(node_of, behind, recorded)
-        refused |= self._show(node_of, chosen, record, verified, last)
-        for index, code in sorted(refused.items()):
-            log.warning("round %d: %s does not go on from it: %s", last + 1, self._name(index), code)
-        return refused
+        return refused | self._show(node_of, chosen, record, self._verified(record), recorded[-1])
 
     def confirmed(self, index: int) -> bool:
         """Whether a member stands where the run does."""
@@ -120,7 +129,7 @@ class Confirmation:
             index: Outgoing(
                 b"",
                 words,
-                self._folder.records(self._confirmed.get(index, -1)),
+                self._folder.records(self._confirmed.get(index, -1), last),
                 self._before(last) if index in lacking else b"",
             )
             for index in to
@@ -164,7 +173,7 @@ class Confirmation:
             log.warning("%s accuses this coordinator without a proof: %s", self._name(index), no)
             return
         raise UserError(
-            f"round {found.plan.round + 1}: {self._name(index)} proved that the sum that this coordinator signed is false",
+            f"round {found.plan.round + 1}: {self._name(index)} proved that this coordinator signed a false sum",
             "look for what changed its files or its program; the run is over for everybody who sees the proof",
         )
 

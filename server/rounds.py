@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..charter.charter import Charter
 from ..charter.messages import OPEN, REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
 from ..secagg import blame
-from ..secagg.coordinator import Coordinator, RoundSum, Step
+from ..secagg.collecting import Step
+from ..secagg.coordinator import Coordinator, RoundSum
 from ..secagg.identity import Identity
 from ..secagg.limits import NormLimits
 from ..secagg.pieces import Piece, piece_of

@@ -136,11 +136,10 @@ class RunDirectory:
         os.replace(beside, self._rounds / f"{done.number:04d}")
         sync_folder(self._rounds)
 
-    def records(self, after: int) -> tuple[bytes, ...]:
-        """The round records after round `after` (-1: all), oldest first; burned rounds have none."""
-        return tuple(
-            (self._rounds / f"{number:04d}" / _RECORD).read_bytes() for number in self.recorded() if number > after
-        )
+    def records(self, after: int, last: int | None = None) -> tuple[bytes, ...]:
+        """The round records after round `after` (-1: all), up to `last`, oldest first; burned rounds have none."""
+        wanted = (number for number in self.recorded() if after < number and (last is None or number <= last))
+        return tuple((self._rounds / f"{number:04d}" / _RECORD).read_bytes() for number in wanted)
 
     def note(self, attempt: "Attempt") -> None:
         """Write down an attempt, or that its survivors' phase begins, before it does."""

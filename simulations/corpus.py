@@ -16,6 +16,7 @@ from ..data.corpora.partition import Corpus, Partition, Shown
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
+from ..data.tables import rows
 from ..data.units import each_row, group, prompt_of
 from ..errors import UserError
 from ..spelling import plain, plain_id
@@ -35,7 +36,8 @@ def load_corpus(settings: Settings) -> Corpus:
     corpus = _from_files(settings) if settings.data.corpus == "files" else _from_package(settings)
     if not settings.data.rows_are_units:
         return corpus
-    return replace(corpus, organizations={name: each_row(rows) for name, rows in corpus.organizations.items()})
+    own = {name: each_row(records) for name, records in corpus.organizations.items()}
+    return replace(corpus, organizations=own)
 
 
 def _from_package(settings: Settings) -> Corpus:
@@ -59,7 +61,6 @@ def _from_package(settings: Settings) -> Corpus:
 def _from_files(settings: Settings) -> Corpus:
     """One file an organization, named by `organization_name`."""
     data = settings.data
-    columns = Columns(**data.columns.model_dump())
     named: dict[str, Path] = {}
     for file in data.files:
         name = organization_name(file.stem)
@@ -70,10 +71,10 @@ def _from_files(settings: Settings) -> Corpus:
                 f"{file} and {named[name]} both give an organization the name {name}", "name each file differently"
             )
         named[name] = file
-    organizations = {name: read(file, data.form, columns) for name, file in named.items()}
+    organizations = {name: _read(file, settings) for name, file in named.items()}
     if data.test_file is None:
         raise UserError("data.test_file is missing", "set data.test_file")
-    test = read(data.test_file, data.form, columns)[: data.test_rows]
+    test = _read(data.test_file, settings)[: data.test_rows]
     labels = tuple(sorted({record.answer for records in organizations.values() for record in records}))
     if not 2 <= len(labels) <= MOST_LABELS:
         raise UserError(
@@ -88,6 +89,17 @@ def _from_files(settings: Settings) -> Corpus:
         raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
     return Corpus(organizations, test, labels, _shown(settings, {**organizations, "the test file": test}))
+
+
+def _read(file: Path, settings: Settings) -> list[Record]:
+    """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart."""
+    data = settings.data
+    columns = Columns(**data.columns.model_dump())
+    if data.rows_are_units and columns.unit is not None:
+        _, first = next(rows(file), ("", {}))
+        if plain(columns.unit) not in map(plain, first):
+            columns = replace(columns, unit=None)
+    return read(file, data.form, columns)
 
 
 def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:

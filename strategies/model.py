@@ -72,7 +72,7 @@ def encoded_bytes(charter: Charter, strategy: Strategy) -> int:
 
 
 def model_hash(charter: Charter, model: Model) -> bytes:
-    """32 bytes for all that a contribution, and the model after it, follow from: base, tokenizer, adapter, optimizer."""
+    """32 bytes for all that a contribution and the next model follow from: base, tokenizer, adapter, optimizer."""
     terms = charter.model
     return charters.model_hash(terms.base_digest, terms.tokenizer_digest, hashlib.sha256(model.encode()).hexdigest())
 

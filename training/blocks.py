@@ -123,7 +123,9 @@ class BlockStates:
         for layer in range(len(before[0]) if before else 0):
             past.update(*(torch.cat([keys[layer][part] for keys in before], dim=-2) for part in (0, 1)), layer)
         states = self.below(tokens, past)[0, :count]
-        keys = [(one.keys[..., block.first :, :].clone(), one.values[..., block.first :, :].clone()) for one in past.layers]
+        keys = [
+            (one.keys[..., block.first :, :].clone(), one.values[..., block.first :, :].clone()) for one in past.layers
+        ]
         return states, keys
 
 

@@ -49,9 +49,13 @@ def norm_slack(dimension: int, terms: PrivacyTerms) -> float:
 
 def steps_of(terms: PrivacyTerms) -> tuple[float, float]:
     """What one integer stands for: in the gradient, and in the metrics; powers of two."""
-    scales = (terms.max_grad_norm, terms.max_grad_norm * terms.metrics_weight)
-    first, second = (2.0 ** (math.ceil(math.log2(scale)) - 32) for scale in scales)
-    return first, second
+    return _step(terms.max_grad_norm), _step(terms.max_grad_norm * terms.metrics_weight)
+
+
+def _step(scale: float) -> float:
+    """The power of two in [scale, 2 scale) 2^-32."""
+    mantissa, exponent = math.frexp(scale)
+    return math.ldexp(1.0, exponent - (mantissa == 0.5) - 32)
 
 
 def unit_norm(gradient: torch.Tensor) -> float:
@@ -65,13 +69,13 @@ def unit_norm(gradient: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(torch.cat([blocks, rest[None]]).double()))
 
 
-def add_clipped(total: torch.Tensor, gradients: torch.Tensor, losses: NDArray[np.float64], terms: PrivacyTerms) -> int:
+def add_clipped(total: torch.Tensor, gradients: torch.Tensor, losses: torch.Tensor, terms: PrivacyTerms) -> int:
     """Add the clipped gradients of U units and their metrics to a sum.
 
     Args:
         total: int64 [d + 3], gradient then `METRICS`, in the steps of `steps_of`; changed in place.
         gradients: float32 [U, d].
-        losses: float64 [U] mean loss of each unit, nats a token.
+        losses: [U] mean loss of each unit, nats a token.
         terms: clip norm and scales of the metrics.
 
     Returns:
@@ -85,7 +89,7 @@ def add_clipped(total: torch.Tensor, gradients: torch.Tensor, losses: NDArray[np
     step, metric_step = steps_of(terms)
     dimension, dropped = gradients.shape[1], 0
     slack = 1.0 + norm_slack(dimension, terms)
-    for gradient, loss in zip(gradients, losses, strict=True):
+    for gradient, loss in zip(gradients, losses.tolist(), strict=True):
         norm = unit_norm(gradient) * slack
         if not norm <= _LARGEST_OVER_CLIP * terms.max_grad_norm:
             norm = math.inf

@@ -34,9 +34,7 @@ def adapters(schema: AdapterSchema) -> Iterator[NDArray[np.float32]]:
         yield huge
 
 
-def in_company(
-    means: Callable[[Sequence[int]], tuple[torch.Tensor, NDArray[np.float64]]], rows: Sequence[int]
-) -> bool:
+def in_company(means: Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]], rows: Sequence[int]) -> bool:
     """Whether the first row has the same bits alone and among others, in the first, the last and a middle place.
 
     Args:
@@ -48,16 +46,15 @@ def in_company(
     middle = places // 2
     company = [one, *others[: middle - 1], one, *others[middle : places - 2], one]
 
-    def bits(units: Sequence[int]) -> tuple[torch.Tensor, NDArray[np.float64]]:
-        gradients, losses = means(units)
+    def bits(units: Sequence[int]) -> list[torch.Tensor]:
         mine = [place for place, unit in enumerate(units) if unit == one]
-        return gradients[mine], losses[mine]
+        return [found[mine].clone() for found in means(units)]
 
-    alone, loss = bits([one])
-    return all(
-        # A NaN equals every NaN: such a row is dropped.
-        torch.equal(found.nan_to_num(nan=0.0), alone.nan_to_num(nan=0.0).expand_as(found))
-        and torch.equal(found.isnan(), alone.isnan().expand_as(found))
-        and np.array_equal(losses, np.broadcast_to(loss, losses.shape), equal_nan=True)
-        for found, losses in (bits(company), bits([others[-1], one]))
-    )
+    alone = bits([one])
+    among = (bits(company), bits([others[-1], one]))
+    return all(_equal(found, expected) for each in among for found, expected in zip(each, alone, strict=True))
+
+
+def _equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """A NaN equals every NaN: such a row is dropped."""
+    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())

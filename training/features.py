@@ -110,9 +110,7 @@ def _checksum_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _compute(
-    path: Path, states_of: BlockStates, blocks: Blocks, progress: Callable[[int, int], None] | None
-) -> None:
+def _compute(path: Path, states_of: BlockStates, blocks: Blocks, progress: Callable[[int, int], None] | None) -> None:
     """Write beside, then rename: a killed process leaves no file under the final name."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -47,7 +47,8 @@ class FlatBuffer:
         self._device: torch.device = model.device
         owners = {id(module.weight): module for module in model.modules() if type(module) is nn.Linear}
         self._slots: list[_Slot] = []
-        start, columns = 0, []
+        start = 0
+        columns: list[torch.Tensor] = []
         for name, parameter in self._parameters.items():
             module = owners.get(id(parameter))
             if module is None or module.bias is not None:

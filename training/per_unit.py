@@ -7,9 +7,7 @@ costs the unit that it belongs to, and no other: whether a step ends, and how, m
 import logging
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .per_row import aligned
 from .tiles import Shape, tiles
@@ -22,7 +20,7 @@ Compute = Callable[[Sequence[int], Shape], tuple[torch.Tensor, torch.Tensor]]
 
 def unit_means(
     units: Sequence[Sequence[int]], shapes: Sequence[Shape], compute: Compute, alone: bool, dimension: int
-) -> tuple[torch.Tensor, NDArray[np.float64]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean gradients and mean losses of units.
 
     Args:
@@ -39,7 +37,7 @@ def unit_means(
         Both are functions of the unit's rows, if `compute` gives each row what follows from that row and its shape.
     """
     means: torch.Tensor | None = None
-    losses, failed = np.zeros(len(units)), dict[int, str]()
+    losses, failed = torch.zeros(len(units), dtype=torch.float64), dict[int, str]()
     for shape, tile in tiles(units, shapes):
         for members in [[one] for one in tile] if alone else [tile]:
             for unit, gradient, loss in _computed(members, shape, compute, failed):
@@ -56,7 +54,7 @@ def unit_means(
     for unit, kind in failed.items():
         # Nothing of the data: the message of an exception may quote some.
         logger.warning("a unit is left out of this step: %s", kind)
-        means[unit], losses[unit] = torch.nan, np.nan
+        means[unit], losses[unit] = torch.nan, torch.nan
     return means, losses
 
 

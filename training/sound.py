@@ -23,7 +23,7 @@ from .per_row import RowGradients, equals_loop
 from .per_unit import unit_means
 from .schema import AdapterSchema
 from .tile_losses import TileLosses
-from .tiles import LENGTH_STEP, LEAST_SLOTS, Shape, Shapes
+from .tiles import LEAST_SLOTS, LENGTH_STEP, Shape, Shapes
 
 _EXTENTS: Final = ((LENGTH_STEP, LEAST_SLOTS), (3 * LENGTH_STEP, 2 * LEAST_SLOTS))
 """Inputs and answer tokens of the synthetic rows: two shapes."""
@@ -162,13 +162,18 @@ def _equals_loop(way: Way, losses: TileLosses, shape: Shape, tolerance: float) -
 
 
 def _sound(
-    way: Way, model: PeftModel, schema: AdapterSchema, losses: TileLosses, data: Sequence[list[_Synthetic]], limits: Shapes
+    way: Way,
+    model: PeftModel,
+    schema: AdapterSchema,
+    losses: TileLosses,
+    data: Sequence[list[_Synthetic]],
+    limits: Shapes,
 ) -> bool:
     """Whether no row's company shows, in each part of the data at each adapter."""
     shapes = [limits.of(row) for part in data for row in part]
     compute = lambda rows, shape: way.gradients.of(lambda: losses(rows, shape))  # noqa: E731
 
-    def means(rows: Sequence[int]) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    def means(rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         return unit_means([[row] for row in rows], shapes, compute, way.alone, schema.dimension)
 
     for number, adapter in enumerate(adapters(schema)):

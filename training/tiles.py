@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 LENGTH_STEP: Final = 32
 """Positions are a multiple of it."""
 
-LEAST_SLOTS: Final = 4
+LEAST_SLOTS: Final = 2
 """Places for answer tokens in a row: a power of two from here on."""
 
 ROWS: Final = 8

@@ -155,8 +155,8 @@ class Trainer:
             float64 [d + 3], ready to leave the organization.
 
         Guarantees:
-            Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty. Nothing is
-            raised because of what is in the data or the adapter: whether and how a step ends tells nothing.
+            Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty. Nothing
+            is raised because of what is in the data or the adapter: whether and how a step ends tells nothing.
         """
         sample = poisson_sample(len(self.units.ids), terms.sample_rate, randomness)
         total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
@@ -188,7 +188,7 @@ class Trainer:
             return list(rows)
         return [rows[place] for place in choose.choose(len(rows), most)]
 
-    def _unit_gradients(self, units: Sequence[Sequence[int]]) -> tuple[torch.Tensor, NDArray[np.float64]]:
+    def _unit_gradients(self, units: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean gradients [U, d] and mean losses [U] of the units of one group."""
         return unit_means(units, self._shapes, self._row_gradients, self._way.alone, self.schema.dimension)
 

@@ -9,7 +9,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "following.py"
 
 
 def test_quick_run_as_json() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--json"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert 0 < row["checked"] <= row["pieces"] == 17

@@ -134,6 +134,11 @@ def test_each_reason_alone_refuses_with_its_code(
     assert "\n" not in str(caught.value)
 
 
+def test_the_unit_may_be_spelled_otherwise() -> None:
+    assert codes(charter_with(), policy_with(unit="Patient")) == []
+    assert codes(charter_with(unit="Patient"), policy_with(unit="patient")) == []
+
+
 def test_disabled_privacy_is_a_choice_of_the_organization() -> None:
     assert codes(charter_with(**OFF), policy_with(allow_without_privacy=True)) == []
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.charter import charter as charters
 from cotune.secagg import merkle
 from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.plan import Plan
-from cotune.secagg.record import RoundRecord, genesis, next_head, verify
+from cotune.secagg.record import RoundRecord, next_head, verify
 from cotune.secagg.wire import peek
 from cotune.server import audit_window
-from cotune.server.run_directory import RunDirectory
 
 Consortium = Any
 
@@ -114,18 +112,6 @@ def test_uploads_that_are_gone_within_the_window_are_a_fault(copied: Path, said:
     assert (code, found["holds"], found["pieces"], found["faults"]) == (1, False, [], [line[15:]])
     assert said("audit", copied, "--round", 2)[0] == (0 if gone == "uploads/0002" else 1)
     assert said("audit", copied, "--round", 1)[0] == 2  # nobody promised to keep them for so long
-
-
-def test_a_charter_that_keeps_nothing_promises_nothing(consortium: Consortium, tmp_path: Path, said: Callable) -> None:
-    secagg = consortium.charter.secagg.model_copy(update={"audit_rounds": 0})
-    charter = consortium.charter.model_copy(update={"secagg": secagg})
-    charters.save(charter, tmp_path / "charter.yaml")
-    scratch = replace(consortium, root=tmp_path, charter=charter)
-    head = genesis(RunDirectory(scratch.run, charter.digest()).run_id, charter.roster())
-    scratch.commit(0, scratch.play(0, head, gone=3))
-    shutil.rmtree(scratch.run / "uploads")
-    code, lines = said("audit", scratch.run, charter=scratch.file)
-    assert (code, "audit_rounds is 0" in lines[-1]) == (2, True)
 
 
 def test_a_round_that_leaves_the_window_during_its_audit_is_no_fault(

@@ -146,6 +146,7 @@ def test_a_home_of_another_run_another_charter_or_none(consortium: Consortium, t
     chains.unlink()
     assert "no run yet" in said("verify", consortium.run, "--home", home.path)[1][0]
     chains.write_text("{")
+    chains.chmod(0o600)
     assert "chains.json cannot be read" in said("verify", consortium.run, "--home", home.path)[1][0]
     charters.save(consortium.charter.model_copy(update={"epoch": 2}), home.charter)
     code, lines = said("verify", consortium.run, "--home", home.path)

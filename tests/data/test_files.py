@@ -85,11 +85,28 @@ def test_rows_without_unit_column_are_units_even_when_files_are_pooled(tmp_path:
 def test_numbers_are_units_too(tmp_path: Path) -> None:
     (record,) = read(write(tmp_path, {**ROW, "who": 17}), "instruction", COLUMNS)
     assert record.unit == "17"
+    (record,) = read(write(tmp_path, {**ROW, "who": 17.0}), "instruction", COLUMNS)
+    assert record.unit == "17"
+
+
+def test_a_column_is_found_however_its_name_is_spelled(tmp_path: Path) -> None:
+    columns = replace(COLUMNS, prompt="Gr\u00f6\u00dfe ", unit="who")
+    row = {"Gro\u0308\u00dfe": "tall", "a": "yes", "who\u200b": "p1"}
+    (record,) = read(write(tmp_path, row), "instruction", columns)
+    assert (record.prompt[0].content, record.unit) == ("tall", "p1")
+    both = write(tmp_path, {**ROW, "q ": "x", "q\u200b": "y"}, name="both.jsonl")
+    assert read(both, "instruction", COLUMNS)[0].prompt[0].content == "Cholera"
+    with pytest.raises(UserError, match=r"both\.jsonl line 1 column q\s+: stands there in two spellings"):
+        read(both, "instruction", replace(COLUMNS, prompt="q  "))
+    (tmp_path / "twice.csv").write_text("q,a,who,who\u00a0\nx,y,1,2\n")
+    with pytest.raises(UserError, match="two columns of one name"):
+        read(tmp_path / "twice.csv", "instruction", COLUMNS)
 
 
 MISTAKES: list[tuple[Any, str, str]] = [
     ("{broken", "instruction", r"notes.jsonl line 2: broken JSON at column 2"),
     ("[1]", "instruction", r"line 2: not a JSON object"),
+    ('{"q": "x", "a": "y", "who": "p1", "who": "p2"}', "instruction", r"line 2: 'who' stands twice in one object"),
     ("[" * 200_000, "instruction", r"line 2: JSON beyond all bounds"),
     ({**ROW, "a": "  "}, "instruction", r"line 2 column a: empty"),
     ({**ROW, "a": None}, "instruction", r"line 2 column a: not text"),
@@ -97,6 +114,11 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ({"q": "x", "who": "1"}, "instruction", r"line 2 column a: missing among q, who"),
     ({**ROW, "who": ""}, "instruction", r"line 2 column who: no unit id"),
     ({**ROW, "who": None}, "completion", r"line 2 column who: no unit id"),
+    ({**ROW, "who": "\u200b\u3164\u2800 \x1b"}, "instruction", r"notes.jsonl line 2 column who: no unit id"),
+    ({**ROW, "who": 17.5}, "instruction", r"line 2 column who: no unit id"),
+    ({"q": "x", "a": "y"}, "instruction", r"line 2 column who: missing among a, q: .*data\.columns\.unit.* null"),
+    ({**ROW, "q": "\ufe0f\u034f"}, "completion", r"line 2 column q: empty"),
+    ({**ROW, "a": "\u2800"}, "completion", r"line 2 column a: empty"),
     ({**ROW, "who": True}, "completion", r"line 2 column who: no unit id"),
     ('{"q": "\\ud800", "a": "b", "who": "c"}', "instruction", r"line 2 column q: holds half a surrogate pair"),
     ("a\0b", "instruction", r"line 2: holds a NUL byte"),
@@ -184,3 +206,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"install cotune\[parquet\]"):
         read(path, "instruction", COLUMNS)
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for other in ("who", "who\u200b"):
+        columns = [pyarrow.array([text]) for text in ("x", "y", "p1", "p2")]
+        parquet.write_table(pyarrow.Table.from_arrays(columns, ["q", "a", "who", other]), tmp_path / "r.parquet")
+        with pytest.raises(UserError, match="two columns of one name"):
+            read(tmp_path / "r.parquet", "instruction", COLUMNS)

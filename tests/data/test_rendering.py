@@ -171,8 +171,10 @@ def test_a_hostile_template_ends(name: str) -> None:
 def test_a_hostile_template_is_one_line_that_names_the_model(byte_tokenizer: Make) -> None:
     tokenizer = byte_tokenizer(HOSTILE["nested loops"])
     tokenizer.name_or_path = "their/model"
+    begun = time.monotonic()
     with pytest.raises(UserError, match=r"the chat template of their/model needs more than 2 s.*: use another model"):
         encode(Record((Message("user", "a"),), "b", "u"), tokenizer, 100)
+    assert time.monotonic() - begun < 30  # 3 s on a quiet machine
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import replace
 
 import pytest
-from cotune.data.records import PLAIN, Message, Record, check_labels
+from cotune.data.records import PLAIN, Message, Record, check_distinct, check_labels
 from cotune.data.units import each_row, group, holdings
 from cotune.errors import UserError
 from cotune.privacy.holdings import Shared
@@ -24,6 +24,49 @@ def test_units_partition_the_rows(names: list[str]) -> None:
     for unit, rows in zip(units.ids, units.rows, strict=True):
         assert [names[row] for row in rows] == [unit] * len(rows)
         assert list(rows) == sorted(rows)
+
+
+SPELLINGS = st.tuples(
+    st.sampled_from(["m\u00fcller", "anna", "p-1", "7"]),
+    st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]),
+    st.text(st.sampled_from("\u200b\ufeff\u034f\ufe0f\u3164\x1b"), max_size=2),
+    st.text(st.sampled_from(" \u00a0\u2800"), max_size=2),
+    st.booleans(),
+)
+
+
+def spelled(parts: tuple[str, str, str, str, bool]) -> str:
+    name, form, hidden, blanks, capital = parts
+    text = name[:2] + hidden + name[2:] + blanks
+    return unicodedata.normalize(form, text.upper() if capital else text)  # type: ignore[arg-type]
+
+
+@given(st.lists(SPELLINGS, min_size=1, max_size=12))
+def test_a_person_is_one_unit_under_every_spelling(rows: list[tuple[str, str, str, str, bool]]) -> None:
+    """In training as in the ledger; the same partition as with ids that were spelled in one way from the start."""
+    told, plain = [record("x", unit=spelled(row)) for row in rows], [record("x", unit=row[0]) for row in rows]
+    units = group(told)
+    assert (units.ids, units.rows) == (group(plain).ids, group(plain).rows)
+    assert units.ids == tuple(dict.fromkeys(row[0] for row in rows))
+    names = {row[0]: {spelled(other) for other in rows if other[0] == row[0]} for row in rows}
+    assert units.respelled == sum(len(each) > 1 for each in names.values())
+    assert bool(units.note) == (units.respelled > 0)
+    assert len(holdings(told, "patient").telling) == 1 + len(units.ids)
+    assert len(group(each_row(told)).ids) == len(rows)
+
+
+def test_the_note_holds_no_id_and_an_id_of_nothing_is_no_unit() -> None:
+    two = group([record("x", unit=name) for name in ("Ann", "ann", "Bo", "b\u200bo", "c")])
+    assert two.note.startswith("2 unit ids are spelled in more than one way")
+    assert group([record("x", unit=name) for name in ("Ann", "ann")]).note.startswith("1 unit id is")
+    with pytest.raises(ValueError, match="without a unit id"):
+        group([record("x", unit="\u200b")])
+
+
+def test_the_name_of_a_unit_may_be_spelled_otherwise() -> None:
+    records = [record("x", unit="p1")]
+    assert holdings(records, "patient") == holdings(records, "\uff30atient\u200b ")
+    assert holdings(records, "patient") != holdings(records, "patients")
 
 
 def test_each_row_its_own_unit() -> None:
@@ -60,7 +103,9 @@ def seen(text: str) -> str:
     return unicodedata.normalize("NFKC", "".join(visible))
 
 
-HIDDEN = st.text(st.sampled_from("\u200b\ufeff\u00ad\u200d\u2060\u202e"), max_size=2)
+HIDDEN = st.text(
+    st.sampled_from("\u200b\ufeff\u00ad\u200d\u2060\u202e\ufe0f\u034f\u3164\u180b\u17b4\x1b\x7f\ufffe"), max_size=2
+)
 
 
 @given(
@@ -151,3 +196,12 @@ def test_labels_must_be_those_agreed_on() -> None:
     check_labels(records[:2], ("a", "b"))
     with pytest.raises(UserError, match=r"row 3: the label 'c' is not one of the 2 agreed on \(2 such rows\)"):
         check_labels(records, ("a", "b"))
+    check_labels([record("x", label="a\u200b "), record("y", label="b")], ("a", " b"))
+
+
+def test_labels_must_be_spelled_in_one_way() -> None:
+    check_distinct(("yes", "Yes", "yes", "no"), "here")
+    for other in ("yes ", "\u00a0yes", "y\u200bes", "ye\u017f"):
+        with pytest.raises(UserError) as caught:
+            check_distinct(("no", "yes", other), "here")
+        assert str(caught.value).startswith(f"here: 'yes' and {other!a} are one label in two spellings")

@@ -84,6 +84,7 @@ def test_exact_match_counts_whole_answers_only(
 
     assert share(said) == 1.0
     assert share([f"  {said[0]} ", *said[1:]]) == 1.0
+    assert share([f"\u200b{said[0]}\u2800", *said[1:]]) == 1.0
     assert share([said[0] + " yes", *said[1:]]) == 0.75
     assert share([said[0].split()[0], *said[1:]]) == (1.0 if len(said[0].split()) == 1 else 0.75)
 

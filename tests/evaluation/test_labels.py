@@ -144,6 +144,8 @@ def test_a_base_that_answers_right_scores_one(make_small_base: MakeBase, top_lor
     answers = [replace(row, answer=guess) for row, guess in zip(rows, scores.predictions, strict=True)]
     again = Evaluator(base, top_lora, answers, ("yes", "no"), 128, 64, cached=False).score(None)
     assert again.accuracy == 1.0
+    respelled = [replace(row, answer=f"\u200b{row.answer} ") for row in answers]
+    assert Evaluator(base, top_lora, respelled, ("yes", "no"), 128, 64, cached=False).score(None).accuracy == 1.0
     assert again.worst_group is None
     assert again.by_group == {}
 
@@ -163,6 +165,8 @@ def test_bad_test_sets_are_refused_in_one_line(
         build([rows[0], replace(rows[1], answer="unheard")], DISTINCT)
     with pytest.raises(UserError, match="at least two"):
         build([replace(rows[0], answer="yes")], ("yes",))
+    with pytest.raises(UserError, match=r"the labels: 'yes' and 'yes ' are one label in two spellings"):
+        build([replace(rows[0], answer="yes")], ("yes", "no", "yes "))
     long = replace(rows[0], prompt=(Message("user", "w1 " * 60),))
     with pytest.raises(UserError, match=r"test row 2: .* tokens do not fit"):
         build([rows[0], long], DISTINCT, length=40)

@@ -58,3 +58,9 @@ def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"install cotune\[study\]"):
         tfidf_baseline(TRAIN, TRAIN)
+
+
+def test_another_spelling_of_a_label_is_right() -> None:
+    pytest.importorskip("sklearn")
+    assert tfidf_baseline(TRAIN, [record("a fish", "sea\u200b "), record("a bird", "air")]).accuracy == 1.0
+    assert tfidf_baseline([record("a fish", "sea")], [record("a fish", " sea")]).accuracy == 1.0

@@ -59,12 +59,3 @@ def test_a_server_killed_before_the_commit_keeps_no_uploads_of_a_burned_round(
     assert run.committed() == [0, 1]
     assert run.recorded() == [1]
     assert kept_rounds(run.path) == [1]
-
-
-def test_a_charter_without_audits_keeps_nothing(found: Callable) -> None:
-    def without(charter):
-        return charter.model_copy(update={"secagg": charter.secagg.model_copy(update={"audit_rounds": 0})})
-
-    run = found(rounds=1, change=without).run()
-    assert run.recorded() == [0]
-    assert not (run.path / "uploads").exists()

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 from cotune.charter import policy as policies
 from cotune.errors import UserError
-from cotune.secagg.coordinator import Coordinator, Step
+from cotune.secagg.collecting import Step
+from cotune.secagg.coordinator import Coordinator
 from cotune.secagg.messages import OFFER, Complaint
 from cotune.secagg.organization import Organization
 from cotune.secagg.refused import Refused

@@ -154,9 +154,9 @@ def test_who_complains_without_cause_and_falls_silent_counts_for_two_only_once(
     """Dogwood's word leaves alder out of the next attempt, which needs dogwood, and does not get it."""
     federation, mask = found(rounds=3), Organization.mask
 
-    def lie(self, inbox, vector, workers=1):
+    def lie(self, inbox, vector, workers=1, **options):
         require(self._state.index != DOGWOOD or self._plan.attempt > 0, "share.seal", "a lie", 0)
-        return mask(self, inbox, vector, workers)
+        return mask(self, inbox, vector, workers, **options)
 
     def before(kind, member, message):
         run = federation.directory()
@@ -202,9 +202,9 @@ def test_an_outage_before_does_not_help_who_complains_and_falls_silent(
     federation, mask = found(rounds=3), Organization.mask
     outage = lose_shares_once(federation, 0, 1)
 
-    def lie(self, inbox, vector, workers=1):
+    def lie(self, inbox, vector, workers=1, **options):
         require(self._state.index != DOGWOOD or len(self._plan.cohort) < 4 or silent(), "share.seal", "a lie", 0)
-        return mask(self, inbox, vector, workers)
+        return mask(self, inbox, vector, workers, **options)
 
     def silent() -> bool:
         run = federation.directory()

@@ -54,7 +54,8 @@ def test_the_sum_is_the_sum_of_the_integers(found: Callable, shared: bool, monke
     steps = np.stack([sent[member][:-1] for member in range(4)]) / terms.grid_step
     assert np.array_equal(steps, np.rint(steps))
     assert np.abs(steps).max() > 100
-    (total,) = totals
+    total, *again = totals
+    assert all(np.array_equal(other, total) for other in again)  # each member reads the same
     # Not close: equal. Nothing was rounded or cut on the way.
     assert np.array_equal(total[:-1] / terms.grid_step, steps.sum(axis=0))
     for member in range(4):

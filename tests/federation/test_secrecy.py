@@ -96,6 +96,7 @@ def test_replies_hold_the_agreed_fields_only(found: Callable) -> None:
         "query.survivors",
         "query.reveal",
         "query.record",
+        "query.pieces",
     }
     for kind, member, message in federation.grid.carried:
         assert set(message.content) == ({BODY, VECTOR} if kind == "query.upload" else {BODY})

@@ -204,5 +204,16 @@ def test_no_unit_can_pass_for_anothers_account() -> None:
     assert account_unit(SHARED) == WITH_ONE
     assert (plain_unit(WITH_ONE), plain_unit("patient")) == ("patient", "patient")
     require_plain("patient (adult)")
-    with pytest.raises(UserError):
-        require_plain(WITH_ONE)
+    for name in (WITH_ONE, WITH_ONE.replace("|", "\uff5c")):
+        with pytest.raises(UserError):
+            require_plain(name)
+
+
+@pytest.mark.parametrize("name", ["Patient", "pat\u200bient", "patient\u00a0", "\uff50atient"])
+def test_another_spelling_of_the_unit_opens_no_other_account(ledger: Ledger, name: str) -> None:
+    reserve(ledger, ALONE, event(0), 2, 8.0)
+    reserve(ledger, replace(ALONE, unit=name), event(1), 2, 8.0)
+    assert [account.unit for account in ledger.statement()] == ["patient"]
+    with pytest.raises(OverBudget):  # what was promised against everybody stays promised
+        reserve(ledger, replace(SHARED, unit=name), event(2), 1, 8.0)
+    assert account_unit(replace(SHARED, unit=name)) == WITH_ONE

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cotune.secagg import kernel, merkle
 from cotune.secagg.admission import Expected
-from cotune.secagg.coordinator import Coordinator, RoundSum, Step
+from cotune.secagg.collecting import Step
+from cotune.secagg.coordinator import Coordinator, RoundSum
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.identity import Identity, new_identity, raw_public
 from cotune.secagg.journal import ONCE

@@ -11,6 +11,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["cotune.secagg"]):
+    from cotune.secagg.evidence import Evidence
     from cotune.secagg.messages import (
         Advert,
         Complaint,
@@ -22,6 +23,7 @@ with atheris.instrument_imports(include=["cotune.secagg"]):
         encode_inbox,
         encode_list,
     )
+    from cotune.secagg.opening import Opened, Opening
     from cotune.secagg.plan import Plan
     from cotune.secagg.record import RoundRecord
     from cotune.secagg.refused import Refused
@@ -36,6 +38,9 @@ PARSERS = (
     (Complaint.decode, Complaint.encode),
     (Reveal.decode, Reveal.encode),
     (State.decode, State.encode),
+    (Opening.decode, Opening.encode),
+    (Opened.decode, Opened.encode),
+    (Evidence.decode, Evidence.encode),
     (decode_inbox, lambda value: encode_inbox(*value)),
     (decode_list, lambda value: encode_list(*value)),
     (peek, lambda value: bytes(Writer().blob(value[0]).blob(value[1]))),

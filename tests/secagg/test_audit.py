@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cotune.secagg import masking, merkle
 from cotune.secagg.audit import audit_piece
+from cotune.secagg.collecting import Step
 from cotune.secagg.control import CONTROL_WORDS
-from cotune.secagg.coordinator import Step
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.pieces import Piece, piece_of

@@ -9,6 +9,7 @@ import pytest
 from cotune.secagg.blame import COORDINATOR, equivocation, left_out
 from cotune.secagg.coordinator import Coordinator
 from cotune.secagg.messages import SEAL, Advert, Complaint, Reveal, Rooted, Shares, decode_list, encode_list
+from cotune.secagg.opening import Opened, Opening
 from cotune.secagg.plan import least_threshold
 from cotune.secagg.record import RoundRecord
 from cotune.secagg.refused import Refused
@@ -17,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Build = Callable[..., Any]
-MEMBER_KINDS = ("advert", "shares", "upload", "survive", "reveal")
-COORDINATOR_KINDS = ("plan", "adverts", "survivors", "quorum", "record")
+MEMBER_KINDS = ("advert", "shares", "upload", "survive", "reveal", "opened")
+COORDINATOR_KINDS = ("plan", "adverts", "survivors", "quorum", "opening", "record")
 
 
 def play(fed: Any) -> list[tuple[str, bytes]]:
@@ -49,8 +50,14 @@ def play(fed: Any) -> list[tuple[str, bytes]]:
     return [*said, ("record", server.result().record)]
 
 
+def opened(spoilt: Any) -> list[tuple[str, bytes]]:
+    """What is said in another round, whose sum organization 1 spoiled."""
+    opening = spoilt.server.opening_request(spoilt.piece_of)
+    return [("opening", opening), *(("opened", spoilt.member(i).open(opening)) for i in range(4))]
+
+
 @pytest.fixture(scope="module")
-def fed(federation: Build) -> Any:
+def fed(federation: Build, spoiled: Build) -> Any:
     """Two honest attempts at one round: `first` up to its shares, `said` whole."""
     fed = federation(4)
     adverts = fed.advertise()
@@ -60,6 +67,9 @@ def fed(federation: Build) -> Any:
         fed.first.append(("shares", Shares.decode(organization.share(adverts)).root))
     fed.coordinator = Coordinator(fed.roster, fed.plan(attempt=1), fed.coordinator_key)
     fed.said = play(fed)
+    other = federation(4)
+    other.keys, other.coordinator_key, other.roster = fed.keys, fed.coordinator_key, fed.roster
+    fed.said += opened(spoiled(other, {1: lambda words: words.__ixor__(1)}))
     return fed
 
 
@@ -78,6 +88,10 @@ def otherwise(fed: Any, kind: str) -> bytes:
     if kind == "reveal":
         reveal = Reveal.decode(body)
         return seal(kind, replace(reveal, self_shares=(), mask_shares=reveal.self_shares).encode(), key)
+    if kind == "opened":
+        return seal(kind, replace(Opened.decode(body), number=1).encode(), key)
+    if kind == "opening":
+        return seal(kind, replace(Opening.decode(body), number=1).encode(), fed.coordinator_key)
     if kind == "plan":
         return fed.plan(attempt=1, deadline=3_000).sign(fed.coordinator_key)
     if kind == "record":

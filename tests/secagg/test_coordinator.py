@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.secagg.coordinator import Coordinator, Step
+from cotune.secagg.collecting import Step
+from cotune.secagg.coordinator import Coordinator
 from cotune.secagg.messages import Advert, Reveal, Rooted, Shares
 from cotune.secagg.refused import Refused
 from cotune.secagg.wire import peek, seal

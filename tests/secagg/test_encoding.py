@@ -199,6 +199,26 @@ def test_wrong_vectors_are_refused(vector: NDArray[np.floating]) -> None:
     assert no.value.code == "vector.shape"
 
 
+@pytest.mark.parametrize("size", [1, 4, 50, 301])
+def test_parts_are_decoded_as_the_whole(size: int) -> None:
+    """Each part of the words is some runs of coordinates; together they are all of them, once."""
+    encoding = Encoding(((size, 1.0), (7, 30.0)), 3, 21)
+    words = np.zeros(encoding.words, dtype="<u8")
+    for number in range(2):
+        one = np.zeros_like(words)
+        encoding.encode(np.random.default_rng(number).uniform(-1, 1, encoding.dimension), one)
+        words += one
+    whole, found = encoding.decode(words, 2), np.full(encoding.dimension, np.nan)
+    for start in range(0, encoding.words, 5):
+        part = words[start : start + 5]
+        runs = encoding.runs(start, start + len(part))
+        for (first, last), (at, values) in zip(runs, encoding.decode_part(part, start, 2), strict=True):
+            assert (at, len(values)) == (first, last - first)
+            assert np.isnan(found[first:last]).all()
+            found[first:last] = values
+    assert np.array_equal(found, whole)
+
+
 def test_decoding_checks_lanes_padding_and_spare_bits() -> None:
     encoding = Encoding(((4, 1.0),), 5, 21)
     good, _ = encoded(encoding, np.zeros(4))

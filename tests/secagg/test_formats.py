@@ -21,7 +21,7 @@ SIGNED = {form.kind for form in FORMATS if form.signer != "nobody"}
 
 
 @pytest.fixture(scope="module")
-def sent(federation: Build) -> dict[str, bytes]:
+def sent(federation: Build, spoiled: Build) -> dict[str, bytes]:
     """One honest message of each kind, from a round with a dropout."""
     fed = federation(4)
     server = fed.coordinator
@@ -41,7 +41,11 @@ def sent(federation: Build) -> dict[str, bytes]:
     assert all(server.add_reveal(i, message) for i, message in enumerate(reveals))
     record = server.result().record
     complaint = fed.organizations[3].complain(Refused("share.seal", "does not open", 0))
+    spoilt = spoiled(federation(4), {1: lambda words: words.__ixor__(1)})
+    opening = spoilt.server.opening_request(spoilt.piece_of)
     enveloped = {
+        "opening": opening,
+        "opened": spoilt.member(0).open(opening),
         "plan": server.plan_message,
         "advert": fed.organizations[0].advert,
         "adverts": adverts,
@@ -95,7 +99,7 @@ def test_every_kind_that_the_code_signs_or_opens_is_in_the_table() -> None:
                 function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
                 if function in ("seal", "unseal", "open_member", "_sign", "_rooted"):
                     named.add(node.args[0].value)
-    assert named | {"survive"} == SIGNED
+    assert named | {"survive", "opened"} == SIGNED
 
 
 def test_the_document_holds_the_table() -> None:

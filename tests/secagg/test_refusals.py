@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cotune.secagg import keys, merkle, shamir, transcript
 from cotune.secagg.audit import audit_piece
-from cotune.secagg.coordinator import Step
+from cotune.secagg.collecting import Step
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.messages import (
     OFFER,

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.secagg.coordinator import Coordinator, Step
+from cotune.secagg.collecting import Step
+from cotune.secagg.coordinator import Coordinator
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.organization import Organization
 from cotune.secagg.plan import least_survivors

@@ -4,7 +4,8 @@ It reorders, drops, duplicates and replays messages of any earlier attempt, roun
 different things, restarts organizations from old dumps, and has as many organizations on its side as the threshold
 tolerates: conflicting quorums need 2t <= n + colluders. After each step, of all that ever left honest organizations:
 never both secrets of an honest organization, no secret without a quorum that signed for it, one upload under one mask,
-one statement about survivors in a round; and a result is the exact sum of the signed survivors.
+one statement about survivors and one opened piece in a round, the latter only with a colluder among the survivors; and
+a result is the exact sum of the signed survivors.
 """
 
 import importlib.util
@@ -81,9 +82,11 @@ class Equivocator(RuleBasedStateMachine):
         branch = self.branch(age)
         if branch.phase < world.DONE:
             self.world.advance(branch, absent, hidden)
-        if branch.phase == world.DONE and (outcome := self.world.open(branch)):
-            self.world.publish(branch, outcome, absent)
-            branch.phase += 1
+        if branch.phase == world.DONE:
+            self.world.ask_opening(branch, branch, 0)
+            if outcome := self.world.open(branch):
+                self.world.publish(branch, outcome, absent)
+                branch.phase += 1
 
     @rule()
     def advance_honestly(self) -> None:
@@ -170,6 +173,22 @@ class HostileServer(Equivocator):
         if kind != "plan" and dumps:
             (index, _), state = dumps[dump % len(dumps)]
             self.world.answer(index, state, kind, bundle)
+
+    @precondition(lambda self: self.world.colluders)
+    @rule(who=people, seed=people)
+    def spoil(self, who: int, seed: int) -> None:
+        """An attempt in which a colluder spoils the sum, to its end: the others open a piece."""
+        self.world.start(world.RUNS[0], least_threshold(self.world.n), False, 2_000)
+        colluders = sorted(self.world.colluders)
+        for phase in range(world.DONE):
+            self.advance(0, frozenset(), {})
+            if phase == world.UPLOADS:
+                lie(self.world, self.branch(0), colluders[who % len(colluders)], seed)
+
+    @rule(age=back, shown=back, number=st.sampled_from([0, 0, 0, 1]))
+    def ask_for_an_opening(self, age: int, shown: int, number: int) -> None:
+        """To restarts from the dumps at the end of a branch, by the messages of any branch."""
+        self.world.ask_opening(self.branch(age), self.branch(shown), number)
 
     @rule(older=back, who=people, forgetful=st.booleans())
     def replay_plan(self, older: int, who: int, forgetful: bool) -> None:

@@ -103,7 +103,7 @@ def test_it_says_each_refusal_and_whom_it_names(tmp_path: Path) -> None:
 def test_a_round_that_a_crash_burned_is_said_to_be(tmp_path: Path) -> None:
     early = attempt(0, "round.too_few", signing=False)
     folder = run_of(tmp_path, early + attempt(0, KILLED, count=1), attempt(1, A, 3))
-    with pytest.raises(UserError, match="round 1: the coordinator was interrupted; round 2: unmask.secret, dogwood"):
+    with pytest.raises(UserError, match=r"round 1: the coordinator was interrupted; round 2: unmask\.secret, dogwood"):
         stop_if_spoiled(CHARTER, folder)
 
 

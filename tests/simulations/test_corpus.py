@@ -1,15 +1,20 @@
 """A corpus of the user's own files: names, labels, units; and records written so that a node reads the same."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import regex
 from cotune.data.files import Columns, read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
-from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, write_records
+from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, organization_name, write_records
+from cotune.spelling import plain_id
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def _append(path: Path, source: Path, *lines: dict[str, str]) -> Path:
@@ -46,6 +51,90 @@ def test_a_unit_on_both_sides(place: Any, tmp_path: Path) -> None:
     test = _append(tmp_path / "t.jsonl", place.test, {"prompt": "word1", "answer": "red", "unit": "south/3"})
     with pytest.raises(UserError, match="1 units are also in south's file"):
         _load(place, tmp_path, f"data.test_file={test}")
+
+
+@pytest.mark.parametrize("spelling", ["red ", "re\u200bd", "\uff52ed"])
+def test_two_spellings_of_a_label_are_refused_in_training_and_one_in_the_test_set(
+    place: Any, tmp_path: Path, spelling: str
+) -> None:
+    row = {"prompt": "word7 word7 word7 word7 word7 word7 word7", "answer": spelling, "unit": "new"}
+    file = _append(tmp_path / "more.jsonl", place.files[1], row)
+    with pytest.raises(UserError) as caught:
+        _load(place, tmp_path, f"data.files=[{place.files[0]},{file},{place.files[2]}]")
+    assert "'red'" in str(caught.value)
+    assert ascii(spelling) in str(caught.value)
+    corpus = _load(place, tmp_path, f"data.test_file={_append(tmp_path / 't.jsonl', place.test, row)}")
+    assert (len(corpus.labels), len(corpus.test), corpus.test[-1].answer) == (3, 25, spelling)
+
+
+@pytest.mark.parametrize("unit", ["south/3", "South/3", "south\u200b/\uff13 "])
+def test_a_unit_on_both_sides_is_found_in_every_spelling(place: Any, tmp_path: Path, unit: str) -> None:
+    test = _append(tmp_path / "t.jsonl", place.test, {"prompt": "word1", "answer": "red", "unit": unit})
+    with pytest.raises(UserError, match="1 units are also in south's file"):
+        _load(place, tmp_path, f"data.test_file={test}")
+
+
+@pytest.mark.parametrize("mark", ["", "\u200b", "  ", "\ufe0f"], ids=ascii)
+@pytest.mark.parametrize("words", [("data.columns.unit=null",), ("data.rows_are_units=true",), ()])
+def test_a_test_row_copied_from_training_is_found_in_every_spelling(
+    place: Any, tmp_path: Path, mark: str, words: tuple[str, ...]
+) -> None:
+    """Whatever its answer and its unit are."""
+    copied = json.loads(place.files[1].read_text().splitlines()[4])
+    row = {"prompt": copied["prompt"] + mark, "answer": "red", "unit": "new"}
+    test = _append(tmp_path / "t.jsonl", place.test, row)
+    with pytest.raises(UserError, match=r"1 prompts are also in south's file \(the first is that of row 25\)"):
+        _load(place, tmp_path, f"data.test_file={test}", *words)
+
+
+def test_rows_that_are_units_need_no_ids(place: Any, tmp_path: Path) -> None:
+    bare = []
+    for file in (*place.files, place.test):
+        bare.append(tmp_path / file.name)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        bare[-1].write_text(
+            "".join(json.dumps(line | {"unit": None}).replace(', "unit": null', "") + "\n" for line in lines)
+        )
+    words = f"data.files=[{','.join(map(str, bare[:3]))}]", f"data.test_file={bare[3]}"
+    with pytest.raises(UserError, match=r"line 1 column unit: missing .*data\.columns\.unit"):
+        _load(place, tmp_path, *words)
+    corpus = _load(place, tmp_path, *words, "data.rows_are_units=true")
+    assert [len(group(records).ids) for records in corpus.organizations.values()] == [32, 32, 32]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("North_Ward", "north-ward"),
+        ("K\u00f6ln", "koln"),
+        ("Ko\u0308ln", "koln"),
+        ("Stra\u00dfe 1", "strasse-1"),
+        ("\u5317\u4eac", "xn--1lq90i"),
+        ("\u200b", ""),
+        ("---", ""),
+    ],
+)
+def test_names_of_organizations(stem: str, name: str) -> None:
+    assert organization_name(stem) == name
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_every_name_is_one_of_a_charter_and_names_in_other_scripts_stay_apart(one: str, other: str) -> None:
+    assert re.fullmatch(r"[a-z0-9-]{0,64}", organization_name(one))
+    letters = [regex.sub(r"[^\p{Han}\p{Arabic}]", "", text)[:8] for text in (one, other)]
+    if all(letters) and plain_id(letters[0]) != plain_id(letters[1]):
+        assert organization_name(letters[0]) != organization_name(letters[1])
+
+
+def test_the_same_file_under_two_names_is_one(place: Any, tmp_path: Path) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(place.files[1])
+    dotted = place.files[1].parent / "." / ".." / place.files[1].parent.name / place.files[1].name
+    for again in (link, dotted):
+        with pytest.raises(UserError, match="twice"):
+            place.settings(tmp_path / "run", f"data.files=[{place.files[0]},{place.files[1]},{again}]")
+        with pytest.raises(UserError, match="also an organization's file"):
+            place.settings(tmp_path / "run", f"data.test_file={again}")
 
 
 @pytest.mark.parametrize("name", ["North-Ward.jsonl", "...jsonl", "coordinator.jsonl"])

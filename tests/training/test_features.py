@@ -13,14 +13,17 @@ from cotune.training.adapter import LoraSettings, attach
 from cotune.training.base import BaseModel
 from cotune.training.features import cache_features
 from cotune.training.forward import StatesBelow, check_head, check_top
+from cotune.training.tiles import Shape
 
 TOKENS = torch.arange(3, 15)[None]
 
 
 def test_states_equal_the_layers_below(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
     model, rows = make_base().model, tiny.rows(9)
-    features = cache_features(tmp_path / "features", StatesBelow(model, 2), rows, "base", 40)
-    found = features.padded([4, 1], torch.device("cpu"))
+    features = cache_features(tmp_path / "features", StatesBelow(model, 2), rows, "base", 64)
+    found = features.tile([4, 1], Shape(32, 4, 8), torch.device("cpu"))
+    assert found.shape == (8, 32, 16)
+    assert not found[2:].any()
     for place, row in enumerate([4, 1]):
         tokens = torch.from_numpy(rows[row].tokens[:-1].astype(np.int64))[None]
         states = model(input_ids=tokens, output_hidden_states=True).hidden_states[2][0]
@@ -39,11 +42,11 @@ def test_states_are_found_again_only_for_the_same_thing(
     def cached(layer: int = 2, base: str = "base", seed: int = 3) -> Path:
         seen.clear()
         below = StatesBelow(model, layer)
-        return cache_features(tmp_path, below, tiny.rows(5, seed), base, 40, lambda done, of: seen.append(done)).path
+        return cache_features(tmp_path, below, tiny.rows(5, seed), base, 64, lambda done, of: seen.append(done)).path
 
     first = cached()
     assert seen
-    assert seen[-1] == len(rows)
+    assert seen[-1] == sum(len(row.tokens) - 1 for row in rows)
     assert cached() == first
     assert not seen
     assert len({first, cached(layer=1), cached(base="other"), cached(seed=4)}) == 4
@@ -60,7 +63,7 @@ def test_a_failure_leaves_no_file(tiny: Any, make_base: Callable[..., BaseModel]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_features(tmp_path, StatesBelow(make_base().model, 1), tiny.rows(5), "base", 40, stop)
+        cache_features(tmp_path, StatesBelow(make_base().model, 1), tiny.rows(5), "base", 64, stop)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,6 @@
 """What all rows begin with, computed once: the same states as without, or the plain computation."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,12 @@ import pytest
 import torch
 from cotune.data.template import Example
 from cotune.training.base import BaseModel
-from cotune.training.features import cache_features
 from cotune.training.forward import StatesBelow
 from cotune.training.prefix import PrefixedStates, prefixed_states, shared_length
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-CPU = torch.device("cpu")
 PREFIX = np.arange(20, 29, dtype=np.int32)
 Rows = list[Example]
 
@@ -31,65 +28,47 @@ def plain_states(model: Any, row: Example, layer: int = 2) -> torch.Tensor:
     return states
 
 
-def assert_plain(model: Any, rows: Rows, folder: Path, prefix: int) -> None:
-    """Cached states equal one plain pass a row, in batches of two sizes, and take the room that they should."""
-    for most_tokens in (40, 4096):
-        features = cache_features(folder / str(most_tokens), StatesBelow(model, 2), rows, "base", most_tokens)
-        assert features.prefix == prefix
-        assert len(np.load(features.path)) == prefix + sum(len(row.tokens) - 1 - prefix for row in rows)
-        found = features.padded(range(len(rows)), CPU)
-        assert found.shape[1] == max(len(row.tokens) for row in rows) - 1
-        for place, row in enumerate(rows):
-            expected = plain_states(model, row)
-            assert torch.allclose(found[place, : len(expected)], expected, atol=1e-5)
-            assert not found[place, len(expected) :].any()
+def assert_plain(model: Any, rows: Rows, prefix: int) -> None:
+    """States behind the prefix equal one plain pass a row."""
+    inputs = [row.tokens[:-1] for row in rows]
+    padded = torch.zeros(len(rows), max(map(len, inputs)), dtype=torch.int64)
+    for place, tokens in enumerate(inputs):
+        padded[place, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
+    states = prefixed_states(StatesBelow(model, 2), inputs, lambda way: way(padded))
+    assert states.length == prefix
+    found = states(padded)
+    for place, row in enumerate(rows):
+        expected = plain_states(model, row)
+        assert torch.allclose(found[place, : len(expected)], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "mistral", "gemma", "gpt_neox", "phi3", "granite"])
-def test_states_are_those_of_a_plain_pass(
-    family: str, tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path
-) -> None:
+def test_states_are_those_of_a_plain_pass(family: str, tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     model = make_base(family).model
-    assert_plain(model, behind(PREFIX, tiny.rows(9)), tmp_path / "shared", len(PREFIX))
-    assert_plain(model, tiny.rows(9), tmp_path / "nothing shared", 0)
+    assert_plain(model, behind(PREFIX, tiny.rows(9)), len(PREFIX))
+    assert_plain(model, tiny.rows(9), 0)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
-def test_rows_at_the_edges(family: str, tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
+def test_rows_at_the_edges(family: str, tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     model = make_base(family).model
     row = behind(PREFIX, tiny.rows(1))[0]
     inputs = len(row.tokens) - 1
-    assert_plain(model, [row], tmp_path / "one row", 0)
-    assert_plain(model, [row] * 5, tmp_path / "identical", inputs - 1)
+    assert_plain(model, [row], 0)
+    assert_plain(model, [row] * 5, inputs - 1)
     other = Example(row.tokens.copy(), row.answer_start, "", "")
     other.tokens[inputs - 1] = 3 if row.tokens[inputs - 1] != 3 else 4
-    assert_plain(model, [row, other], tmp_path / "all but the last input", inputs - 1)
+    assert_plain(model, [row, other], inputs - 1)
     longer = Example(np.concatenate([row.tokens, row.tokens]), row.answer_start, "", "")
-    assert_plain(model, [row, longer], tmp_path / "one row begins another", inputs - 1)
+    assert_plain(model, [row, longer], inputs - 1)
 
 
-def test_a_sliding_window_shorter_than_the_prefix(
-    tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path
-) -> None:
-    model = make_base("mistral", sliding_window=5).model
-    assert_plain(model, behind(PREFIX, tiny.rows(9)), tmp_path, len(PREFIX))
-
-
-def test_own_tokens_only_run_through_the_frozen_layers(
-    tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path
-) -> None:
-    model, rows = make_base().model, behind(PREFIX, tiny.rows(30))
-    ran: list[int] = []
-    model.model.layers[0].mlp.register_forward_hook(lambda _module, _args, out: ran.append(out[..., 0].numel()))
-    cache_features(tmp_path, StatesBelow(model, 2), rows, "base", 1)
-    check = 2 * (2 * max(len(row.tokens) for row in rows))
-    assert sum(ran) <= len(PREFIX) + sum(len(row.tokens) - 1 - len(PREFIX) for row in rows) + check
+def test_a_sliding_window_shorter_than_the_prefix(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    assert_plain(make_base("mistral", sliding_window=5).model, behind(PREFIX, tiny.rows(9)), len(PREFIX))
 
 
 @pytest.mark.parametrize("fault", ["positions", "error"])
-def test_a_family_whose_states_differ_goes_without(
-    fault: str, tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_family_whose_states_differ_goes_without(fault: str, tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     model, rows = make_base("gpt2").model, behind(PREFIX, tiny.rows(9))
 
     def wrong(_module: Any, args: Any, kwargs: Any) -> Any:
@@ -100,30 +79,7 @@ def test_a_family_whose_states_differ_goes_without(
         return args, {**kwargs, "position_ids": kwargs["position_ids"] + 1}
 
     model.transformer.register_forward_pre_hook(wrong, with_kwargs=True)
-    assert_plain(model, rows, tmp_path, 0)
-    # Found again, though a prefix would be tried first.
-    monkeypatch.setattr("cotune.training.features.prefixed_states", None)
-    assert cache_features(tmp_path / "40", StatesBelow(model, 2), rows, "base", 40).prefix == 0
-
-
-def test_the_file_is_found_again_only_for_the_same_prefix(
-    tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, rows = make_base().model, behind(PREFIX, tiny.rows(9))
-
-    def cached(rows: Rows) -> Path:
-        return cache_features(tmp_path, StatesBelow(model, 2), rows, "base", 40).path
-
-    first = cached(rows)
-    assert cached(behind(PREFIX + 1, tiny.rows(9))) != first
-    with monkeypatch.context() as patch:
-        patch.setattr("cotune.training.features.prefixed_states", None)
-        assert cached(rows) == first
-    monkeypatch.setattr("cotune.training.features.shared_length", lambda rows: 0)
-    monkeypatch.setattr("cotune.training.prefix.shared_length", lambda rows: 0)
-    plain = cached(rows)
-    assert plain != first
-    assert len(np.load(plain)) > len(np.load(first))
+    assert_plain(model, rows, 0)
 
 
 def test_errors_do_not_hide_behind_large_states(make_base: Callable[..., BaseModel]) -> None:

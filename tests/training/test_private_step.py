@@ -1,7 +1,7 @@
 """A private step of a trainer: units of every size, batches of every size, and the noise on what leaves."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,9 @@ from cotune.privacy.terms import PrivacyTerms
 from cotune.training import trainer as trainers
 from cotune.training.adapter import LoraSettings
 from cotune.training.base import BaseModel
-from cotune.training.per_unit import GradientsMissingError, unit_sums
+from cotune.training.hooks import HookGradients
+from cotune.training.per_row import GradientsMissingError
+from cotune.training.tiles import Shape
 from cotune.training.trainer import Trainer
 from numpy.typing import NDArray
 from scipy.stats import binomtest, chisquare, kstest
@@ -63,8 +65,13 @@ def test_a_unit_of_ten_thousand_rows(tiny: Any) -> None:
     assert close(trainer.clipped_sum(adapter, [0], FREE, SeededRandomness(0)), expected, 1e-4)
     # Capped, it costs no more than its cap, and it never counts for more than another unit.
     seen: list[int] = []
-    original = trainer._row_losses
-    trainer._row_losses = lambda rows: (seen.extend(rows), original(rows))[1]  # type: ignore[method-assign]
+    original = trainer._row_gradients
+
+    def watched(rows: Sequence[int], shape: Shape) -> Any:
+        seen.extend(rows)
+        return original(rows, shape)
+
+    trainer._row_gradients = watched  # type: ignore[method-assign]
     capped = trainer.clipped_sum(adapter, [0, 1], replace(TERMS, records_per_unit=3), SystemRandomness())
     assert len(seen) == 4
     assert len(set(seen)) == 4
@@ -92,9 +99,9 @@ def test_each_unit_has_its_own_rows_and_no_other(tiny: Any) -> None:
     adapter = adapter_of(trainer)
     before = [trainer.clipped_sum(adapter, [unit], FREE, SeededRandomness(0)) for unit in range(3)]
     for changed in range(6):
-        trainer.examples = [*rows[:changed], other, *rows[changed + 1 :]]
-        after = [trainer.clipped_sum(adapter, [unit], FREE, SeededRandomness(0)) for unit in range(3)]
-        moved = [unit for unit in range(3) if not close(after[unit], before[unit], 1e-4)]
+        others = Trainer(trainer.base, LORA, [*rows[:changed], other, *rows[changed + 1 :]], units, 1000, None)
+        after = [others.clipped_sum(adapter, [unit], FREE, SeededRandomness(0)) for unit in range(3)]
+        moved = [unit for unit in range(3) if not np.array_equal(after[unit], before[unit])]
         assert moved == [unit for unit in range(3) if changed in units.rows[unit]]
 
 
@@ -104,25 +111,32 @@ def test_adding_a_unit_moves_the_sum_by_at_most_the_sensitivity(tiny: Any, small
     whole = small.clipped_sum(adapter, range(7), terms, SeededRandomness(0))
     for unit in range(7):
         without = small.clipped_sum(adapter, [u for u in range(7) if u != unit], terms, SeededRandomness(0))
-        assert np.linalg.norm(whole - without) <= terms.sensitivity * (1 + 1e-6)
+        alone = small.clipped_sum(adapter, [unit], terms, SeededRandomness(0))
+        assert np.array_equal(whole - without, alone)
+        assert np.linalg.norm(alone) <= terms.sensitivity
         assert np.linalg.norm(whole - without) > 0.9 * terms.max_grad_norm  # all are clipped
 
 
-def test_a_giant_batch_is_a_sum_over_physical_ones(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_giant_batch_is_a_sum_over_groups_and_tiles(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How units are grouped bounds memory and changes no bit."""
     rows = tiny.rows(120, longest=8)
     units = tiny.units([1] * 60 + [3] * 20)
-    adapter, sums, buffers = None, [], []
-    for tokens, most_bytes in ((10**9, 2**29), (200, 2**29), (10**9, 4 * 1000 * 17)):
+    adapter, sums, sizes = None, [], []
+    for most_bytes in (2**29, 4 * 1000 * 17):
         monkeypatch.setattr(trainers, "_GRADIENT_BYTES", most_bytes)
-        trainer = trainer_of(tiny, rows, units, tokens)
+        trainer = trainer_of(tiny, rows, units, 8 * 32)
+        original = trainer._unit_gradients
+
+        def watched(group: Sequence[Sequence[int]], original: Any = original) -> Any:
+            sizes.append(len(group))
+            return original(group)
+
+        trainer._unit_gradients = watched  # type: ignore[method-assign]
         adapter = adapter_of(trainer) if adapter is None else adapter
         sums.append(trainer.clipped_sum(adapter, range(80), FREE, SeededRandomness(0)))
-        buffers.append(trainer._gradients._buffer.nbytes)  # type: ignore[attr-defined]
-    assert close(sums[1], sums[0])
-    assert close(sums[2], sums[0])
-    assert buffers[0] == 80 * 4 * trainer.schema.dimension
-    # A batch takes no more than it may, or one row where a row takes more.
-    assert buffers[2] <= max(4 * 1000 * 17, 4 * trainer.schema.dimension)
+    assert np.array_equal(sums[0], sums[1])
+    most = max(1, 4 * 1000 * 17 // (4 * trainer.schema.dimension))
+    assert sizes == [80, *[most] * (80 // most), *([80 % most] if 80 % most else [])]
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
@@ -186,7 +200,7 @@ def test_what_the_buffer_cannot_do_goes_to_the_hooks(tiny: Any, stops: str, monk
         assert trainer.way == "hooks"
         assert trainer.clipped_sum(adapter_of(trainer), [0, 1], TERMS, SeededRandomness(0))[:-3].any()
         return
-    monkeypatch.setattr("cotune.training.hooks.unit_sums", lambda rows, sizes: 2 * unit_sums(rows, sizes))
+    monkeypatch.setattr(HookGradients, "_collected", wrong)
     with pytest.raises(UserError, match=r"model family 'llama' do not equal a loop over its rows \(hooks\)"):
         trainer_of(tiny, tiny.rows(3), tiny.units([1, 2]))
 

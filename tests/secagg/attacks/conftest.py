@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import keys, masking, shamir
+from cotune.secagg.collecting import Step
 from cotune.secagg.control import CONTROL_WORDS, check_control
-from cotune.secagg.coordinator import Step
 from cotune.secagg.messages import Inbound, decode_inbox, decode_list, encode_inbox, encode_list
 from cotune.secagg.recovery import agreements
 from cotune.secagg.refused import Refused

@@ -57,6 +57,8 @@ def test_bytes_that_are_no_dump(federation: Build, refusal: Build) -> None:
     for secrets in (fed.organizations[0]._state.secrets[:2], (b"short",) * 3):
         fed.organizations[0]._state.secrets = secrets
         assert refusal(fed.reload, 0) == "state.format"
+    fed.organizations[1]._state.seeds = (bytes(32), bytes(31))
+    assert refusal(fed.reload, 1) == "state.format"
 
 
 def test_every_call_has_its_turn(federation: Build, refusal: Build) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.secagg import merkle
+from cotune.secagg.collecting import Step
 from cotune.secagg.control import BLOCK, CONTROL_WORDS, check_control
-from cotune.secagg.coordinator import Step
 from cotune.secagg.messages import Rooted
 from cotune.secagg.refused import Refused
 from cotune.secagg.suites import CLASSIC

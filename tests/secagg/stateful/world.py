@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cotune.secagg import merkle
@@ -19,7 +20,9 @@ from cotune.secagg.encoding import Encoding
 from cotune.secagg.identity import Identity, new_identity, raw_public
 from cotune.secagg.journal import ONCE, FileJournal
 from cotune.secagg.messages import Advert, Inbound, Reveal, Rooted, Shares, decode_list, encode_inbox, encode_list
+from cotune.secagg.opening import Opened, Opening
 from cotune.secagg.organization import Organization
+from cotune.secagg.pieces import piece_of
 from cotune.secagg.plan import Plan, least_survivors
 from cotune.secagg.record import genesis, verify
 from cotune.secagg.refused import Refused, refuse
@@ -107,7 +110,7 @@ class Ledger:
 
     Attributes:
         held: (ctx0, owner, secret) -> points whose share the server has; secret is "b" or "mk".
-        uploads: (ctx2, owner) -> roots. statements: (owner, run, round) -> statements.
+        uploads: (ctx2, owner) -> roots. statements, openings: (owner, run, round) -> what was signed.
         survivors: statement -> (ctx0, U3). signers: statement -> who signed it, honest ones.
         truth: upload header -> the vector of integers under it. thresholds: of plans, by ctx0.
         unseen: invariants that are not looked at (for tests of the tests).
@@ -116,6 +119,7 @@ class Ledger:
     held: dict[tuple[bytes, int, str], set[int]] = field(default_factory=lambda: defaultdict(set))
     uploads: dict[tuple[bytes, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
     statements: dict[tuple[int, bytes, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    openings: dict[tuple[int, bytes, int], set[bytes]] = field(default_factory=lambda: defaultdict(set))
     survivors: dict[bytes, tuple[bytes, tuple[int, ...]]] = field(default_factory=dict)
     signers: dict[bytes, set[int]] = field(default_factory=lambda: defaultdict(set))
     truth: dict[bytes, NDArray[np.int64]] = field(default_factory=dict)
@@ -127,7 +131,11 @@ class Ledger:
         both, signed = self._opened(honest, n)
         assert not both, "both secrets of one organization"
         assert signed, "a secret that no quorum opened"
-        once = (("two uploads under one mask", self.uploads), ("two statements about survivors", self.statements))
+        once: tuple[tuple[str, dict[Any, set[bytes]]], ...] = (
+            ("two uploads under one mask", self.uploads),
+            ("two statements about survivors", self.statements),
+            ("two pieces opened in one round", self.openings),
+        )
         for what, said in once:
             assert what in self.unseen or all(len(different) == 1 for different in said.values()), what
 
@@ -246,7 +254,7 @@ class World:
             if kind == "adverts":
                 reply: object = organization.share(bundle)
             elif kind == "inbox":
-                reply = organization.mask(bundle, vector.astype(np.float64))
+                reply = organization.mask(bundle, vector.astype(np.float64), keep_seeds=True)
             elif kind == "survivors":
                 reply = organization.survive(bundle)
             else:
@@ -318,18 +326,8 @@ class World:
 
     def open(self, branch: Branch) -> RoundSum | None:
         """What an honest coordinator makes of the branch's messages: the exact sum, or nothing."""
-        server = Coordinator(self.roster, branch.plan, self.coordinator_key)
         try:
-            _ = [server.add_advert(i, message) for i, message in branch.adverts.items()]
-            server.close_adverts()
-            _ = [server.add_shares(i, message) for i, message in branch.shares.items()]
-            server.close_shares()
-            _ = [server.add_upload(i, *message) for i, message in branch.uploads.items()]
-            server.close_uploads()
-            _ = [server.add_survival(i, message) for i, message in branch.survivals.items()]
-            server.close_survival()
-            _ = [server.add_reveal(i, message) for i, message in branch.reveals.items()]
-            outcome = server.result()
+            outcome = self._collected(branch).result()
         except Refused as no:
             self.refusals.add(no.code)
             return None
@@ -339,6 +337,52 @@ class World:
         assert np.array_equal(outcome.values, total), "the result is not the sum of the signed survivors"
         self.opened.append(outcome)
         return outcome
+
+    def _collected(self, branch: Branch) -> Coordinator:
+        """An honest coordinator that was sent the branch's messages."""
+        server = Coordinator(self.roster, branch.plan, self.coordinator_key)
+        _ = [server.add_advert(i, message) for i, message in branch.adverts.items()]
+        server.close_adverts()
+        _ = [server.add_shares(i, message) for i, message in branch.shares.items()]
+        server.close_shares()
+        _ = [server.add_upload(i, *message) for i, message in branch.uploads.items()]
+        server.close_uploads()
+        _ = [server.add_survival(i, message) for i, message in branch.survivals.items()]
+        server.close_survival()
+        _ = [server.add_reveal(i, message) for i, message in branch.reveals.items()]
+        return server
+
+    def ask_opening(self, branch: Branch, shown: Branch, number: int) -> None:
+        """Ask everybody who is at the end of a branch to open a piece, by what another branch's messages show."""
+        try:
+            server = self._collected(shown)
+            selves, masks, _, _ = server._bare()
+        except Refused as no:
+            self.refusals.add(no.code)
+            return
+        survivors = server._survivors
+        pieces = tuple(piece_of(shown.uploads[i][1], 0, server._ctx2, i) for i in survivors.members)
+        secrets = (tuple(selves.values()), tuple(masks.values()))
+        body = Opening(survivors.statement, number, survivors.roots, *secrets, pieces).encode()
+        for index in range(self.n):
+            if dump := branch.dumps.get((index, DONE)):
+                self._open(index, dump, seal("opening", body, self.coordinator_key))
+
+    def _open(self, index: int, dump: bytes, message: bytes) -> None:
+        organization = Organization.load(dump, self.roster, self.identities[index], self.journals[index])
+        try:
+            opened = Opened.decode(peek(organization.open(message))[0])
+        except Refused as no:
+            assert organization.dump() == dump, "a refusal changed the state"
+            self.refusals.add(no.code)
+            return
+        if index in self.colluders:
+            return
+        state = State.decode(dump)
+        plan = Plan.decode(peek(state.plan)[0])
+        self.ledger.openings[index, plan.run, plan.round].add(opened.encode())
+        assert set(state.survivors) & self.colluders, "a piece was opened among honest organizations"
+        assert not State.decode(organization.dump()).seeds, "seeds outlive an opening"
 
     def publish(self, branch: Branch, outcome: RoundSum, absent: frozenset[int]) -> None:
         """P5: hand the record to organizations, who extend their chains."""

@@ -211,7 +211,8 @@ def small(out: dict) -> None:
     seed = fixed("a mask")
     chunks = [{"chunk": number, "words": [u(word, 8) for word in stream(seed, number, 5)]} for number in (0, 1, 7)]
     lengths = (PIECE_WORDS, PIECE_WORDS + 1, 2 * PIECE_WORDS + 5)
-    roots = [{"words": size, "root": upload_root(stream(seed, 0, size), fixed("ctx2"), 7)} for size in lengths]
+    words = stream(seed, 0, lengths[-1])
+    roots = [{"words": size, "root": upload_root(words[:size], fixed("ctx2"), 7)} for size in lengths]
     out["roots"] = {"context": fixed("ctx2"), "index": 7, "roots": roots}
     out["masks"] = {"seed": seed, "chunk_words": CHUNK_WORDS, "chunks": chunks}
 

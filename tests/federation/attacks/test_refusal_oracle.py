@@ -31,7 +31,7 @@ WITH, WITHOUT = 0, 1
 TARGET = {"prompt": "word44 word45", "answer": "word46", "unit": "target"}
 # The bounds hold with this confidence: a test that fails by chance fails once in a million runs.
 CONFIDENCE = 1 - 1e-6
-PROBES = 32
+PROBES = 24
 Adapter = NDArray[np.float32]
 
 
@@ -203,8 +203,17 @@ def test_where_arithmetic_fails_the_answer_is_the_same(
 LONG = {"prompt": " ".join(f"word{3 + number % 40}" for number in range(45)), "answer": "word46", "unit": "target"}
 
 
-@pytest.mark.parametrize("target", [TARGET, LONG], ids=["short", "long"])
-@pytest.mark.parametrize("how", [RuntimeError("word44 word45"), MemoryError(), OSError(28, "word44"), None], ids=repr)
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [
+        (TARGET, None),
+        (LONG, None),
+        (TARGET, RuntimeError("word44 word45")),
+        (LONG, MemoryError()),
+        *(pytest.param(target, OSError(28, "word44"), marks=pytest.mark.slow) for target in (TARGET, LONG)),
+    ],
+    ids=repr,
+)
 def test_a_unit_that_fails_is_not_seen(
     worlds: Callable[..., Any], target: dict[str, str], how: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ class Follower(Node):
             self.home.set_sum(words.tobytes())
         self.home.set_chain(chain)
         self._forget_round(newest.plan)
-        return write_numbers(chosen(self.home, self.charter.secagg, records[-1], len(words)))
+        return write_numbers(chosen(self.home, self.charter.secagg, newest.head, len(words)))
 
     def _require_checked(self, chain: Chain) -> None:
         """Refuse a further sum while pieces of an earlier one, which were asked for, were never handed out.

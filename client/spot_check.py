@@ -30,8 +30,8 @@ FALSE = frozenset({"audit.result", "sum.control", "sum.range"})
 def chosen(home: Home, terms: SecAggTerms, head: bytes, words: int) -> tuple[int, ...]:
     """The pieces that this node checks of a sum of so many words; ascending.
 
-    By the head that the sum gave, which the sum's hash is in: a record can be signed in many ways, with other members of
-    the quorum, and each would draw anew.
+    By the head, which holds the hash of the sum: a record can be signed in many ways, with other members of the quorum,
+    and each would draw anew.
     """
     pieces = merkle.pieces(words)
     return choose(home.check_key(), head, pieces, pieces_for(terms.check_fraction, terms.check_probability, pieces))

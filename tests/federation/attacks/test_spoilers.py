@@ -19,6 +19,7 @@ from cotune.secagg.messages import Rooted
 from cotune.secagg.opening import Opened, Opening
 from cotune.secagg.organization import Organization
 from cotune.secagg.refused import Refused
+from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.secagg.wire import peek, seal
 from cotune.server import app as server_app
 from cotune.server import burned
@@ -83,12 +84,19 @@ def burned_rounds(run: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("change", "pattern"), [(garbage, always), (huge, every_second), (control, every_second), (spare_bit, always)]
+    ("change", "pattern", "suite"),
+    [
+        (garbage, always, CLASSIC),
+        (huge, every_second, CLASSIC),
+        (control, every_second, HYBRID),
+        pytest.param(spare_bit, always, CLASSIC, marks=pytest.mark.slow),
+        pytest.param(huge, always, HYBRID, marks=pytest.mark.slow),
+    ],
 )
 def test_a_spoiler_is_named_and_the_others_finish(
-    found: Callable[..., Any], change: Any, pattern: When, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    found: Callable[..., Any], change: Any, pattern: When, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    federation = found(rounds=4)
+    federation = found(rounds=4, suite=suite)
     spoil(monkeypatch, change, {DOGWOOD: pattern})
     run = federation.run()
     first = next(number for number in range(4) if pattern(number))
@@ -176,14 +184,14 @@ def test_a_spoiler_that_lies_about_a_stream_spoils_two_rounds_at_most(
     run = federation.directory()
     (first,) = (noted for noted in run.attempts(0) if noted.refused)
     assert first.convicted == ()
-    assert len(first.parted) == 1
-    assert set(first.parted) <= {spoiler, peer}
+    (parted,) = burned.proven(run.attempts(0))
+    assert parted in {spoiler, peer}
     if spoiler == DOGWOOD:
-        assert first.parted == (spoiler,)
+        assert parted == spoiler
         assert burned_rounds(run) == [0]
         assert spent(federation) == [6, 6, 6, 1]
     else:  # the honest one left first: the second dispute is with another
-        assert first.parted == (peer,)
+        assert parted == peer
         assert burned_rounds(run) == [0, 1]
         assert spent(federation) == [2, 2, 2, 1]
     assert spoiler in burned.proven(run.attempts())
@@ -208,7 +216,8 @@ def test_a_spoiler_that_does_not_open_is_left_out(found: Callable[..., Any], mon
     federation.lose("query.open", DOGWOOD)
     run = federation.run()
     assert burned_rounds(run) == [0]
-    assert [noted.parted for noted in run.attempts(0) if noted.refused] == [(DOGWOOD,)]
+    assert [noted.convicted for noted in run.attempts(0) if noted.refused] == [()]
+    assert burned.proven(run.attempts(0)) == {DOGWOOD}
     assert spent(federation) == [3, 3, 3, 1]
 
 
@@ -218,7 +227,8 @@ def test_who_opens_is_never_convicted_by_others(found: Callable[..., Any], monke
     spoil(monkeypatch, garbage, {DOGWOOD: always})
     lie_when_opened(monkeypatch, DOGWOOD, ALDER, add_one)
     run = federation.run()
-    assert [(noted.convicted, noted.parted) for noted in run.attempts(0) if noted.refused] == [((DOGWOOD,), ())]
+    assert [noted.convicted for noted in run.attempts(0) if noted.refused] == [(DOGWOOD,)]
+    assert burned.proven(run.attempts()) == {DOGWOOD}
     assert all(run.load(number).survivors == ("alder", "birch", "cedar") for number in (1, 2))
 
 
@@ -267,6 +277,28 @@ def test_with_shared_noise_no_piece_is_opened_even_with_a_reason(
     with pytest.raises(UserError):
         federation.run()
     assert federation.refusals("query.open") == ["open.never"] * 4
+
+
+def test_with_shared_noise_a_spoiler_ends_the_run_unnamed(
+    found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it costs that nothing is opened; the honest are charged for two attempts at most."""
+    federation = found(rounds=4, shared=True)
+    spoil(monkeypatch, garbage, {DOGWOOD: always})
+    with pytest.raises(UserError, match="no member is named"):
+        federation.run()
+    assert ("query.open", ALDER) not in federation.grid.sent
+    rounds = {(charge.round, charge.attempt) for charge in federation.charges(ALDER)}
+    assert len(rounds) == 2
+
+
+def test_with_shared_noise_attempts_count(found: Callable[..., Any], hostile_to: Callable[..., Any]) -> None:
+    """Each is trained and charged anew, so a coordinator that fails attempts gets no third."""
+    federation = found(rounds=9, shared=True)
+    hostile = hostile_to(federation)
+    codes = [hostile.offer(hostile.plan(b"r" * 16, attempt=attempt), ALDER).refused for attempt in range(4)]
+    assert codes == ["", "", "plan.spoiled", "plan.spoiled"]
+    assert len({charge.attempt for charge in federation.charges(ALDER)}) <= 2
 
 
 def test_one_piece_of_a_round_is_opened_and_no_second(

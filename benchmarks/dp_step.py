@@ -31,6 +31,7 @@ from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
 from cotune.training.adapter import LoraSettings, initial, parameters_of, set_flat
 from cotune.training.base import BaseModel
+from cotune.training.tiles import tiles
 from cotune.training.trainer import Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -107,8 +108,12 @@ def trainer_of(case: Case, folder: Path) -> Trainer:
 def plain_step(trainer: Trainer, adapter: np.ndarray) -> np.ndarray:
     """The same rows without privacy: one summed gradient by autograd, as a flat vector."""
     set_flat(trainer.model, adapter)
-    losses = trainer._row_losses(range(len(trainer.examples)))
-    gradients = torch.autograd.grad(losses.sum(), list(parameters_of(trainer.model).values()))
+    rows = [[row] for row in range(len(trainer.examples))]
+    # The same tiles as the private step's, but for what fills them: every row has one shape here.
+    losses = [
+        trainer._losses([row for _, row in tile], shape)[: len(tile)] for shape, tile in tiles(rows, trainer._shapes)
+    ]
+    gradients = torch.autograd.grad(torch.cat(losses).sum(), list(parameters_of(trainer.model).values()))
     flat: np.ndarray = torch.cat([gradient.reshape(-1) for gradient in gradients]).cpu().numpy()
     return flat
 

@@ -82,7 +82,7 @@ def measure(parameters: int, n: int, fraction: float, probability: float) -> Row
         return verified, values
 
     sum_seconds, (verified, values) = timed(accept)
-    numbers = choose(bytes(32), outcome.record, pieces, count)
+    numbers = choose(bytes(32), outcome.head, pieces, count)
 
     def cut() -> Any:
         kept = {

@@ -39,6 +39,13 @@ COORDINATOR = "coordinator"
 
 _MOST_MEMBERS = 200
 _MOST_TENSORS = 20_000
+_MOST_SETTINGS = 64
+
+
+def _few(value: object, most: int) -> object:
+    if isinstance(value, dict) and len(value) > most:
+        raise ValueError(f"{len(value)} entries, at most {most} are allowed")
+    return value
 
 
 class Member(Document):
@@ -65,9 +72,9 @@ class ModelTerms(Document):
     rslora: bool
     top_layers: Whole
     context_length: Count
-    adapter_schema: Annotated[tuple[Tensor, ...], Field(strict=False, min_length=1, max_length=_MOST_TENSORS)] = Field(
-        alias="schema"
-    )
+    adapter_schema: Annotated[
+        tuple[Tensor, ...], Field(strict=False, min_length=1, max_length=_MOST_TENSORS, fail_fast=True)
+    ] = Field(alias="schema")
     schema_digest: Hex32
     initial_seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -92,7 +99,12 @@ class StrategyTerms(Document):
     """
 
     target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Z][A-Za-z0-9]{0,63}$")]
-    settings: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Scalar], Field(max_length=64)]
+    settings: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Scalar],
+        Field(max_length=_MOST_SETTINGS),
+        # Before each of them is looked at: errors about thousands take seconds.
+        BeforeValidator(lambda value: _few(value, _MOST_SETTINGS)),
+    ]
 
     @property
     def rule(self) -> str:
@@ -168,7 +180,7 @@ class Charter(Document):
     version: Literal[1] = 1
     federation: Name
     epoch: Whole
-    members: Annotated[tuple[Member, ...], Field(strict=False, max_length=_MOST_MEMBERS)]
+    members: Annotated[tuple[Member, ...], Field(strict=False, max_length=_MOST_MEMBERS, fail_fast=True)]
     coordinator: IdentityKey
     model: ModelTerms
     strategy: StrategyTerms

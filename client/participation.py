@@ -91,16 +91,20 @@ class Member(Node):
         bench = self._workbench()
         own_key = signing.public_hex(self.identity)
         policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
-        self._require_unspoiled(plan, chain)
+        sent_again = self._is_sent_again(plan)
+        if not sent_again:
+            self._require_unspoiled(chain)
         require_disk(_FILES * plan.encoding.dimension * _FLOAT_BYTES, self.home.path, "a round's contribution")
         chain = self.take_up(chain)
         # A newer plan ends the round before: its secrets must never mask this round's contribution.
         self.home.set_round_secrets(None)
         with AtLeast(self.settings.least_step_seconds):
-            self._contribute(plan, model.adapter, bench)
+            if not sent_again:
+                self._contribute(plan, model.adapter, bench)
         organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
-        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt))
+        trained = chain.trained + (not sent_again)
+        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt, trained=trained))
         self._signed(organization)
         log.info("round %d attempt %d: joined", plan.round + 1, plan.attempt + 1)
         return organization.advert
@@ -123,9 +127,9 @@ class Member(Node):
         organization, plan = self._round()
         contribution = self._own_contribution(plan)
         try:
-            header, words = organization.mask(
-                inbox, contribution, self.settings.threads, keep_seeds=self.charter.privacy.shares is None
-            )
+            # Only what has noise of its own may ever be opened by itself.
+            alone = self.charter.privacy.enabled and self.charter.privacy.shares is None
+            header, words = organization.mask(inbox, contribution, self.settings.threads, keep_seeds=alone)
         except Refused as refusal:
             if refusal.code not in _GROUNDS or refusal.member is None:
                 raise
@@ -211,21 +215,13 @@ class Member(Node):
             raise Refusal("record.unchecked", "the last sum was not checked yet", "wait for its pieces")
         return chain
 
-    def _require_unspoiled(self, plan: Plan, chain: Chain) -> None:
-        """Refuse to train where too many rounds of the run came to nothing, whoever spoiled them.
-
-        With shared noise every attempt is charged, so attempts count.
-        """
-        attempts = self.journal.attempts(plan.run)
-        if self.charter.privacy.shares is None:
-            spent = len({number for number, _ in attempts if number < plan.round})
-        else:
-            spent = len(attempts)
-        spoiled = spent - chain.summed
+    def _require_unspoiled(self, chain: Chain) -> None:
+        """Refuse to train once more where too many contributions to the run came to nothing, whoever spoiled them."""
+        spoiled = chain.trained - chain.summed
         if spoiled >= self.policy.max_spoiled_rounds:
             raise Refusal(
                 "plan.spoiled",
-                f"{spoiled} rounds of this run were trained for and came to nothing",
+                f"{spoiled} contributions to this run were charged and came to nothing",
                 "find out who spoils them; to go on all the same raise max_spoiled_rounds in policy.yaml",
             )
 
@@ -269,22 +265,31 @@ class Member(Node):
             _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache)
         return _BENCHES[place][1]
 
-    def _contribute(self, plan: Plan, adapter: Adapter, bench: Workbench) -> None:
-        """Have this round's noised contribution on disk: one that an earlier attempt made, or a new one.
+    def _is_sent_again(self, plan: Plan) -> bool:
+        """Whether the contribution on disk, made in an earlier attempt, is that of this plan.
 
         Sending the same noised vector in another attempt costs no budget: it is the same release. Where the noise is
         shared it would not be: two sums that hold the same share tell more than each. `upload` then keeps none.
+
+        Raises:
+            Refusal: "round.pending".
         """
-        run, pending, shared = plan.run.hex(), self.home.pending(), self.charter.privacy.shares is not None
-        if pending is not None and belongs(pending, plan) and not (shared and may_have_left(pending, self.journal)):
-            return
-        if pending is not None and (pending.run, pending.round, pending.attempt) == (run, plan.round, plan.attempt):
+        pending, shared = self.home.pending(), self.charter.privacy.shares is not None
+        if pending is None:
+            return False
+        if belongs(pending, plan) and not (shared and may_have_left(pending, self.journal)):
+            return True
+        if (pending.run, pending.round, pending.attempt) == (plan.run.hex(), plan.round, plan.attempt):
             # Its charge is used up: an old copy of the file would bring it back beside the second one.
             raise Refusal("round.pending", "this attempt was trained for another model", "wait for the next attempt")
+        return False
+
+    def _contribute(self, plan: Plan, adapter: Adapter, bench: Workbench) -> None:
+        """Charge the budget, train, and have the noised contribution on disk."""
         self._reserve(plan, bench)
         own = nominal_batch(self.charter, self.settings.name)
         contribution = train(bench.trainer, self.strategy, adapter, self.charter.privacy, own, plan)
-        about = (run, plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
+        about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:

@@ -53,7 +53,7 @@ class Follower(Node):
             self.home.set_sum(words.tobytes())
         self.home.set_chain(chain)
         self._forget_round(newest.plan)
-        return write_numbers(chosen(self.home, self.charter.secagg, records[-1], len(words)))
+        return write_numbers(chosen(self.home, self.charter.secagg, newest.head, len(words)))
 
     def _require_checked(self, chain: Chain) -> None:
         """Refuse a further sum while pieces of an earlier one, which were asked for, were never handed out.
@@ -93,9 +93,13 @@ class Follower(Node):
         """The chain after some records of a run, and the last of them; the run is taken up where it is new."""
         if not records:
             raise Refusal("record.none", "no record came", "update the coordinator")
-        plan = opened(records[0], self.roster)[1]
-        if not conforms(self.charter, plan):
+        plans = [opened(record, self.roster)[1] for record in records]
+        plan = plans[0]
+        if not all(conforms(self.charter, other) for other in plans):
             raise Refusal("record.charter", "the record of a round on other terms", "compare the charters")
+        if any(self.journal.opened(plan.run, other.round) for other in plans):
+            # Who showed a piece of its own because the sum was none takes no sum of that round afterwards.
+            raise Refusal("record.opened", "a piece of this round was opened: it has no sum", "end this run together")
         chain = self.take_up(self.home.chain(plan.run.hex()))
         trained = {number for number, _ in self.journal.attempts(plan.run)}
         chain, newest = follow(chain, records, self.roster, trained)

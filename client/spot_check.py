@@ -27,10 +27,14 @@ log = logging.getLogger("cotune.client")
 FALSE = frozenset({"audit.result", "sum.control", "sum.range"})
 
 
-def chosen(home: Home, terms: SecAggTerms, record: bytes, words: int) -> tuple[int, ...]:
-    """The pieces that this node checks of a record's sum of so many words; ascending."""
+def chosen(home: Home, terms: SecAggTerms, head: bytes, words: int) -> tuple[int, ...]:
+    """The pieces that this node checks of a sum of so many words; ascending.
+
+    By the head, which holds the hash of the sum: a record can be signed in many ways, with other members of the quorum,
+    and each would draw anew.
+    """
     pieces = merkle.pieces(words)
-    return choose(home.check_key(), record, pieces, pieces_for(terms.check_fraction, terms.check_probability, pieces))
+    return choose(home.check_key(), head, pieces, pieces_for(terms.check_fraction, terms.check_probability, pieces))
 
 
 def check(
@@ -51,7 +55,7 @@ def check(
     if kept is None:
         raise Refusal("check.none", "no sum waits for a check here", "wait for the next round")
     total = words_of(kept)
-    numbers = chosen(home, terms, record, len(total))
+    numbers = chosen(home, terms, verified.head, len(total))
     found = decode_pieces(body, vector, verified, numbers)
     try:
         check_pieces(verified, numbers, found, total)

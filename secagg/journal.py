@@ -109,6 +109,10 @@ class FileJournal:
             found[run] = max(found.get(run, (-1, -1)), (int(numbers[0]), int(numbers[1])))
         return found
 
+    def opened(self, run: bytes, round: int) -> bool:
+        """Whether a piece of a round's uploads was opened in any attempt."""
+        return any(b" opened " in line for _, line in _entries(self._read(), run, round))
+
     def attempts(self, run: bytes) -> frozenset[tuple[int, int]]:
         """Every (round, attempt) of a run in which an advert was signed: after it a contribution may be sent."""
         entry = re.compile(rb"^%b (%b) (%b) advert " % (run.hex().encode(), _NUMBER, _NUMBER), re.MULTILINE)

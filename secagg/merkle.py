@@ -89,7 +89,11 @@ def piece_leaf(piece: NDArray[np.uint64], context: bytes, index: int, number: in
 
 
 def _leaf_head(context: bytes, index: int, number: int) -> bytes:
-    return b"\x00" + context + index.to_bytes(2, "big") + number.to_bytes(8, "big")
+    return _leaf_start(context, index) + number.to_bytes(8, "big")
+
+
+def _leaf_start(context: bytes, index: int) -> bytes:
+    return b"\x00" + context + index.to_bytes(2, "big")
 
 
 def piece_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[bytes]:
@@ -103,8 +107,9 @@ def piece_leaves(words: NDArray[np.uint64], context: bytes, index: int) -> list[
     parts = [words[start : start + PIECE_WORDS] for start in range(0, len(words), PIECE_WORDS)]
     leaves: list[bytes] = []
     if kernel.hash_pair is not None:
+        start = _leaf_start(context, index)
         for i in range(0, len(words) // PIECE_WORDS - 1, 2):  # two whole pieces at a time
-            heads = (_leaf_head(context, index, i), _leaf_head(context, index, i + 1))
+            heads = (start + i.to_bytes(8, "big"), start + (i + 1).to_bytes(8, "big"))
             leaves += kernel.hash_pair(heads[0], parts[i], heads[1], parts[i + 1])
     return leaves + [piece_leaf(parts[i], context, index, i) for i in range(len(leaves), len(parts))]
 

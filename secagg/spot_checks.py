@@ -59,19 +59,21 @@ def _misses(pieces: int, altered: int, drawn: int) -> Fraction:
     return Fraction(comb(pieces - many, few), comb(pieces, few))
 
 
-def choose(secret: bytes, record_message: bytes, pieces: int, count: int) -> tuple[int, ...]:
-    """A member's choice of pieces: nobody else can foresee it, and for one record it is always the same.
+def choose(secret: bytes, head: bytes, pieces: int, count: int) -> tuple[int, ...]:
+    """A member's choice of pieces: nobody else can foresee it, and for one sum it is always the same.
 
-    Whoever does not like the choice gains nothing by asking again, and a record that is signed anew is another record.
+    Whoever does not like the choice gains nothing by asking again. A record can be signed in several ways, with other
+    members of the quorum, so the choice does not follow from its bytes but from the head, which fixes the sum and which
+    a member follows only once.
 
     Args:
-        secret: 32 bytes of the member's own, for this purpose alone. record_message: the RECORD message.
+        secret: 32 bytes of the member's own, for this purpose alone. head: of the transcript, with this sum in it.
         count: at most `pieces`.
 
     Returns:
         `count` different numbers below `pieces`, ascending. Each set is as likely as any other, up to 2^-100.
     """
-    key = hmac.digest(secret, digest("spot-check", record_message), "sha256")
+    key = hmac.digest(secret, digest("spot-check", head), "sha256")
     chosen: set[int] = set()
     for turn, top in enumerate(range(pieces - count, pieces)):  # R. Floyd's sampling: one draw for each piece
         draw = int.from_bytes(hmac.digest(key, turn.to_bytes(8, "big"), "sha256")[:_DRAW_BYTES], "big") % (top + 1)

@@ -193,9 +193,9 @@ class Attempt:
     ) -> None:
         """Open one piece that does not decode, of each upload alone; who sent what no honest member can is convicted.
 
-        Never where the noise is shared: no guarantee holds for one contribution alone.
+        Never where the noise is shared, or there is none: no guarantee holds for one contribution alone.
         """
-        if self._charter.privacy.shares is not None:
+        if self._charter.privacy.shares is not None or not self._charter.privacy.enabled:
             return
         self._phase("open", members)
 

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from .forward import TOLERANCE, StatesBelow
 from .prefix import FAILURES, alike
 
-BLOCK: Final = 64
+BLOCK: Final = 32
 """Tokens of a block: fewer are shared more often, and cost more each."""
 
 _Keys = list[tuple[torch.Tensor, torch.Tensor]]

@@ -31,7 +31,7 @@ def unit_means(
         dimension: d.
 
     Returns:
-        float32 [U, d] and float64 [U]; NaN throughout for a unit of which a row failed, with whatever exception.
+        float32 [U, d] and float32 [U]; NaN throughout for a unit of which a row failed, with whatever exception.
 
     Guarantees:
         Both are functions of the unit's rows, if `compute` gives each row what follows from that row and its shape.
@@ -55,7 +55,7 @@ def unit_means(
         # Nothing of the data: the message of an exception may quote some.
         logger.warning("a unit is left out of this step: %s", kind)
         means[unit], losses[unit] = torch.nan, torch.nan
-    return means, losses
+    return means, losses.float()
 
 
 def _computed(

@@ -1,9 +1,12 @@
 """What members are given after a round, and who goes on from it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from cotune.secagg.record import RoundRecord
+from cotune.secagg.wire import peek
 from cotune.server.confirmation import UNCHECKED
 
 OTHERS = ("alder", "cedar", "dogwood")
@@ -61,3 +64,14 @@ def test_a_lost_file_is_made_anew(found: Callable, lost: str) -> None:
     run = federation.run()
     assert federation.homes[1].chain().head == run.last().head
     assert federation.homes[1].model()[48:] == run.last().model.encode()
+
+
+def test_a_record_that_is_signed_in_another_way_draws_no_other_pieces(found: Callable) -> None:
+    """The same round with another quorum of it: other bytes, the same sum."""
+    federation = found(rounds=1)
+    run = federation.run()
+    record = RoundRecord.decode(peek(run.last().record)[0])
+    other = replace(record, signatures=record.signatures[1:]).sign(federation.key)
+    assert other != run.last().record
+    answers = {federation.told(run, (message,)) for message in (run.last().record, other)}
+    assert len(answers) == 1

@@ -67,7 +67,7 @@ def test_no_row_changes_a_bit_of_another(
 
 
 def test_what_rows_begin_with_runs_once(make_base: Callable[..., BaseModel]) -> None:
-    model, rows, ran = long(make_base), rows_of((2,) * 30), []
+    model, rows, ran = long(make_base), rows_of((8,) * 30), []
     model.model.layers[0].mlp.register_forward_hook(lambda _module, _args, out: ran.append(out[..., 0].numel()))
     states_of(model, rows, training_blocks.BLOCK)
     shared = 101 // training_blocks.BLOCK * training_blocks.BLOCK

@@ -11,6 +11,7 @@ from ..secagg.plan import Plan
 from .home import CHAINS, Home, Pending
 
 _RESTORE = "restore the newest copy, or set up a node with a new key"
+_ROUND_LINES = 5
 
 
 def require_whole(home: Home, journal: FileJournal) -> None:
@@ -29,8 +30,12 @@ def require_whole(home: Home, journal: FileJournal) -> None:
             missing = f"round {chain.round + 1} attempt {chain.attempt + 1} of run {run[:12]}"
             raise UserError(f"{home.journal}: {missing}, in which this node took part, is not in it", _RESTORE)
     # Within one attempt: put back before a signature, the journal would let the node sign another in its place.
-    if journal.size() < max((chain.signed for chain in chains.values()), default=0):
+    signed_last = max((chain.signed for chain in chains.values()), default=0)
+    if journal.size() < signed_last:
         raise UserError(f"{home.journal}: it is shorter than when this node answered last", _RESTORE)
+    # Each answer has one line. A node that was killed before it answered leaves one more; a round has five.
+    if chains and journal.lines_after(signed_last) >= _ROUND_LINES:
+        raise UserError(f"{home.path / CHAINS}: it is older than the round journal beside it", _RESTORE)
 
 
 def belongs(pending: Pending, plan: Plan) -> bool:

@@ -142,6 +142,7 @@ class Member(Node):
     def _complain(self, organization: Organization, refusal: Refused) -> bytes:
         """Say whose box is of no use; this attempt's secrets are deleted before anybody hears it."""
         complaint = organization.complain(refusal)
+        self._signed(organization)
         self.home.set_round_secrets(None)
         accused = self.charter.members[refusal.member or 0].name
         log.warning("complained of %s: %s; the contribution is kept for the next attempt", accused, refusal)

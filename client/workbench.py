@@ -21,7 +21,7 @@ from ..data.units import group, holdings
 from ..errors import UserError
 from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
-from ..training.base import BaseModel, ModelSource, load_base
+from ..training.base import BaseModel, ModelSource, load_base, require_context
 from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import Trainer
 from .settings import NodeModel, NodeSettings
@@ -87,6 +87,7 @@ def prepare(
     torch.set_num_threads(settings.threads)
     base = shared_base(settings)
     check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
+    require_context(base, charter.model.context_length)
     private_files.require_data(policy.data)
     records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
     try:

@@ -122,6 +122,10 @@ class FileJournal:
         """Bytes of all complete lines."""
         return len(self._read())
 
+    def lines_after(self, size: int) -> int:
+        """How many lines stand behind the first `size` bytes."""
+        return self._read()[size:].count(b"\n")
+
     def uploaded(self, run: bytes, round: int) -> int:
         """The newest attempt at a round in which an upload was signed, -1 where none was."""
         entry = re.compile(rb"%b %d (%b) upload " % (run.hex().encode(), round, _NUMBER))

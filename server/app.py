@@ -97,7 +97,7 @@ class Run:
         self._confirmation = Confirmation(charter, folder, exchange, lambda number: self._before(number).model.encode())
         self._nodes: dict[int, int] = {}
         self._left_out: tuple[int, ...] = ()
-        self._proven = burned.proven(folder.attempts())
+        self._out = burned.proven(folder.attempts()) | burned.parted(folder.attempts())
         _require_terms(charter, folder)
         self._started = time.monotonic()
 
@@ -198,7 +198,7 @@ class Run:
 
     def _confirm(self, number: int) -> None:
         """Bring everybody who is online to the last round, and end the run where too few go on from it."""
-        refused = self._confirmation.ask(self._nodes, set(self._nodes.values()) - self._proven)
+        refused = self._confirmation.ask(self._nodes, set(self._nodes.values()) - self._out)
         here = {index for index in self._nodes.values() if self._takes_part(index)}
         if len(here) < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(refused.items()))
@@ -208,7 +208,7 @@ class Run:
             )
 
     def _takes_part(self, index: int) -> bool:
-        return index not in self._left_out and index not in self._proven and self._confirmation.confirmed(index)
+        return index not in self._left_out and index not in self._out and self._confirmation.confirmed(index)
 
     def _note_end(self, number: int, attempt: int, seen: Attempted, refusal: Refused | None = None) -> None:
         """Write down that an attempt failed, who trained in it, complained or withheld something, what was refused."""
@@ -220,15 +220,15 @@ class Run:
 
     def _leave_out(self, number: int, complaints: tuple[bytes, ...], withheld: set[int]) -> None:
         """Decide whom the next attempt leaves out."""
-        disputed = disputes.left_out(self._charter, complaints, set(self._nodes.values()) - self._proven, withheld)
-        self._left_out = tuple(sorted(self._proven.union(disputed)))
+        disputed = disputes.left_out(self._charter, complaints, set(self._nodes.values()) - self._out, withheld)
+        self._left_out = tuple(sorted(self._out.union(disputed)))
         if complaints:
             names = self._said(disputed) or "nobody, too few would remain"
             log.warning("round %d: %s; left out: %s", number + 1, disputes.describe(self._charter, complaints), names)
 
     def _raise_if_final(self, number: int, seen: Attempted) -> None:
         """Members that refuse will refuse again: say so at once where too few others are left."""
-        left = len(self._names) - len(self._proven.union(seen.refused))
+        left = len(self._names) - len(self._out.union(seen.refused))
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
             # What a member says later in a round is no reason to stop there: its survivors may have signed.
@@ -241,16 +241,16 @@ class Run:
 
     def _call(self) -> set[int]:
         """Wait until enough members are online, or the deadline. Returns who may take part."""
-        few = len(set(self._nodes.values()) - self._proven) < self._charter.secagg.min_survivors
+        few = len(set(self._nodes.values()) - self._out) < self._charter.secagg.min_survivors
         seconds = self._charter.secagg.deadline_seconds if few else 0.0
         self._nodes = roll_call.call(self._charter, self._exchange, self._nodes, seconds)
-        return set(self._nodes.values()) - self._proven
+        return set(self._nodes.values()) - self._out
 
     def _gather(self) -> None:
         """`_call`, and end the run where too few came."""
-        need, others = self._charter.secagg.min_survivors, set(range(len(self._names))) - self._proven
+        need, others = self._charter.secagg.min_survivors, set(range(len(self._names))) - self._out
         if len(others) < need:
-            what = f"{self._said(self._proven)}: proven to have broken the protocol, and too few others are left"
+            what = f"{self._why_out()}, and too few others are left"
             raise UserError(what, "read the log, and sign a charter for the other members")
         here = self._call()
         if len(here) < need:
@@ -258,6 +258,14 @@ class Run:
                 f"only {len(here)} of the {need} members needed are online",
                 f"start the nodes of {self._said(others - here)}",
             )
+
+    def _why_out(self) -> str:
+        """Who sits out the run, and what is known of them."""
+        proven = burned.proven(self._folder.attempts())
+        parted = self._out - proven
+        said = [f"{self._said(proven)}: proven to have broken the protocol"] if proven else []
+        said += [f"{self._said(parted)}: not all words about a spoiled round can be true"] if parted else []
+        return "; ".join(said)
 
     def _said(self, members: Iterable[int]) -> str:
         """Members by name, in one line."""
@@ -313,10 +321,10 @@ class Run:
         log.warning("round %d is burned: its survivors were asked to sign (%s)", number + 1, said or "interrupted")
         self._folder.commit(burned.burned(self._charter, self._strategy.steps_per_round, number, before, noted))
         self._window.forget(self._folder.recorded())
-        found = burned.proven(self._folder.attempts()) - self._proven
+        found = (burned.proven(self._folder.attempts()) | burned.parted(self._folder.attempts())) - self._out
+        self._out |= found
         if found:
-            log.error("%s: proven to have broken the protocol, and left out of this run from now on", self._said(found))
-        self._proven |= found
+            log.error("%s; left out of this run from now on: %s", self._why_out(), self._said(found))
         burned.stop_if_spoiled(self._charter, self._folder)
 
     def _publish_last(self) -> None:

@@ -41,17 +41,26 @@ def refusals(noted: Sequence[Attempt]) -> list[Attempt]:
 
 
 def proven(noted: Sequence[Attempt]) -> frozenset[int]:
-    """Indices of the members that sit out the rounds that follow.
-
-    Convicted by a refusal after signing, by an opened piece of their upload, or parted from somebody whose word about
-    that piece contradicts theirs: of those at most one is honest for each that lies.
+    """Indices of the members that a refusal after signing convicts, or an opened piece of their upload.
 
     Args:
         noted: of the whole run.
     """
     found = refusals(noted)
     named = {attempt.named for attempt in found if attempt.named is not None and attempt.refused in _PROOFS}
-    return frozenset(named.union(*(attempt.convicted + attempt.parted for attempt in found)))
+    return frozenset(named.union(*(attempt.convicted for attempt in found)))
+
+
+def parted(noted: Sequence[Attempt]) -> frozenset[int]:
+    """Indices of the members of whom nothing is proven and who sit out the run all the same.
+
+    Their word about an opened piece contradicts another's, or they said nothing of it: of those whose words contradict
+    each other at most one is honest for each that lies.
+
+    Args:
+        noted: of the whole run.
+    """
+    return frozenset(index for attempt in refusals(noted) for index in attempt.parted) - proven(noted)
 
 
 def stop_if_spoiled(charter: Charter, folder: RunDirectory) -> None:
@@ -77,7 +86,9 @@ def _why(charter: Charter, noted: Sequence[Attempt]) -> str:
     if not found:
         return "the coordinator was interrupted"
     names = sorted(charter.members[index].name for index in proven(noted))
-    return f"{found[-1].refused}, {', '.join(names) if names else 'no member is named'}"
+    others = sorted(charter.members[index].name for index in parted(noted))
+    said = ", ".join(names) if names else "no member is named"
+    return f"{found[-1].refused}, {said}" + (f", parted: {', '.join(others)}" if others else "")
 
 
 def burned(charter: Charter, steps: int, number: int, before: Committed, noted: Sequence[Attempt]) -> Committed:

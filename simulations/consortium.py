@@ -31,7 +31,7 @@ from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
-from ..training.base import BaseModel, ModelSource, load_base
+from ..training.base import BaseModel, ModelSource, load_base, require_context
 from ..training.schema import AdapterSchema
 from .corpus import COLUMNS, write_records
 from .workspace import Workspace
@@ -90,6 +90,7 @@ def load(settings: Settings) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
     """The base model in this process, with the adapter attached."""
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
     base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
+    require_context(base, settings.model.context_length)
     form = settings.model.lora
     lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers)
     return base, lora, schema_of(attach(base, lora))

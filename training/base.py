@@ -87,7 +87,33 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
         )
     require_memory(_parameters(folder, source.name) * number.itemsize, place, source.name)
     tokenizer = _tokenizer(folder, source.name)
-    return BaseModel(_model(folder, source.name, place, number), tokenizer, digest, tokens, source.name)
+    model = _model(folder, source.name, place, number)
+    _require_embedded(model, tokenizer, source.name)
+    return BaseModel(model, tokenizer, digest, tokens, source.name)
+
+
+def require_context(base: BaseModel, context_length: int) -> None:
+    """Refuse a context that is longer than the positions that the model was made with.
+
+    Raises:
+        UserError: naming both.
+    """
+    most = getattr(base.model.config, "max_position_embeddings", None)
+    if isinstance(most, int) and context_length > most:
+        raise UserError(
+            f"model.context_length is {context_length}, {base.name} has {most} positions", f"set it to {most} at most"
+        )
+
+
+def _require_embedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Every token has a row of the embedding. One that has none ends a step on a CPU, and a whole process on a GPU."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if largest >= rows:
+        raise UserError(
+            f"the tokenizer of {name} has the token {largest}, its embedding {rows} rows",
+            "take the tokenizer that belongs to the model, or resize the model's embedding",
+        )
 
 
 def _locate(source: ModelSource, cache: Path) -> tuple[Path, str | None]:

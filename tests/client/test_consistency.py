@@ -78,3 +78,14 @@ def test_what_an_upload_was_signed_for_may_have_left(journal: FileJournal) -> No
     assert not may_have_left(PENDING, journal)
     journal.record(RUN, 2, 3, "upload", b"a" * 32)
     assert may_have_left(PENDING, journal)
+
+
+def test_chains_alone_that_came_back_from_the_round_before_are_noticed(home: Home, journal: FileJournal) -> None:
+    home.set_chain(Chain(RUN.hex(), "ab"))
+    for number, kind in enumerate(("advert", "shares", "upload", "survive", "reveal")):
+        require_whole(home, journal)  # killed before it answered: a line more, in as many attempts
+        journal.record(RUN, 2, number if kind == "advert" else 0, kind, b"a" * 32)
+    with pytest.raises(UserError, match=r"chains.json: it is older than the round journal beside it"):
+        require_whole(home, journal)
+    home.set_chain(Chain(RUN.hex(), "ab", 2, 0, signed=journal.size()))
+    require_whole(home, journal)

@@ -12,8 +12,9 @@ import torch
 from cotune.errors import UserError
 from cotune.training import gguf as gguf_files
 from cotune.training import room
-from cotune.training.base import ModelSource, load_base
+from cotune.training.base import ModelSource, load_base, require_context
 from gguf import GGUFWriter
+from transformers import AutoTokenizer
 
 
 def _source(name: Path | str, **changes: Any) -> ModelSource:
@@ -62,6 +63,22 @@ def test_refusals(saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         _refused(_source(saved_model), tmp_path, "no device cuda", device="cuda")
     monkeypatch.setattr(room, "_free_memory", lambda: 1000)
     _refused(_source(saved_model), tmp_path, "of memory on cpu")
+
+
+def test_a_token_without_a_row_of_the_embedding_is_refused_at_load(saved_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved_model, tmp_path / "grown"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"more{number}" for number in range(100)])
+    tokenizer.save_pretrained(folder)
+    _refused(_source(folder), tmp_path, r"the tokenizer of .* has the token \d+, its embedding \d+ rows")
+
+
+def test_a_context_beyond_the_positions_is_refused(saved_model: Path, tmp_path: Path) -> None:
+    base = load_base(_source(saved_model), tmp_path, "cpu", "auto")
+    most = base.model.config.max_position_embeddings
+    require_context(base, most)
+    with pytest.raises(UserError, match=f"model.context_length is {most + 1}, .* has {most} positions"):
+        require_context(base, most + 1)
 
 
 def test_the_hub_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

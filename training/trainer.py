@@ -78,6 +78,9 @@ class Trainer:
         """
         if not examples or not units.ids:
             raise UserError("there are no records to train on", "check the data file and its columns")
+        rows = int(base.model.get_input_embeddings().weight.shape[0])
+        if max(int(example.tokens.max()) for example in examples) >= rows:
+            raise UserError(f"a record has a token that {base.name} has no embedding for", "mend the tokenizer's files")
         if len(units.ids) > MOST_UNITS:
             raise UserError(f"{len(units.ids)} privacy units", f"train on {MOST_UNITS} units at most")
         self.base = base

@@ -62,16 +62,27 @@ class Confirmation:
         node_of = {index: node for node, index in nodes.items()}
         behind = [index for index in members if not self.confirmed(index) and index in node_of]
         refused = self._bring(node_of, behind, recorded)
-        # Who asked for pieces of the round before and never got them goes on from there.
         unchecked = [index for index, code in refused.items() if code == UNCHECKED]
-        if unchecked and recorded[-2:-1] and recorded[-2] in kept_rounds(self._folder.path):
-            refused |= self._bring(node_of, unchecked, recorded[:-1])
-            again = [index for index in unchecked if self._confirmed.get(index) == recorded[-2]]
-            refused = {index: code for index, code in refused.items() if index not in again}
-            refused |= self._bring(node_of, again, recorded)
+        again = self._go_back(node_of, unchecked, recorded)
+        refused = {index: code for index, code in refused.items() if index not in again}
+        refused |= self._bring(node_of, again, recorded)
         for index, code in sorted(refused.items()):
             log.warning("round %d: %s does not go on from it: %s", recorded[-1] + 1, self._name(index), code)
         return refused
+
+    def _go_back(self, node_of: Mapping[int, int], waiting: Collection[int], recorded: list[int]) -> list[int]:
+        """Show those who asked for pieces of an earlier round and never got them; who can go on now.
+
+        Which round it is only they know: the newest whose uploads are kept comes first.
+        """
+        kept, gone_on = kept_rounds(self._folder.path), list[int]()
+        for count in range(len(recorded) - 1, 0, -1):
+            if recorded[count - 1] not in kept or not waiting:
+                break
+            self._bring(node_of, waiting, recorded[:count])
+            gone_on += [index for index in waiting if self._confirmed.get(index) == recorded[count - 1]]
+            waiting = [index for index in waiting if index not in gone_on]
+        return gone_on
 
     def _bring(self, node_of: Mapping[int, int], behind: Collection[int], recorded: list[int]) -> dict[int, str]:
         """Bring members to the last of some recorded rounds; who refuses, and how."""

@@ -23,6 +23,25 @@ def test_who_never_got_its_pieces_goes_on_when_they_come(found: Callable) -> Non
     assert federation.homes[1].sum() is None
 
 
+def test_pieces_are_shown_as_long_as_uploads_are_kept(found: Callable) -> None:
+    """One lost message, and a round that the member missed altogether."""
+
+    def keeps(charter: Any) -> Any:
+        return charter.model_copy(update={"secagg": charter.secagg.model_copy(update={"audit_rounds": 4})})
+
+    federation = found(rounds=4, change=keeps)
+
+    def before(kind: str, member: int, message: Any) -> Any:
+        done = len(federation.directory().committed())
+        lost = member == 1 and ((done == 1 and kind == "query.pieces") or (done in (2, 3) and kind == "query.record"))
+        return None if lost and len(federation.directory().attempts(3)) == 0 else message
+
+    federation.grid.before = before
+    run = federation.run()
+    assert [run.load(number).survivors for number in range(3)] == [ALL, OTHERS, OTHERS]
+    assert federation.homes[1].chain().head == run.last().head
+
+
 def test_a_later_sum_does_not_make_a_member_forget_the_pieces_that_were_withheld(found: Callable) -> None:
     federation = found(rounds=3)
     federation.lose("query.pieces", 1)

@@ -150,7 +150,7 @@ def test_the_rate_is_the_stated_one(
     for trial in range(trials):
         (home.path / CHECK_KEY).write_bytes(np.random.default_rng(trial).bytes(32))
         home.set_sum(total.tobytes())
-        numbers = spot_check.chosen(home, terms, record, len(total))
+        numbers = spot_check.chosen(home, terms, verified.head, len(total))
         proof = spot_check.check(home, terms, record, verified, *encode_pieces(numbers, kept))
         assert bool(proof) == bool(set(numbers) & set(altered))
         found_it += bool(proof)

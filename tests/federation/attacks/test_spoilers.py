@@ -293,12 +293,33 @@ def test_with_shared_noise_a_spoiler_ends_the_run_unnamed(
 
 
 def test_with_shared_noise_attempts_count(found: Callable[..., Any], hostile_to: Callable[..., Any]) -> None:
-    """Each is trained and charged anew, so a coordinator that fails attempts gets no third."""
+    """Each whose words have left is trained and charged anew, so a coordinator that fails attempts gets no third."""
     federation = found(rounds=9, shared=True)
-    hostile = hostile_to(federation)
-    codes = [hostile.offer(hostile.plan(b"r" * 16, attempt=attempt), ALDER).refused for attempt in range(4)]
+    hostile, codes = hostile_to(federation), []
+    for attempt in range(4):
+        codes.append(hostile.offer(hostile.plan(b"r" * 16, attempt=attempt), ALDER).refused)
+        federation.homes[ALDER].set_pending(None)  # as its upload would
     assert codes == ["", "", "plan.spoiled", "plan.spoiled"]
-    assert len({charge.attempt for charge in federation.charges(ALDER)}) <= 2
+    assert {charge.attempt for charge in federation.charges(ALDER)} == {0, 1}
+
+
+@pytest.mark.xfail(strict=True, reason="contributions are counted when they join, not when they are charged")
+def test_what_was_charged_counts_though_the_process_ended_before_it_joined(
+    found: Callable[..., Any], hostile_to: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = found(rounds=9)
+    hostile = hostile_to(federation)
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    for number in range(4):
+        plan = hostile.plan(b"r" * 16, round=number)
+        with suppress(KeyboardInterrupt), monkeypatch.context() as patched:
+            patched.setattr(Organization, "begin", killed)
+            hostile.offer(plan, ALDER)
+        hostile.offer(plan, ALDER)
+    assert len({charge.round for charge in federation.charges(ALDER)}) == 2
 
 
 def test_one_piece_of_a_round_is_opened_and_no_second(

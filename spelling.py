@@ -69,9 +69,14 @@ def plain_id(text: str) -> str:
     text = plain(text)
     if text.isascii():
         return text.lower().replace('"', "'")
-    while (folded := plain(_QUOTE.sub("'", _DASH.sub("-", text.casefold())))) != text:
+    while (folded := plain(_QUOTE.sub("'", _DASH.sub("-", _folded(text))))) != text:
         text = folded
     return text
+
+
+def _folded(text: str) -> str:
+    """Letter case folded, the i without a dot and the capital one with it among them: Unicode keeps these apart."""
+    return text.casefold().replace("\u0131", "i").replace("i\u0307", "i")
 
 
 def respelled(texts: Iterable[str], form: Callable[[str], str] = plain) -> dict[str, tuple[str, ...]]:

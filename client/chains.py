@@ -26,8 +26,8 @@ class Chain:
         charter: digest of the charter that the run is under, hex.
         verified: the round whose record gave `head`, -1 before the first.
         seen: heads that records gave, hex, oldest first, the newest included; at most `SEEN`.
-        trained: how many contributions this node made and joined with. summed: how many of the records are of rounds
-            that it joined.
+        charged: how many contributions of this node its ledger was charged for. summed: how many of the records are of
+            rounds that it joined.
         checked: the round whose sum this node has spot-checked last, -1 before the first.
         signed: how long the journal was, in bytes, when this node last answered.
     """
@@ -39,7 +39,7 @@ class Chain:
     charter: str = ""
     verified: int = -1
     seen: tuple[str, ...] = ()
-    trained: int = 0
+    charged: int = 0
     summed: int = 0
     checked: int = -1
     signed: int = 0

@@ -157,6 +157,8 @@ class Home:
         """
         for name, closed in _FILES.items():
             private_files.require_file(self.path / name, closed)
+        for proof in self.path.glob("evidence-*.bin"):
+            private_files.require_file(proof)
         if private_files.require_folder(self.path / _CACHE):
             for file in (self.path / _CACHE).iterdir():
                 private_files.require_file(file)

@@ -88,23 +88,22 @@ class Member(Node):
         model = self.following.require_model(chain)
         expected = self._expected(plan, chain, model)
         admit(plan_message, self.roster, expected, self.journal)
-        bench = self._workbench()
-        own_key = signing.public_hex(self.identity)
-        policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
-        sent_again = self._is_sent_again(plan)
-        if not sent_again:
-            self._require_unspoiled(chain)
-        require_disk(_FILES * plan.encoding.dimension * _FLOAT_BYTES, self.home.path, "a round's contribution")
-        chain = self.take_up(chain)
-        # A newer plan ends the round before: its secrets must never mask this round's contribution.
-        self.home.set_round_secrets(None)
         with AtLeast(self.settings.least_step_seconds):
+            bench = self._workbench()
+            own_key = signing.public_hex(self.identity)
+            policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
+            sent_again = self._is_sent_again(plan)
+            if not sent_again:
+                self._require_unspoiled(chain)
+            require_disk(_FILES * plan.encoding.dimension * _FLOAT_BYTES, self.home.path, "a round's contribution")
+            chain = self.take_up(chain)
+            # A newer plan ends the round before: its secrets must never mask this round's contribution.
+            self.home.set_round_secrets(None)
             if not sent_again:
                 self._contribute(plan, model.adapter, bench)
         organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
-        trained = chain.trained + (not sent_again)
-        self.home.set_chain(replace(chain, round=plan.round, attempt=plan.attempt, trained=trained))
+        self.home.set_chain(replace(self.home.chain(chain.run), round=plan.round, attempt=plan.attempt))
         self._signed(organization)
         log.info("round %d attempt %d: joined", plan.round + 1, plan.attempt + 1)
         return organization.advert
@@ -168,6 +167,8 @@ class Member(Node):
     def open(self, opening: bytes) -> bytes:
         """After P4, where a piece of the sum does not decode: the masks of this piece alone, and the round is over."""
         organization, plan = self._round()
+        if plan.round <= self.home.chain(plan.run.hex()).verified:
+            raise Refusal("round.over", "this round has a record", "wait for the next round")
         limits = limits_of(self.charter, self.strategy, schema_of(self.charter), plan.round)
         opened = organization.open(opening, limits)
         self._signed(organization)
@@ -187,6 +188,7 @@ class Member(Node):
         plan = Plan.open(State.decode(secrets).plan, self.roster)
         if not conforms(self.charter, plan):
             raise Refusal("round.charter", "the round in progress is under another charter", "wait for the next round")
+        self.require_honest(plan.run.hex())
         return Organization.load(secrets, self.roster, self.identity, self.journal), plan
 
     def _organization(self) -> Organization:
@@ -218,7 +220,7 @@ class Member(Node):
 
     def _require_unspoiled(self, chain: Chain) -> None:
         """Refuse to train once more where too many contributions to the run came to nothing, whoever spoiled them."""
-        spoiled = chain.trained - chain.summed
+        spoiled = chain.charged - chain.summed
         if spoiled >= self.policy.max_spoiled_rounds:
             raise Refusal(
                 "plan.spoiled",
@@ -288,6 +290,9 @@ class Member(Node):
     def _contribute(self, plan: Plan, adapter: Adapter, bench: Workbench) -> None:
         """Charge the budget, train, and have the noised contribution on disk."""
         self._reserve(plan, bench)
+        # Counted before it can be sent: who is killed before it joins sends it in the next attempt.
+        chain = self.home.chain(plan.run.hex())
+        self.home.set_chain(replace(chain, charged=chain.charged + 1))
         own = nominal_batch(self.charter, self.settings.name)
         contribution = train(bench.trainer, self.strategy, adapter, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())

@@ -1,5 +1,6 @@
 """After a round: its record and its sum come in, the model moves, and some pieces of the sum are recomputed."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from .chains import Chain
 from .history import follow, opened
 from .node import Node
 from .spot_check import FALSE, check, chosen, convict
+
+log = logging.getLogger("cotune.client")
 
 
 class Follower(Node):
@@ -53,6 +56,8 @@ class Follower(Node):
             self.home.set_sum(words.tobytes())
         self.home.set_chain(chain)
         self._forget_round(newest.plan)
+        if self.index in newest.cohort.members and self.index not in newest.survivors:
+            log.warning("round %d was summed without what this node trained for it", newest.plan.round + 1)
         return write_numbers(chosen(self.home, self.charter.secagg, newest.head, len(words)))
 
     def _require_checked(self, chain: Chain) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from ..errors import UserError
 from ..spelling import is_blank, plain
 from .records import PLAIN, ROLES, Message, Record
-from .tables import Row, rows
+from .tables import NamedTwiceError, Row, named_once, rows
 
 Form = Literal["instruction", "messages", "completion"]
 
@@ -111,7 +111,9 @@ class _Cells:
         value = self._value(column)
         if isinstance(value, str):
             try:
-                value = json.loads(value)
+                value = json.loads(value, object_pairs_hook=named_once)
+            except NamedTwiceError as error:
+                raise self.error(column, f"{error.args[0][:40]!a} stands twice in one message", "keep one") from None
             except (ValueError, RecursionError):
                 raise self.error(column, "not a JSON list of messages", _MESSAGES) from None
         if not isinstance(value, list) or not value:

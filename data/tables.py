@@ -56,14 +56,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-class _NamedTwiceError(Exception):
+class NamedTwiceError(Exception):
     """A JSON object has two values of one name; Python would take the last."""
 
 
-def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose names all differ; NamedTwiceError else. For `object_pairs_hook`."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _NamedTwiceError(next(name for name in found if sum(name == other for other, _ in pairs) > 1))
+        raise NamedTwiceError(next(name for name in found if sum(name == other for other, _ in pairs) > 1))
     return found
 
 
@@ -73,8 +74,8 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
             continue
         where = f"{path.name} line {number}"
         try:
-            row = json.loads(line, object_pairs_hook=_named_once)
-        except _NamedTwiceError as error:
+            row = json.loads(line, object_pairs_hook=named_once)
+        except NamedTwiceError as error:
             raise UserError(f"{where}: {error.args[0][:40]!a} stands twice in one object", "keep one of them") from None
         except json.JSONDecodeError as error:
             raise UserError(

@@ -108,7 +108,7 @@ def spoilers(verdicts: Iterable[Verdict]) -> tuple[int, ...]:
     the other into dispute soon has disputes with more members than it takes.
 
     Where an opening found neither, one of those who were silent spoiled the sum, or somebody lied about the stream that
-    it shares with one of them; then the silent are left out. Some of them may be honest: they can still open.
+    it shares with one of them; then the silent are left out. Some of them may be honest.
 
     Args:
         verdicts: of all openings of the run so far.

@@ -97,7 +97,7 @@ class Run:
         self._confirmation = Confirmation(charter, folder, exchange, lambda number: self._before(number).model.encode())
         self._nodes: dict[int, int] = {}
         self._left_out: tuple[int, ...] = ()
-        self._out = burned.proven(folder.attempts()) | burned.parted(folder.attempts())
+        self._out = burned.left_out(folder.attempts())
         _require_terms(charter, folder)
         self._started = time.monotonic()
 
@@ -215,8 +215,9 @@ class Run:
         complaints = tuple(message.hex() for _, message in sorted(seen.complaints.items()))
         code, named = ("", None) if refusal is None else (refusal.code, refusal.member)
         withheld = tuple(sorted(seen.withheld))
-        told = (seen.trained, complaints, code, named, seen.sent, withheld, seen.convicted, seen.parted)
-        self._folder.note(Noted(number, attempt, False, *told))
+        told = (seen.trained, complaints, code, named, seen.sent, withheld)
+        found = (seen.verdict.convicted, seen.verdict.disputes, seen.verdict.silent)
+        self._folder.note(Noted(number, attempt, False, *told, *found))
 
     def _leave_out(self, number: int, complaints: tuple[bytes, ...], withheld: set[int]) -> None:
         """Decide whom the next attempt leaves out."""
@@ -321,10 +322,10 @@ class Run:
         log.warning("round %d is burned: its survivors were asked to sign (%s)", number + 1, said or "interrupted")
         self._folder.commit(burned.burned(self._charter, self._strategy.steps_per_round, number, before, noted))
         self._window.forget(self._folder.recorded())
-        found = (burned.proven(self._folder.attempts()) | burned.parted(self._folder.attempts())) - self._out
-        self._out |= found
-        if found:
-            log.error("%s; left out of this run from now on: %s", self._why_out(), self._said(found))
+        # Who parted may come back: a later dispute may show which of two it was.
+        known, self._out = self._out, burned.left_out(self._folder.attempts())
+        if self._out - known:
+            log.error("%s; left out of this run from now on: %s", self._why_out(), self._said(self._out - known))
         burned.stop_if_spoiled(self._charter, self._folder)
 
     def _publish_last(self) -> None:

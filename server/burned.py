@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from ..charter.charter import Charter
 from ..errors import UserError
+from ..secagg import blame
+from ..secagg.opening import Verdict
 from .run_directory import Attempt, Committed, RunDirectory
 from .spent import epsilons, may_have_sent
 
@@ -51,16 +53,17 @@ def proven(noted: Sequence[Attempt]) -> frozenset[int]:
     return frozenset(named.union(*(attempt.convicted for attempt in found)))
 
 
-def parted(noted: Sequence[Attempt]) -> frozenset[int]:
-    """Indices of the members of whom nothing is proven and who sit out the run all the same.
+def left_out(noted: Sequence[Attempt]) -> frozenset[int]:
+    """Indices of the members that sit out the rounds that follow: those proven, and those that part.
 
-    Their word about an opened piece contradicts another's, or they said nothing of it: of those whose words contradict
-    each other at most one is honest for each that lies.
+    Of the latter nothing is proven. Their words about opened pieces contradict another's, or nothing was found and they
+    said nothing: over the whole run at most one is honest for each that lies, see `blame.spoilers`.
 
     Args:
         noted: of the whole run.
     """
-    return frozenset(index for attempt in refusals(noted) for index in attempt.parted) - proven(noted)
+    verdicts = [Verdict(attempt.convicted, attempt.disputes, attempt.silent) for attempt in refusals(noted)]
+    return proven(noted).union(blame.spoilers(verdicts))
 
 
 def stop_if_spoiled(charter: Charter, folder: RunDirectory) -> None:
@@ -86,7 +89,7 @@ def _why(charter: Charter, noted: Sequence[Attempt]) -> str:
     if not found:
         return "the coordinator was interrupted"
     names = sorted(charter.members[index].name for index in proven(noted))
-    others = sorted(charter.members[index].name for index in parted(noted))
+    others = sorted(charter.members[index].name for index in left_out(noted) - proven(noted))
     said = ", ".join(names) if names else "no member is named"
     return f"{found[-1].refused}, {said}" + (f", parted: {', '.join(others)}" if others else "")
 

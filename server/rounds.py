@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from ..charter.charter import Charter
 from ..charter.messages import OPEN, REVEAL, ROUND, SHARES, SURVIVORS, UPLOAD
-from ..secagg import blame
 from ..secagg.collecting import Step
 from ..secagg.coordinator import Coordinator, RoundSum
 from ..secagg.identity import Identity
 from ..secagg.limits import NormLimits
+from ..secagg.opening import Verdict
 from ..secagg.pieces import Piece, piece_of
 from ..secagg.plan import Plan
 from ..secagg.refused import Refused
@@ -47,7 +47,7 @@ class Attempted:
         complaints: index -> COMPLAINT message of a member that could not use a box of another.
         withheld: indices of those that had complained in this round, and gave nothing that counts when they were asked.
         bytes_up: bytes of all replies.
-        convicted, parted: after a sum that did not decode: who the opened piece convicts, and who must part besides.
+        verdict: after a sum that did not decode: what the opened piece says.
     """
 
     trained: tuple[int, ...] = ()
@@ -57,8 +57,7 @@ class Attempted:
     complaints: dict[int, bytes] = field(default_factory=dict)
     withheld: set[int] = field(default_factory=set)
     bytes_up: int = 0
-    convicted: tuple[int, ...] = ()
-    parted: tuple[int, ...] = ()
+    verdict: Verdict = field(default_factory=lambda: Verdict((), (), ()))
 
 
 class Attempt:
@@ -203,20 +202,21 @@ class Attempt:
             return piece_of(window.words(plan.round, index), number, coordinator.context, index)
 
         try:
+            number = coordinator.fault()
             asked = dict.fromkeys(members, Outgoing(coordinator.opening_request(kept)))
         except Refused as refusal:
             log.warning("round %d: no piece can be opened to find who spoiled it: %s", plan.round + 1, refusal)
             return
         self._ask(OPEN, plan, asked, lambda index, reply: coordinator.add_opened(index, reply.body))
         verdict = coordinator.verdict()
-        self.seen.convicted = verdict.convicted
-        self.seen.parted = tuple(index for index in blame.spoilers([verdict]) if index not in verdict.convicted)
+        self.seen.verdict = verdict
         log.error(
-            "round %d: its sum does not decode; convicted by what was opened of piece %d: %s; must part: %s",
+            "round %d: its sum does not decode; convicted by what was opened of piece %d: %s; disputes: %s; silent: %s",
             plan.round + 1,
-            coordinator.fault(),
+            number,
             self._names(verdict.convicted),
-            self._names(self.seen.parted),
+            "; ".join(self._names(pair) for pair in verdict.disputes) or "none",
+            self._names(verdict.silent),
         )
 
     def _ask(

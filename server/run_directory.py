@@ -181,7 +181,8 @@ class RunDirectory:
                 complaints=tuple(attempt.complaints),
                 withheld=tuple(attempt.withheld),
                 convicted=tuple(attempt.convicted),
-                parted=tuple(attempt.parted),
+                disputes=tuple((one, other) for one, other in attempt.disputes),
+                silent=tuple(attempt.silent),
             )
             for attempt in noted
             if round_number in (None, attempt.round)
@@ -205,8 +206,8 @@ class Attempt:
         complaints: of an attempt that failed: the signed COMPLAINT messages of its members, hex.
         refused: of an attempt that the protocol refused: the code of the refusal.
         named: of such an attempt: index of the member that the refusal names, if it names one.
-        convicted, parted: of an attempt whose sum did not decode: indices of those that the opened piece convicts, and
-            of those that must part so that nobody stays who contradicts another about it.
+        convicted, disputes, silent: of an attempt whose sum did not decode: what the opened piece says, see
+            `secagg.opening.Verdict`.
         withheld: of an attempt that failed: indices of the members that had complained before, and did not answer to
             its end.
     """
@@ -221,7 +222,8 @@ class Attempt:
     sent: bool = True
     withheld: tuple[int, ...] = ()
     convicted: tuple[int, ...] = ()
-    parted: tuple[int, ...] = ()
+    disputes: tuple[tuple[int, int], ...] = ()
+    silent: tuple[int, ...] = ()
 
 
 def numbered(folder: Path) -> list[int]:

@@ -111,7 +111,15 @@ def test_the_same_text(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("p1", "P1"), ("P-1", "P\u20111"), ("P-1", "P\u20131"), ("O'Neill", "O\u2019Neill"), ("Stra\u00dfe", "STRASSE")],
+    [
+        ("p1", "P1"),
+        ("P-1", "P\u20111"),
+        ("P-1", "P\u20131"),
+        ("O'Neill", "O\u2019Neill"),
+        ("Stra\u00dfe", "STRASSE"),
+        ("\u0130smail", "ismail"),
+        ("I\u015eIK", "\u0131\u015f\u0131k"),
+    ],
 )
 def test_the_same_as_ids_and_not_as_texts(one: str, other: str) -> None:
     assert plain(one) != plain(other)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
-from cotune.server.burned import asked_to_sign, burned, parted, proven, refusals, stop_if_spoiled
+from cotune.server.burned import asked_to_sign, burned, left_out, proven, refusals, stop_if_spoiled
 from cotune.server.run_directory import Attempt, Committed, RunDirectory
 from cotune.strategies.base import ServerState
 
@@ -89,11 +89,9 @@ def test_two_burned_rounds_of_a_run_stop_it(tmp_path: Path, rounds: list[str | N
 
 def test_who_an_opened_piece_convicts_or_parts_sits_out() -> None:
     noted = attempt(0, B)
-    noted[-1] = replace(noted[-1], convicted=(2,), parted=(1,))
-    assert (proven(noted), parted(noted)) == ({2}, {1})
-    assert (
-        proven(noted[:1] + noted[2:]) == parted(noted[:1] + noted[2:]) == set()
-    )  # nobody was asked to sign: there was nothing to open
+    noted[-1] = replace(noted[-1], convicted=(2,), disputes=((0, 1),))
+    assert (proven(noted), left_out(noted)) == ({2}, {1, 2})
+    assert left_out(noted[:1] + noted[2:]) == set()  # nobody was asked to sign: there was nothing to open
 
 
 def test_it_says_each_refusal_and_whom_it_names(tmp_path: Path) -> None:

@@ -121,7 +121,6 @@ def test_a_coordinator_that_lies_is_caught_and_convicted(
         federation.run()
 
 
-@pytest.mark.xfail(strict=True, reason="only plans and records ask for evidence: a round in progress goes on")
 def test_evidence_ends_a_round_in_progress(found: Callable[..., Any], hostile_to: Callable[..., Any]) -> None:
     """The record of an attempt that went on without a member comes while that member is in the next attempt."""
     federation = found(rounds=2)

@@ -10,6 +10,7 @@ from cotune.charter.messages import BODY, REFUSED, read_numbers
 from cotune.secagg import merkle
 from cotune.secagg.collecting import Step
 from cotune.secagg.messages import Rooted
+from cotune.secagg.opening import Verdict
 from cotune.secagg.organization import Organization
 from cotune.secagg.record import genesis, verify
 from cotune.secagg.refused import Refused
@@ -63,7 +64,7 @@ def test_a_round_that_was_opened_is_never_recorded_afterwards(
     def shameless(self: Any, *others: Any) -> None:
         with suppress(Refused):
             find(self, *others)
-        self.seen.convicted = ()
+        self.seen.verdict = Verdict((), (), ())
 
     monkeypatch.setattr(Attempt, "_find_culprits", shameless)
     monkeypatch.setattr(Attempt, "_steps", hostile)

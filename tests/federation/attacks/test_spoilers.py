@@ -168,7 +168,6 @@ def add_one(words: Words) -> None:
         pytest.param(
             ALDER,
             DOGWOOD,
-            marks=pytest.mark.xfail(strict=True, reason="the server settles the disputes of each round by themselves"),
         ),
     ],
 )
@@ -197,7 +196,6 @@ def test_a_spoiler_that_lies_about_a_stream_spoils_two_rounds_at_most(
     assert spoiler in burned.proven(run.attempts())
 
 
-@pytest.mark.xfail(strict=True, reason="naming the piece in the log is refused once it was opened")
 def test_what_spoiled_a_round_is_written_down(
     found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -303,7 +301,6 @@ def test_with_shared_noise_attempts_count(found: Callable[..., Any], hostile_to:
     assert {charge.attempt for charge in federation.charges(ALDER)} == {0, 1}
 
 
-@pytest.mark.xfail(strict=True, reason="contributions are counted when they join, not when they are charged")
 def test_what_was_charged_counts_though_the_process_ended_before_it_joined(
     found: Callable[..., Any], hostile_to: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -110,6 +111,7 @@ def test_ordinary_templates_render_as_in_transformers(
     turns = TURNS[first:-1] if prompt_only else TURNS[first:]
     plain = [{"role": turn.role, "content": turn.content} for turn in turns]
     expected = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt_only)
+    expected = expected.replace(datetime.now().strftime("%d %b %Y"), "26 Jul 2024")  # one day for all
     assert render(tokenizer.get_chat_template(), tokenizer.special_tokens_map, turns, prompt_only) == expected
     assert turns[-1].content.strip() in expected or name == "others"
 

@@ -39,8 +39,8 @@ class Policy(Document):
         allow_without_privacy: whether it joins a charter that disables differential privacy.
         allow_honest_majority: whether it joins a charter whose noise is shared, so that its budget is held against the
             coordinator and the charter's number of colluders only; denied unless it says so.
-        max_spoiled_rounds: in how many rounds of a run it trains for nothing, whoever spoiled them; no further round is
-            begun then.
+        max_spoiled_rounds: how many contributions to a run may be charged and come to nothing, whoever spoiled them; it
+            makes no further one then.
         max_runs: how many runs of one charter it takes part in. A run that is continued keeps its id and counts once.
     """
 

@@ -13,7 +13,7 @@ model.bin           the consortium's model, as this node computed it from the su
 sum.bin             the last sum, until it is spot-checked
 check.key           what this node's choice of spot checks follows from; never sent
 evidence-*.bin      proof that the coordinator signed a false sum: no part is taken in that run any more
-round.bin           secrets of the round in progress; deleted when they are revealed
+round.bin           secrets of the round in progress; what is left of them is deleted when the round has a record
 pending.npz         this round's noised contribution, sent again if the attempt is retried
 node.log            why something was refused; never sent
 lock                held while a message is handled

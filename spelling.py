@@ -53,7 +53,7 @@ def plain(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing is to be seen in a text: `plain` of it is empty. It looks no further than the first that is."""
+    """Whether nothing is to be seen in a text: `plain` of it is empty. It stops at the first character that is seen."""
     return all(letter == " " or _role(letter) is not None for letter in text)
 
 

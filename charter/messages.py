@@ -66,7 +66,7 @@ def read_vector(content: bytes, dtype: str, most: int) -> np.ndarray:
 
     Args:
         content: the bytes of one .npy file.
-        dtype: the dtype that it must have, e.g. "<f4".
+        dtype: the dtype that it must have, e.g. "<u8".
         most: the largest length allowed.
 
     Raises:

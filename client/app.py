@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 from ..charter import messages as wire
 from ..errors import UserError
 from ..secagg.refused import Refused
-from .home import Home
+from .home import MOST_MODEL_BYTES, Home
 from .node import Node
 from .node_log import keep_log
 from .participation import Member
@@ -28,8 +28,6 @@ from .records import Follower
 
 log = logging.getLogger("cotune.client")
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
-# A model is some dozen bytes a parameter.
-_MAX_MODEL_BYTES = 1 << 36
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
@@ -92,7 +90,7 @@ def _upload(member: Member, message: Message) -> RecordDict:
 def _record(follower: Follower, message: Message) -> RecordDict:
     model = b""
     if wire.MODEL in message.content:
-        model = _array(message, wire.MODEL, "|u1", _MAX_MODEL_BYTES).tobytes()
+        model = _array(message, wire.MODEL, "|u1", MOST_MODEL_BYTES).tobytes()
     return _content(follower.record(_records(message), _array(message, wire.VECTOR, "<u8", wire.MAX_WORDS), model))
 
 

@@ -33,7 +33,7 @@ def require_whole(home: Home, journal: FileJournal) -> None:
     signed_last = max((chain.signed for chain in chains.values()), default=0)
     if journal.size() < signed_last:
         raise UserError(f"{home.journal}: it is shorter than when this node answered last", _RESTORE)
-    # Each answer has one line. A node that was killed before it answered leaves one more; a round has five.
+    # Each answer has one line. A node that was killed before it answered leaves one more; a round has five or six.
     if chains and journal.lines_after(signed_last) >= _ROUND_LINES:
         raise UserError(f"{home.path / CHAINS}: it is older than the round journal beside it", _RESTORE)
 

@@ -43,12 +43,13 @@ def train(
 
     Guarantees:
         With privacy enabled a vector comes back whatever is in the data and the adapter: where training fails, that of
-        a step without records. Of what can fail only the end of the process is left.
+        a step without records. Nothing but the end of the process can prevent an answer.
 
     Raises:
         UserError: only where privacy is disabled, and training failed or moved nothing.
     """
     lengths = [length for length, _ in plan.encoding.segments[:-1]]
+    started = time.monotonic()
     try:
         contribution = strategy.local(trainer, adapter, terms, batch, SystemRandomness())
         check_finite(contribution, "the trained contribution")
@@ -61,6 +62,7 @@ def train(
         contribution = strategy.local(_NoRecords(len(adapter)), adapter, terms, batch, SystemRandomness())
     if not terms.enabled and not contribution[: lengths[0]].any():
         raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
+    log.info("round %d: the step took %.1f seconds", plan.round + 1, time.monotonic() - started)
     return np.concatenate([contribution, [_cut(contribution, plan, lengths)]])
 
 
@@ -71,7 +73,7 @@ def _cut(contribution: Vector, plan: Plan, lengths: list[int]) -> float:
 
 
 class AtLeast:
-    """Within it, so many seconds pass; what takes longer takes longer."""
+    """A block that takes so many seconds at least, however it ends, so that its end tells nothing below that."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

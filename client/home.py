@@ -47,7 +47,9 @@ MODEL, SUM, CHECK_KEY = "model.bin", "sum.bin", "check.key"
 CHECK_KEY_BYTES = 32
 _LOCK, _CACHE = "lock", "cache"
 # `chains.MOST_RUNS` chains of `chains.SEEN` heads are 7 MB of JSON; a round's secrets grow with the members.
-_MOST_CHAINS, _MOST_SECRETS, _MOST_MODEL = 2**23, 2**28, 2**38
+_MOST_CHAINS, _MOST_SECRETS = 2**23, 2**28
+# A dozen bytes and more for each of `charter.messages.MAX_WORDS` parameters; its exact length follows from the charter.
+MOST_MODEL_BYTES = 2**38
 # The bits that each file must not have.
 _FILES = {
     "identity.key": PRIVATE,
@@ -243,7 +245,7 @@ class Home:
 
     def model(self) -> bytes | None:
         """What `set_model` kept."""
-        return self._read(MODEL, _MOST_MODEL)
+        return self._read(MODEL, MOST_MODEL_BYTES)
 
     def set_model(self, content: bytes) -> None:
         """Keep the consortium's model; see `following`."""
@@ -251,7 +253,7 @@ class Home:
 
     def sum(self) -> bytes | None:
         """The words of the last sum, until it is checked."""
-        return self._read(SUM, _MOST_MODEL)
+        return self._read(SUM, MOST_MODEL_BYTES)
 
     def set_sum(self, words: bytes | None) -> None:
         """Keep the words of the last sum, or delete them."""

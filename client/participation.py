@@ -1,4 +1,4 @@
-"""A member's part in a round: check, reserve, train, guard, then the five calls of the secure aggregation.
+"""A member's part in a round: check, reserve, train, then the calls of the secure aggregation.
 
 Nothing here knows Flower: bytes in, bytes out. Every refusal is a code; its text stays in the node's own log. The order
 is what protects the organization: the plan is checked before any budget is spent, the budget is on disk before the

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..charter.conformity import conforms
 from ..charter.messages import write_numbers
 from ..charter.refusal import Refusal
+from ..secagg.evidence import FALSE
 from ..secagg.plan import Plan
 from ..secagg.record import Verified
 from ..secagg.refused import Refused
@@ -17,7 +18,7 @@ from ..secagg.state import State
 from .chains import Chain
 from .history import follow, opened
 from .node import Node
-from .spot_check import FALSE, check, chosen, convict
+from .spot_check import check, chosen, convict
 
 log = logging.getLogger("cotune.client")
 
@@ -51,8 +52,9 @@ class Follower(Node):
                     convict(self.home, records[-1], newest, fault.piece or 0, {}, words)
                 raise
             self.following.keep(run, chain.head, after)
+        else:
+            check_sum(newest, words)  # the model was computed before; these may be other words
         if chain.checked < chain.verified:
-            check_sum(newest, words)
             self.home.set_sum(words.tobytes())
         self.home.set_chain(chain)
         self._forget_round(newest.plan)
@@ -73,7 +75,7 @@ class Follower(Node):
             raise Refusal(
                 "record.unchecked",
                 f"pieces of the sum of round {before.verified + 1} were asked for and never came",
-                "tell the other organizations; this node goes on when they come",
+                "tell the other organizations; this node goes on when they come, if they are still kept",
             )
 
     def check(self, record: bytes, body: bytes, words: NDArray[np.uint64]) -> bytes:
@@ -91,6 +93,7 @@ class Follower(Node):
         proof = check(self.home, self.charter.secagg, record, newest, body, words)
         if not proof:
             self.home.set_chain(replace(chain, checked=chain.verified))
+            log.info("round %d: the pieces of the sum that were chosen here hold", newest.plan.round + 1)
         self.home.set_sum(None)
         return proof
 

@@ -44,7 +44,8 @@ class NodeSettings(Document):
         model: its copy of the base model.
         cache: folder for converted models, shared by the nodes of one machine.
         cache_features: keep the frozen layers' hidden states in the node's home.
-        physical_batch_tokens: tokens that pass through the model at once; bounds memory only.
+        physical_batch_tokens: padded tokens that pass through the model at once, though never fewer than eight rows; it
+            bounds memory.
         threads: CPU threads of torch and of masking.
         least_step_seconds: a training step is answered no sooner: how long it took would tell the coordinator how many
             and how long the sampled records were. 0 answers at once.

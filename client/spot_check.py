@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..charter.charter import SecAggTerms
 from ..charter.refusal import Refusal
 from ..secagg import merkle
-from ..secagg.evidence import evidence_of
+from ..secagg.evidence import FALSE, evidence_of
 from ..secagg.pieces import Piece
 from ..secagg.record import Verified
 from ..secagg.refused import Refused
@@ -23,8 +23,6 @@ from .following import words_of
 from .home import Home
 
 log = logging.getLogger("cotune.client")
-# What only a coordinator that signed a false sum can be refused by.
-FALSE = frozenset({"audit.result", "sum.control", "sum.range"})
 
 
 def chosen(home: Home, terms: SecAggTerms, head: bytes, words: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ but by a hash collision, or where the coordinator did what it says.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _MAGIC = b"cotune-evidence-1\n"
 # A record, and a piece of 16 KiB with its path for each of 200 members and the sum.
 MAX_EVIDENCE = 2 * MAX_MESSAGE
 # What `audit_piece` says only where the coordinator recorded what it cannot have computed honestly.
-_FALSE = ("sum.control", "sum.range", "audit.result")
+FALSE: Final = frozenset({"sum.control", "sum.range", "audit.result"})
 
 
 @dataclass(frozen=True)
@@ -115,5 +116,5 @@ def _proves(evidence: Evidence, verified: Verified) -> bool:
         check_bare(result.words, number, encoding, len(verified.survivors))
         audit_piece(verified, number, evidence.uploads, result)
     except Refused as no:
-        return no.code in _FALSE
+        return no.code in FALSE
     return False

@@ -1,8 +1,8 @@
 """Rounds that were burned: their survivors were asked to sign, and nothing was committed.
 
 A crash burns a round, and so does a member that misbehaves once the survivors have signed. The privacy of the round is
-spent either way. So burned rounds count over the whole run, whoever spoiled them: members begin no further round after
-`MOST` of them, and a run stops there, unless members' policies allow more.
+spent either way. So burned rounds count over the whole run, whoever spoiled them: a run stops at the `MOST`th and at
+each further one, so that somebody looks; started again it goes on where members' policies allow it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ def left_out(noted: Sequence[Attempt]) -> frozenset[int]:
 
 
 def stop_if_spoiled(charter: Charter, folder: RunDirectory) -> None:
-    """End the run at its `MOST`th burned round, whatever burned it; started again it goes on where members do.
+    """End the run at its `MOST`th burned round and each later one; started again it goes on where members do.
 
     Raises:
         UserError: with every burned round, its refusal and who was found.

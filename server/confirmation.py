@@ -42,7 +42,6 @@ class Confirmation:
     ) -> None:
         self._charter, self._folder, self._exchange, self._before = charter, folder, exchange, before
         self._confirmed: dict[int, int] = {}
-        self.bytes_down = 0
 
     def ask(self, nodes: Mapping[int, int], members: Collection[int]) -> dict[int, str]:
         """Bring members to the last recorded round.
@@ -197,9 +196,6 @@ class Confirmation:
     ) -> None:
         index_of = {node_of[index]: index for index in outgoing}
         messages = {node_of[index]: content for index, content in outgoing.items()}
-        for content in outgoing.values():
-            self.bytes_down += len(content.body) + len(content.model) + sum(map(len, content.records))
-            self.bytes_down += 0 if content.vector is None else content.vector.nbytes
         seconds = self._charter.secagg.deadline_seconds
         self._exchange.run(kind, messages, "record", seconds, lambda node, reply: receive(index_of[node], reply))
 

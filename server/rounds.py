@@ -1,4 +1,5 @@
-"""One attempt at one round, from the plan to the opened sum: five exchanges around the protocol's state machine.
+"""One attempt at one round, from the plan to the opened sum: five exchanges around the protocol's state machine, and a
+sixth where the sum does not decode.
 
 Every reply is handed to `secagg.Coordinator`; the masked uploads and the complaints among them are kept, and nothing
 else. Whoever does not answer, or whose message does not hold, is left out; too few end the attempt.

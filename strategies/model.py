@@ -4,7 +4,8 @@ A member takes no adapter on trust: the first follows from the charter's seed, e
 charter's strategy, and the hash of what came out stands in the next plan. Both ends call `first` and `advanced`.
 
 The arithmetic is float64 addition, multiplication, division and square roots, element by element: IEEE 754 fixes
-their bits, so machines agree. Whoever writes a strategy keeps to these; a sum over coordinates or a power does not.
+their bits, so machines agree. A strategy must keep to these: sums over coordinates and powers
+differ between machines.
 """
 
 import hashlib

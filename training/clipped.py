@@ -6,7 +6,7 @@ norm and a the metrics' weight, gradients are counted in steps of p, the power o
 steps of the power of two in [a C, 2 a C) 2^-32. A unit adds at most 2^32 steps to a coordinate, so sums of `MOST_UNITS`
 fit into float64 exactly.
 
-What is added is no longer than agreed. Let g be the gradient, n its norm as computed, d its length, u = 2^-24:
+What is added never exceeds the agreed norm. Let g be the gradient of d coordinates, n its norm as computed, u = 2^-24:
 
     n (1 + 1.6e-5) >= |g|                                        (`unit_norm`)
     the coefficient k <= C / (n (1 + `norm_slack`)), and k g, as float32, is off by (1 + u)^3 at most

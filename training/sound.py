@@ -171,7 +171,9 @@ def _sound(
 ) -> bool:
     """Whether no row's company shows, in each part of the data at each adapter."""
     shapes = [limits.of(row) for part in data for row in part]
-    compute = lambda rows, shape: way.gradients.of(lambda: losses(rows, shape))  # noqa: E731
+
+    def compute(rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        return way.gradients.of(lambda: losses(rows, shape))
 
     def means(rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         return unit_means([[row] for row in rows], shapes, compute, way.alone, schema.dimension)

@@ -1,4 +1,4 @@
-"""YAML within bounds: no anchors, aliases, directives, merge keys, duplicate keys or endless numbers.
+"""YAML within bounds: no anchors, aliases, tags, directives, merge keys, duplicate keys or endless numbers.
 
 Scanning and parsing are libyaml's where PyYAML was built with it, else PyYAML's own, some five times slower. The rules
 stand in the composer and the constructor, which are the same for both.
@@ -57,6 +57,9 @@ class _Rules(Composer, SafeConstructor, Resolver):
         event: yaml.Event = self.peek_event()  # type: ignore[attr-defined]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.YAMLError("anchors and aliases are not allowed")
+        if getattr(event, "tag", None) is not None:
+            # The two parsers do not read all of them alike, and no document needs one.
+            raise yaml.YAMLError(f"{_place(event)}: tags are not allowed")
         self.left, self.depth = self.left - 1, self.depth + 1
         if self.left < 0:
             raise yaml.YAMLError(f"{_place(event)}: more values than such a file needs")

@@ -41,7 +41,8 @@ def test_what_is_dumped_comes_back_from_both(data: Any, flow: bool | None, width
     with pytest.MonkeyPatch.context() as patch:
         fast, plain = _both(text, patch)
     assert repr(fast) == repr(plain)
-    if "&id" not in text and fast is not REFUSED:
+    # PyYAML writes line breaks of other scripts as they are, and reads them as blanks.
+    if ascii and "&id" not in text and fast is not REFUSED:
         assert fast == data
 
 
@@ -69,6 +70,9 @@ def test_both_refuse_the_same_or_read_the_same(text: str) -> None:
         "a: 1\n---\nb: 2",
         "a: !!python/name:os.system ''",
         "a: !mine 1",
+        "a: !!str 1",
+        "a: ! 1",
+        "!",
         "a: \x01",
     ],
 )

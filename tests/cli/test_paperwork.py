@@ -151,7 +151,7 @@ def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     opened: list[tuple[object, ...]] = []
 
-    def open_release(*given: object) -> Release:
+    def open_release(*given: object, **_options: object) -> Release:
         opened.append(given)
         return Release()
 

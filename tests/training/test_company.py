@@ -109,11 +109,10 @@ def test_no_unit_changes_what_others_add(
 @pytest.mark.parametrize("family", [*FAMILIES, "gemma", "phi3", "gpt_neox"])
 @pytest.mark.parametrize("cached", [False, True], ids=["all layers", "last layer"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("hooks", [False, True], ids=["flat buffer", "hooks"])
 def test_no_unit_changes_what_others_add_long(
-    family: str, cached: bool, dtype: torch.dtype, hooks: bool, tiny: Any, tmp_path: Path
+    family: str, cached: bool, dtype: torch.dtype, tiny: Any, tmp_path: Path
 ) -> None:
-    search(trainer_of(base_of(tiny, family, dtype), tmp_path if cached else None, hooks=hooks), 60, seed=1)
+    search(trainer_of(base_of(tiny, family, dtype), tmp_path if cached else None), 8, seed=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -126,7 +126,7 @@ FAST = [("llama", "float32", False), ("qwen3", "bfloat16", True), ("gpt2", "floa
 
 @pytest.mark.parametrize(
     ("forest", "probes"),
-    [*((kind, PROBES) for kind in FAST), *(pytest.param(kind, 100, marks=pytest.mark.slow) for kind in KINDS)],
+    [*((kind, PROBES) for kind in FAST), *(pytest.param(kind, 32, marks=pytest.mark.slow) for kind in KINDS)],
     indirect=["forest"],
 )
 def test_no_probe_tells_more_than_the_noise_lets_it(

@@ -111,7 +111,7 @@ FAST = [("llama", "float32", False), ("gpt2", "bfloat16", True)]
 
 @pytest.mark.parametrize(
     ("forest", "steps"),
-    [*((kind, 15) for kind in FAST), *(pytest.param(kind, 150, marks=pytest.mark.slow) for kind in KINDS)],
+    [*((kind, 15) for kind in FAST), *(pytest.param(kind, 30, marks=pytest.mark.slow) for kind in KINDS)],
     indirect=["forest"],
 )
 @pytest.mark.parametrize("target", [None, LONG], ids=["short", "long"])

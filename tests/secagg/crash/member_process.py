@@ -28,8 +28,10 @@ def stand_in(name: str, **content: Any) -> None:
 bench = Workbench(None, 12, Holdings.of([b"f" * 32]))
 stand_in("cotune.client.workbench", Workbench=Workbench, prepare=lambda *arguments: bench)
 stand_in("cotune.training.base", BaseModel=object)
+stand_in("cotune.training.room", require_disk=lambda *arguments: None)
 
 from cotune.client import participation  # noqa: E402
+from cotune.client.following import Following  # noqa: E402
 from cotune.client.home import Home  # noqa: E402
 from cotune.privacy import accounts  # noqa: E402
 from cotune.privacy.terms import METRICS  # noqa: E402
@@ -49,7 +51,9 @@ def handle(life: dict[str, Any]) -> Any:
         member = participation.Member(home)
         before = home.round_secrets()
         if life["phase"] == 0:
-            reply: Any = member.begin(life["message"], life["adapter"], life["records"])
+            # As computed from the sums.
+            Following.require_model = lambda following, chain: life["model"]  # type: ignore[method-assign]
+            reply: Any = member.begin(life["message"])
         else:
             reply = (member.share, member.upload, member.survive, member.reveal)[life["phase"] - 1](life["message"])
         after = home.round_secrets() or before

@@ -40,7 +40,8 @@ def begin(home: Home, journal: FileJournal, life: dict[str, Any]) -> Organizatio
     plan = Plan.open(life["message"], life["roster"])
     expected = replace(life["expected"], last=journal.last(plan.run))
     admit(life["message"], life["roster"], expected, journal)
-    chain = Chain(plan.run.hex(), plan.prev_head.hex())
+    chain = home.chains().get(plan.run.hex(), Chain(plan.run.hex()))
+    chain = replace(chain, head=plan.prev_head.hex())
     if chain.run not in home.chains():
         home.set_chain(chain)
     home.set_round_secrets(None)
@@ -70,6 +71,7 @@ def handle(life: dict[str, Any]) -> Any:
             step = (organization.share, organization.mask, organization.survive, organization.unmask)[life["phase"] - 1]
             reply = step(life["message"], pending.contribution) if life["phase"] == 2 else step(life["message"])
         home.set_round_secrets(None if life["phase"] == 4 else organization.dump())
+        home.set_chain(replace(home.chain(), signed=journal.size()))
         if life["phase"] == 4:
             home.set_pending(None)
         plan = organization._plan

@@ -24,8 +24,8 @@ from cotune.secagg.admission import Expected
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import genesis
 from cotune.secagg.refused import Refused
-from cotune.strategies.agreed import encoding_of, model_hash, schema_of, strategy_of
-from cotune.training.schema import initial
+from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
+from cotune.strategies.model import first, model_hash
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 RUN = b"r" * 16
@@ -49,7 +49,7 @@ class Consortium:
         self.charter = _charter(self.keys, self.coordinator_key)
         self.roster = self.charter.roster()
         self.strategy, self.schema = strategy_of(self.charter), schema_of(self.charter)
-        self.adapter = initial(self.schema, 1)
+        self.model = first(self.charter, self.strategy)
         size = encoding_of(self.charter, self.strategy, self.schema, 0).dimension
         self.vectors = np.random.default_rng(1).uniform(-0.5, 0.5, (4, size))
 
@@ -63,11 +63,11 @@ class Consortium:
             cohort=self.roster.indices,
             threshold=3,
             min_survivors=3,
-            model_hash=model_hash(charter, self.adapter),
+            model_hash=model_hash(charter, self.model),
             schema_hash=charter.schema_hash(),
             dp_hash=charter.dp_hash(),
             encoding=encoding_of(charter, self.strategy, self.schema, 0),
-            deadline=int(time.time()) + 1_000,
+            deadline=int(time.time()) + 600,
             prev_head=genesis(RUN, self.roster),
         )
         return replace(plan, suite=self.roster.suite, **changes)
@@ -159,8 +159,7 @@ def member_lives(
     def build(phase: int, full: bool = False, every: bool = False) -> Any:
         life = {
             "roster": consortium.roster,
-            "adapter": consortium.adapter,
-            "records": (),
+            "model": consortium.model,
             "refusals": (Refused, UserError),
         }
         machine = on_a_disk("member_process.py", tmp_path / "machine", life)
@@ -220,16 +219,16 @@ def test_another_attempt_sends_what_was_charged(
 def test_another_model_and_old_files_after_the_restart(
     member_lives: Any, table: Any, consortium: Consortium, phase: int
 ) -> None:
-    moved = consortium.adapter + np.float32(1)
+    moved = replace(consortium.model, adapter=consortium.model.adapter + np.float32(1))
     for machine, server, reply in member_lives(phase):
         uploaded = machine.uploaded
         bent = consortium.plan(model_hash=model_hash(consortium.charter, moved))
         for attempt in (0, 1):
             other = table(consortium, replace(bent, attempt=attempt))
             other.facts = replace(other.facts, model_hash=bent.model_hash)
-            machine.know(adapter=moved)
+            machine.know(model=moved)
             answer = machine.call(0, other.message())
-            machine.know(adapter=consortium.adapter)
+            machine.know(model=consortium.model)
             other.finish(machine, answer)
             check_budget(machine)
         view = server.other()

@@ -30,8 +30,8 @@ def evidence(
         verified = false_sum(raw, agreed.roster())
         plan, number = verified.plan, Evidence.decode(raw).number
         about = {"run": plan.run.hex(), "round": plan.round + 1, "attempt": plan.attempt + 1, "piece": number}
-        what = f"round {plan.round + 1} of run {plan.run.hex()}: the coordinator signed a sum whose piece {number}"
-        said = f"proved: {what} is not the sum of what the members signed"
+        what = f"round {plan.round + 1} of run {plan.run.hex()}: the coordinator signed a sum"
+        said = f"proved: {what} that is false in piece {number}"
     except Refused as no:
         if no.code == "evidence.format":
             raise UserError(f"{file}: {no.text}", "give a file that a member's node wrote as evidence") from None

@@ -150,7 +150,7 @@ class Attempt:
         earlier: tuple[bytes, ...],
         signing: Callable[[], None],
     ) -> RoundSum:
-        """The five exchanges."""
+        """The five exchanges, and a sixth where the sum does not decode."""
         everybody = tuple(sorted(self._node_of))
         self._phase("train", everybody)
         offers = dict.fromkeys(everybody, Outgoing(coordinator.plan_message))

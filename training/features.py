@@ -74,6 +74,8 @@ def cache_features(
         bytes are those that were written; else it is computed again. No row changes a bit of another row's states.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for unfinished in folder.glob(".states-*"):
+        unfinished.unlink()  # of a process that was killed: a home has one at a time
     size = block_size(below, LENGTH_STEP, context)
     blocks = blocks_of([example.tokens[:-1] for example in examples], size)
     path = folder / f"states-{_key(below, examples, base_digest, size)[:32]}.npy"

@@ -40,7 +40,7 @@ def test_a_false_sum_is_proved(consortium: Consortium, tmp_path: Path, said: Cal
     code, lines = said("evidence", file)
     assert (code, len(lines)) == (0, 1)
     assert lines[0].startswith("proved: round 3 of run ")
-    assert lines[0].endswith("a sum whose piece 1 is not the sum of what the members signed")
+    assert lines[0].endswith("a sum that is false in piece 1")
     code, lines = said("evidence", file, "--json")
     found = json.loads("\n".join(lines))
     assert (code, found["proved"], found["round"], found["piece"]) == (0, True, 3, 1)

@@ -67,6 +67,12 @@ def test_a_failure_leaves_no_file(tiny: Any, make_base: Callable[..., BaseModel]
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_process_left_is_deleted(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
+    (tmp_path / ".states-0123.npy.4567").write_bytes(b"states of private records")
+    features = cache_features(tmp_path, StatesBelow(make_base().model, 1), tiny.rows(5), "base", 64)
+    assert {file.name for file in tmp_path.iterdir()} == {features.path.name, features.path.with_suffix(".sha256").name}
+
+
 @pytest.mark.parametrize(
     "family", ["llama", "gpt2", "qwen2", "qwen3", "mistral", "gemma", "granite", "gpt_neox", "phi3"]
 )

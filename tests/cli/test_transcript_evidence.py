@@ -50,7 +50,7 @@ def test_what_proves_nothing_is_told(consortium: Consortium, tmp_path: Path, sai
     honest, file = made(consortium, 0), tmp_path / "evidence.bin"
     file.write_bytes(honest.encode())
     assert said("evidence", file) == (1, ["not proved: it shows no false sum (evidence.none)"])
-    stranger = replace(honest, record=honest.record[:-1] + b"\0")
+    stranger = replace(honest, record=honest.record[:-1] + bytes([honest.record[-1] ^ 1]))
     file.write_bytes(stranger.encode())
     code, lines = said("evidence", file)
     assert (code, lines[0].split(":")[1]) == (1, " record")

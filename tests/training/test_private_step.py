@@ -1,7 +1,7 @@
 """A private step of a trainer: units of every size, batches of every size, and the noise on what leaves."""
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any

@@ -17,7 +17,7 @@ from ..charter.charter import Charter
 from ..charter.conformity import conforms
 from ..charter.refusal import Refusal
 from ..secagg.control import CONTROL_WORDS
-from ..secagg.limits import check_norms
+from ..secagg.limits import check_values
 from ..secagg.masking import WORD
 from ..secagg.record import Verified, genesis
 from ..secagg.roster import Roster
@@ -90,8 +90,8 @@ class Following:
             )
         check_sum(verified, words)
         limits = limits_of(self.charter, self.strategy, schema, plan.round)
-        check_norms(plan.encoding, words, verified.survivors, limits)
         total = plan.encoding.decode(words[CONTROL_WORDS:], len(verified.survivors))
+        check_values(plan.encoding, total, verified.survivors, limits)
         return advanced(self.charter, self.strategy, before, total, verified.survivors, plan.round)
 
     def _before(self, run: str, head: str, given: bytes) -> Model:

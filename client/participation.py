@@ -36,7 +36,7 @@ from .consistency import belongs, may_have_left
 from .contribution import AtLeast, train
 from .home import Pending
 from .node import Node
-from .workbench import Workbench, prepare
+from .workbench import Workbench, logged, prepare
 
 log = logging.getLogger("cotune.client")
 # What a box that is of no use is refused by.
@@ -265,7 +265,7 @@ class Member(Node):
         )
         if place not in _BENCHES or _BENCHES[place][0] != facts:
             _BENCHES.pop(place, None)  # two base models need twice the memory
-            _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache)
+            _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache, logged())
         return _BENCHES[place][1]
 
     def _is_sent_again(self, plan: Plan) -> bool:

@@ -5,6 +5,7 @@ is shared between the homes of one process, so that a simulation of many nodes h
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel, ModelSource, load_base, require_context
 from ..training.guards import WrongModelError, check_digests
-from ..training.trainer import Trainer
+from ..training.trainer import HIDDEN_STATES, Trainer
 from .settings import NodeModel, NodeSettings
 
 log = logging.getLogger("cotune.client")
+SECONDS_BETWEEN_LINES = 15.0
 Progress = Callable[[str, int, int], None]
 _BASES: dict[str, BaseModel] = {}
 
@@ -105,3 +107,16 @@ def prepare(
         )
     own_ids = policy.columns.unit is not None
     return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None))
+
+
+def logged(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Progress for a node's log: a line now and then while hidden states are computed, which may take minutes."""
+    said = clock()
+
+    def progress(what: str, done: int, of: int) -> None:
+        nonlocal said
+        if what == HIDDEN_STATES and clock() - said >= SECONDS_BETWEEN_LINES:
+            said = clock()
+            log.info("hidden states of the frozen layers: %d%% (once for this data)", 100 * done // of)
+
+    return progress

@@ -18,7 +18,7 @@ from ..charter import signatures
 from ..charter.charter import Charter
 from ..client import settings as nodes
 from ..client.home import Home
-from ..client.workbench import Workbench, prepare
+from ..client.workbench import Progress, Workbench, prepare
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, strategy_of
@@ -48,24 +48,24 @@ class LocalTask:
         return self.out / f"{number:04d}.npy"
 
 
-def bench_of(path: Path, pulse: Callable[[], None]) -> Workbench:
-    """The workbench of a home, kept for the life of this process with the first `pulse` that it was asked for."""
+def bench_of(path: Path, progress: Progress) -> Workbench:
+    """The workbench of a home, kept for the life of this process with the first `progress` that it was asked for."""
     key = str(path)
     if key not in _BENCHES:
         home = Home(path)
         charter = signatures.load_signed(home.charter, home.signatures)
         settings, policy = nodes.load(home.settings), policies.load(home.policy)
-        _BENCHES[key] = prepare(charter, settings, policy, home.cache, lambda _what, _done, _of: pulse())
+        _BENCHES[key] = prepare(charter, settings, policy, home.cache, progress)
     return _BENCHES[key]
 
 
-def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[], None]) -> list[int]:
+def train(task: LocalTask, tell: Callable[[int, float], None], progress: Progress) -> list[int]:
     """Train an arm from the first adapter to the charter's last round.
 
     Args:
         task: which.
         tell: called after each round with its number, from 1, and its noised loss.
-        pulse: called after each physical batch; what it raises ends the training.
+        progress: called with (what, done, of) after each physical batch; what it raises ends the training.
 
     Returns:
         The rounds, from 1, whose adapters are in `task.out` as NUMBER.npy.
@@ -75,7 +75,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None], pulse: Callable[[
     """
     home = Home(task.home)
     charter = signatures.load_signed(home.charter, home.signatures)
-    bench, strategy = bench_of(task.home, pulse), strategy_of(charter)
+    bench, strategy = bench_of(task.home, progress), strategy_of(charter)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)

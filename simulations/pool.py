@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ..errors import UserError
 from ..server.exchange import Interrupted
+from ..training.trainer import HIDDEN_STATES
 from .interruption import StoppedError, follow_main_process, uninterrupted
 from .local_arm import LocalTask, train
 from .progress import local_progress
@@ -100,24 +101,34 @@ def _drain(news: Any, advance: Any) -> None:
     wait = True
     while True:
         try:
-            name, number, loss = news.get(wait, POLL_SECONDS)
+            steps, note = news.get(wait, POLL_SECONDS)
         except queue.Empty:
             return
         wait = False
-        advance(1, f"{name} round {number}, loss {loss:.3f} (noised)")
+        advance(steps, note)
 
 
 def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
-    def pulse() -> None:
+    """`news` gets (rounds done, note for the bar)."""
+    said = -1
+
+    def go_on() -> None:
         if flag.is_set():
             raise StoppedError
 
-    def tell(number: int, loss: float) -> None:
-        news.put((name, number, loss))
-        pulse()
+    def progress(what: str, done: int, of: int) -> None:
+        nonlocal said
+        go_on()
+        if what == HIDDEN_STATES and 100 * done // of > said:
+            said = 100 * done // of
+            news.put((0, f"{name}: hidden states of the frozen layers, {said}%"))
 
-    pulse()
-    return train(task, tell, pulse)
+    def tell(number: int, loss: float) -> None:
+        news.put((1, f"{name} round {number}, loss {loss:.3f} (noised)"))
+        go_on()
+
+    go_on()
+    return train(task, tell, progress)
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:

@@ -1,12 +1,14 @@
 """Rows as chains of blocks that run through the frozen layers one by one, so that equal beginnings are run once.
 
 Chat headers, system messages and example turns begin many rows. The states behind `BLOCK` tokens follow from these
-tokens and the ones before them, and each block passes through the layers by itself in a shape that follows from its
-place in the row: so they are the same bits whichever other rows there are, and it does not matter who else begins so. A
-prefix of all rows would not do: one row more can make it shorter, and round every other row differently.
+tokens and the ones before them, and each block passes through the layers in a shape that follows from its place in the
+row. Blocks of one place run side by side if that does not show, which is tried on the machine at hand. So states are
+the same bits whichever other rows there are, and it does not matter who else begins so. A prefix of all rows would not
+do: one row more can make it shorter, and round every other row differently.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +19,13 @@ from transformers import DynamicCache
 
 from .forward import TOLERANCE, StatesBelow
 from .prefix import FAILURES, alike
+from .tiles import ROWS
 
 BLOCK: Final = 32
 """Tokens of a block: fewer are shared more often, and cost more each."""
+
+_KEPT: Final = 256
+"""Blocks whose keys are kept so that others can run together: 8192 tokens."""
 
 _Keys = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -82,64 +88,168 @@ def blocks_of(rows: Sequence[NDArray[np.int32]], size: int) -> Blocks:
     return Blocks(tuple(every), tuple(chains))
 
 
-class BlockStates:
-    """`StatesBelow` for one row at a time, in blocks or whole."""
+@dataclass(frozen=True)
+class Form:
+    """How rows pass through the frozen layers.
 
-    def __init__(self, below: StatesBelow, size: int, step: int, context: int | None) -> None:
+    Attributes:
+        size: tokens of a block; 0 where rows run whole.
+        places: blocks that run at once; those without one hold zeros.
+    """
+
+    size: int
+    places: int
+
+
+class BlockStates:
+    """`StatesBelow` for blocks, some at once."""
+
+    def __init__(self, below: StatesBelow, form: Form, step: int, context: int | None) -> None:
         """
         Args:
             below: the frozen layers.
-            size: tokens of a block; 0 where rows run whole.
+            form: how rows pass through them.
             step: whole rows are padded to a multiple of it.
             context: the most positions that the model has, or None.
         """
         self.below = below
-        self.size = size
+        self.form = form
         self._step = step
         self._context = context
 
-    def of(self, blocks: Blocks) -> Iterator[tuple[Block, torch.Tensor]]:
-        """Each block with its hidden states [n, hidden]."""
-        path: list[tuple[int, _Keys]] = []
-        for number, block in enumerate(blocks.every):
-            while path and path[-1][0] != block.parent:
-                path.pop()
-            states, keys = self._run(block, [keys for _, keys in path])
-            if len(block.tokens) == self.size:
-                path.append((number, keys))
-            yield block, states
+    def of(self, blocks: Blocks) -> Iterator[tuple[int, torch.Tensor]]:
+        """The number of each block and its hidden states [n, hidden], parents before children."""
+        walk = _Walk(blocks.every, [self._width(block) for block in blocks.every])
+        while group := walk.next(self.form.places):
+            found, keys = self._run(blocks.every, group, walk.keys)
+            for number, states, own in zip(group, found, keys, strict=False):
+                walk.done(number, own)
+                yield number, states[: len(blocks.every[number].tokens)]
 
-    def _run(self, block: Block, before: Sequence[_Keys]) -> tuple[torch.Tensor, _Keys]:
+    def _width(self, block: Block) -> int:
         count = len(block.tokens)
-        width = self.size or -(-count // self._step) * self._step
-        if self._context is not None:
-            width = max(count, min(width, self._context - block.first))
-        tokens = torch.zeros(1, width, dtype=torch.int64)
-        tokens[0, :count] = torch.from_numpy(block.tokens.astype(np.int64))
+        width = self.form.size or -(-count // self._step) * self._step
+        return width if self._context is None else max(count, min(width, self._context - block.first))
+
+    def _run(
+        self, every: Sequence[Block], group: Sequence[int], keys: dict[int, _Keys]
+    ) -> tuple[torch.Tensor, list[_Keys]]:
+        """States [places, width, hidden] of blocks of one place and width, and what their children attend to."""
+        block = every[group[0]]
+        tokens = torch.zeros(self.form.places, self._width(block), dtype=torch.int64)
+        for place, number in enumerate(group):
+            tokens[place, : len(every[number].tokens)] = torch.from_numpy(every[number].tokens.astype(np.int64))
         tokens = tokens.to(self.below.device)
-        if not self.size:
-            return self.below(tokens)[0, :count], []
+        if not self.form.size:
+            return self.below(tokens), [[]] * len(group)
         past = DynamicCache()
-        for layer in range(len(before[0]) if before else 0):
-            past.update(*(torch.cat([keys[layer][part] for keys in before], dim=-2) for part in (0, 1)), layer)
-        states = self.below(tokens, past)[0, :count]
-        keys = [
-            (one.keys[..., block.first :, :].clone(), one.values[..., block.first :, :].clone()) for one in past.layers
+        chains = [_before(every, number) for number in group]
+        chains += chains[:1] * (self.form.places - len(chains))
+        for layer in range(len(keys[block.parent]) if block.first else 0):
+            rows = [
+                [torch.cat([keys[one][layer][part] for one in chain], dim=-2) for chain in chains] for part in (0, 1)
+            ]
+            past.update(torch.cat(rows[0]), torch.cat(rows[1]), layer)
+        states = self.below(tokens, past)
+        layers = [(one.keys[..., block.first :, :], one.values[..., block.first :, :]) for one in past.layers]
+        return states, [
+            [(one[place : place + 1].clone(), other[place : place + 1].clone()) for one, other in layers]
+            for place in range(len(group))
         ]
-        return states, keys
 
 
-def block_size(below: StatesBelow, step: int, context: int | None) -> int:
-    """`BLOCK`, or 0 for a family that cannot run in blocks, by a check on synthetic rows: no real one has a say."""
+class _Walk:
+    """Which blocks run next: the furthest into their rows of which there are enough, or which have to, to free memory.
+
+    Attributes:
+        keys: of the blocks that others wait for.
+    """
+
+    def __init__(self, every: Sequence[Block], widths: Sequence[int]) -> None:
+        self._every = every
+        self._widths = widths
+        self._children: list[list[int]] = [[] for _ in every]
+        self._waiting: dict[tuple[int, int], deque[int]] = {}
+        self.keys: dict[int, _Keys] = {}
+        for number, block in enumerate(every):
+            if block.parent >= 0:
+                self._children[block.parent].append(number)
+        self._unfinished = [len(children) for children in self._children]
+        self._add(number for number, block in enumerate(every) if block.parent < 0)
+
+    def next(self, most: int) -> list[int]:
+        """Blocks of one place and width, no more than `most`; none when all have run."""
+        if not self._waiting:
+            return []
+        enough = [kind for kind, numbers in self._waiting.items() if len(numbers) >= most]
+        kind = max(self._waiting) if len(self.keys) > _KEPT else max(enough, default=min(self._waiting))
+        waiting = self._waiting[kind]
+        group = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+        if not waiting:
+            del self._waiting[kind]
+        return group
+
+    def done(self, number: int, keys: _Keys) -> None:
+        """A block has run: what follows it can; keys that nothing waits for are let go."""
+        if self._children[number]:
+            self.keys[number] = keys
+            self._add(self._children[number])
+            return
+        number = self._every[number].parent
+        while number >= 0:
+            self._unfinished[number] -= 1
+            if self._unfinished[number]:
+                return
+            del self.keys[number]
+            number = self._every[number].parent
+
+    def _add(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._waiting.setdefault((self._every[number].first, self._widths[number]), deque()).append(number)
+
+
+def _before(every: Sequence[Block], number: int) -> list[int]:
+    """The blocks that lead to a block, in order."""
+    chain: list[int] = []
+    while (number := every[number].parent) >= 0:
+        chain.append(number)
+    return chain[::-1]
+
+
+def sound_form(below: StatesBelow, step: int, context: int | None) -> Form:
+    """The fastest form that is right, found on synthetic rows: no real one has a say.
+
+    Right are states that are those of a whole row, and that do not depend on what runs beside them.
+    """
     length = 2 * BLOCK + BLOCK // 2
-    if context is not None and length > context:
-        return 0
-    row = np.random.default_rng(0).integers(1, below.vocabulary, length, dtype=np.int32)
+    sizes = (BLOCK, 0) if context is None or length <= context else (0,)
+    rows = np.random.default_rng(0).integers(4, below.vocabulary, (ROWS, min(length, context or length)), np.int32)
+    plain = Form(0, 1)
+    for form in (Form(size, places) for size in sizes for places in (ROWS, 1)):
+        if form == plain or _is_sound(BlockStates(below, form, step, context), rows):
+            return form
+    return plain
+
+
+def _is_sound(states_of: BlockStates, rows: NDArray[np.int32]) -> bool:
+    """Whether a row has the right states, and the same bits alone and in the first, a middle and the last place."""
+    one, others = rows[0].copy(), rows[1:].copy()
+    one[0] = 2
+
+    def states(*company: NDArray[np.int32]) -> torch.Tensor:
+        blocks = blocks_of([one, *company], states_of.form.size)
+        found = dict(states_of.of(blocks))
+        return torch.cat([found[number] for number in blocks.rows[0]])
+
     try:
-        whole, parts = (
-            torch.cat([states for _, states in BlockStates(below, size, step, context).of(blocks_of([row], size))])
-            for size in (0, BLOCK)
-        )
+        alone = states()
+        whole = states_of.below(torch.from_numpy(one[None].astype(np.int64)).to(states_of.below.device))[0]
+        if not alike(alone, whole, TOLERANCE[states_of.below.dtype]):
+            return False
+        for before in (0, len(others) // 2, len(others)):
+            others[:, 0] = np.where(np.arange(len(others)) < before, 1, 3)  # blocks run in the order of their tokens
+            if not torch.equal(states(*others), alone):
+                return False
     except FAILURES:
-        return 0
-    return BLOCK if alike(parts, whole, TOLERANCE[below.dtype]) else 0
+        return False
+    return True

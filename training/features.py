@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from .. import atomic
-from .blocks import Blocks, BlockStates, block_size, blocks_of
+from .blocks import Blocks, BlockStates, Form, blocks_of, sound_form
 from .forward import StatesBelow
 from .tiles import LENGTH_STEP, Row, Shape
 
-_FORM: Final = 2
+_FORM: Final = 3
 """Of the files and of how states are computed: older ones are not found again."""
 
 
@@ -76,16 +76,16 @@ def cache_features(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for unfinished in folder.glob(".states-*"):
         unfinished.unlink()  # of a process that was killed: a home has one at a time
-    size = block_size(below, LENGTH_STEP, context)
-    blocks = blocks_of([example.tokens[:-1] for example in examples], size)
-    path = folder / f"states-{_key(below, examples, base_digest, size)[:32]}.npy"
+    form = sound_form(below, LENGTH_STEP, context)
+    blocks = blocks_of([example.tokens[:-1] for example in examples], form.size)
+    path = folder / f"states-{_key(below, examples, base_digest, form)[:32]}.npy"
     if not _is_whole(path, blocks.tokens):
-        _compute(path, BlockStates(below, size, LENGTH_STEP, context), blocks, progress)
+        _compute(path, BlockStates(below, form, LENGTH_STEP, context), blocks, progress)
     return Features(path, blocks, below.dtype)
 
 
-def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, size: int) -> str:
-    facts = [_FORM, base_digest, below.layer, str(below.dtype), len(examples), size]
+def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, form: Form) -> str:
+    facts = [_FORM, base_digest, below.layer, str(below.dtype), len(examples), form.size, form.places]
     content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
@@ -123,9 +123,11 @@ def _compute(path: Path, states_of: BlockStates, blocks: Blocks, progress: Calla
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])
             states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
-            for block, found in states_of.of(blocks):
-                done = block.start + len(block.tokens)
-                states[block.start : done] = found.float().cpu().numpy()
+            done = 0
+            for number, found in states_of.of(blocks):
+                start = blocks.every[number].start
+                states[start : start + len(found)] = found.float().cpu().numpy()
+                done += len(found)
                 if progress is not None:
                     progress(done, blocks.tokens)
             states.flush()

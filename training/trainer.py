@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cotune.training")
 
+HIDDEN_STATES = "hidden states"
+"""What progress is called while the frozen layers run, once for a data set: minutes."""
+
 # Memory for the gradients of one group of units, and of one tile of rows, in bytes. Eight rows may take more.
 _GRADIENT_BYTES = 2**29
 _MOST_ROWS = 16
@@ -105,7 +108,7 @@ class Trainer:
                 examples,
                 base.digest,
                 context,
-                lambda done, of: self._progress("hidden states", done, of),
+                lambda done, of: self._progress(HIDDEN_STATES, done, of),
             )
         self._losses = TileLosses(base.model, examples, layer, features, self._way.parts)
 

@@ -4,6 +4,7 @@ Workers start by spawn, so what they run is a module written for the test and fo
 """
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cotune.errors import UserError
@@ -42,7 +44,7 @@ def work(name, task, news, flag):
             os._exit(9)
         if name == "fails":
             raise UserError("fails: no data", "bring some")
-        news.put((name, number, 0.5))
+        news.put((1, name))
         if flag.is_set():
             raise StoppedError
         if name.startswith("quick"):
@@ -79,6 +81,29 @@ def test_the_failure_is_heard_and_stops_the_others(run: Callable[..., dict[str, 
         run("long", "fails", "long too", "long as well")
     assert time.monotonic() - started < 60
     assert not (tmp_path / "long as well").exists()
+
+
+def test_a_worker_tells_its_rounds_and_how_far_the_hidden_states_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(_task: Any, tell: Any, progress: Any) -> list[int]:
+        for done in range(0, 301, 10):
+            progress("hidden states", done, 300)
+            progress("hidden states", done, 300)
+        progress("units", 1, 2)
+        tell(1, 0.5)
+        return [1]
+
+    monkeypatch.setattr(pool, "train", train)
+    news: queue.Queue[tuple[int, str]] = queue.Queue()
+    task = pool.LocalTask(Path("home"), Path("out"), 1)
+    assert pool._work("alder", task, news, threading.Event()) == [1]
+    told = [news.get_nowait() for _ in range(news.qsize())]
+    assert [note for _, note in told[:2]] == [
+        "alder: hidden states of the frozen layers, 0%",
+        "alder: hidden states of the frozen layers, 3%",
+    ]
+    assert len(told) == 32
+    assert [steps for steps, _ in told] == [0] * 31 + [1]
+    assert told[-1][1] == "alder round 1, loss 0.500 (noised)"
 
 
 def test_a_worker_that_is_killed_is_one_line(run: Callable[..., dict[str, list[int]]]) -> None:

@@ -183,18 +183,23 @@ class Run:
             self._note_end(number, attempt_number, attempt.seen)
             raise
         except Refused as refusal:
+            self._forget_behind(attempt.seen)
             answers = ", ".join(f"{self._names[index]} {code}" for index, code in sorted(attempt.seen.refused.items()))
             numbers = (number + 1, attempt_number + 1)
             log.error("round %d attempt %d failed: %s; refusals: %s", *numbers, refusal, answers or "none")
             self._note_end(number, attempt_number, attempt.seen, refusal)
             self._raise_if_final(number, attempt.seen)
             return refusal
-        for index, code in attempt.seen.declined.items():
-            if code == BEHIND:
-                self._confirmation.forget(index)
+        self._forget_behind(attempt.seen)
         self._commit(number, before, total, attempt.seen)
         self._confirmation.ask(self._nodes, attempt.seen.trained)
         return None
+
+    def _forget_behind(self, seen: Attempted) -> None:
+        """Who lacks the model after all is brought up to it before the next attempt, also where this one failed."""
+        for index, code in seen.declined.items():
+            if code == BEHIND:
+                self._confirmation.forget(index)
 
     def _confirm(self, number: int) -> None:
         """Bring everybody who is online to the last round, and end the run where too few go on from it."""
@@ -229,7 +234,8 @@ class Run:
 
     def _raise_if_final(self, number: int, seen: Attempted) -> None:
         """Members that refuse will refuse again: say so at once where too few others are left."""
-        left = len(self._names) - len(self._out.union(seen.refused))
+        final = {index for index, code in seen.refused.items() if code != BEHIND}
+        left = len(self._names) - len(self._out.union(final))
         if left < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(seen.refused.items()))
             # What a member says later in a round is no reason to stop there: its survivors may have signed.

@@ -357,10 +357,10 @@ def _share_benches(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real `prepare`, once a session for the same member and model: it takes most of a test's time."""
     prepare = participation.prepare
 
-    def shared(charter: Charter, settings: NodeSettings, policy: Policy, features: Path) -> Any:
+    def shared(charter: Charter, settings: NodeSettings, policy: Policy, features: Path, *rest: Any) -> Any:
         key = (policy.data.read_text(), policy.columns.model_dump_json(), charter.model.model_dump_json())
         if key not in forest.benches:
-            forest.benches[key] = prepare(charter, settings, policy, features)
+            forest.benches[key] = prepare(charter, settings, policy, features, *rest)
         return forest.benches[key]
 
     monkeypatch.setattr(participation, "prepare", shared)

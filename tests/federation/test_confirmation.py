@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cotune.secagg.record import RoundRecord
 from cotune.secagg.wire import peek
-from cotune.server.confirmation import UNCHECKED
+from cotune.server.confirmation import BEHIND, UNCHECKED
 
 OTHERS = ("alder", "cedar", "dogwood")
 ALL = ("alder", "birch", "cedar", "dogwood")
@@ -83,6 +83,26 @@ def test_a_lost_file_is_made_anew(found: Callable, lost: str) -> None:
     run = federation.run()
     assert federation.homes[1].chain().head == run.last().head
     assert federation.homes[1].model()[48:] == run.last().model.encode()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["committed", "failed"])
+def test_a_member_whose_model_went_after_it_was_told_is_told_again(found: Callable, fails: bool) -> None:
+    """Also where the attempt that it declined comes to nothing: then it is in the next one."""
+    federation = found(rounds=3)
+    asked: set[int] = set()
+
+    def before(kind: str, member: int, message: Any) -> Any:
+        first = kind == "train.round" and len(federation.directory().recorded()) == 1 and member not in asked
+        if first:
+            asked.add(member)
+        if first and member == 1:
+            (federation.homes[1].path / "model.bin").unlink()
+        return None if first and fails and member != 1 else message
+
+    federation.grid.before = before
+    run = federation.run()
+    assert federation.refusals("train.round") == [BEHIND]
+    assert [run.load(number).survivors for number in range(3)] == [ALL, ALL if fails else OTHERS, ALL]
 
 
 def test_a_record_that_is_signed_in_another_way_draws_no_other_pieces(found: Callable) -> None:

@@ -8,6 +8,7 @@ No coordinator can choose an adapter any more; here the provenance is bypassed, 
 charge is left to protect the record.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,18 +57,32 @@ def entering(trainer: Trainer, module: str, row: int) -> NDArray[np.float64]:
 def orthogonal(trainer: Trainer, scale: float) -> Adapter:
     """The attack's adapter against the last row of the trainer's records.
 
-    Two coordinates of the map are swapped, one with its sign changed: the product with the state is zero to the bit.
+    Two coordinates of the map, one scaled to the very number that the other gives for that row, go the same ways with
+    opposite signs. All other factors are powers of two, so their sum is zero to the bit in whatever order, and fused or
+    not, a processor multiplies and adds.
     """
     module = last_down(trainer)
-    state = entering(trainer, module, len(trainer.examples) - 1)
-    one, other = np.argsort(-np.abs(state))[:2]
+    one, other, factor = equal_products(entering(trainer, module, len(trainer.examples) - 1).astype(np.float32))
+    power = np.float32(2.0 ** round(np.log2(scale) / 2))
     adapter = np.zeros(trainer.schema.dimension, np.float32)
     for name, matrix in trainer.schema.split(adapter).items():
         if f".{module}.lora_A" in name:
-            matrix[0, one], matrix[0, other] = scale**0.5 * state[other], -(scale**0.5) * state[one]
+            matrix[0, one], matrix[1, other] = power, power * factor
         elif f".{module}.lora_B" in name:
-            matrix[:, 0] = scale**0.5 * np.random.default_rng(0).standard_normal(len(matrix))
+            signs = np.sign(np.random.default_rng(0).standard_normal(len(matrix)))
+            matrix[:, 0], matrix[:, 1] = power * signs, -power * signs
     return adapter
+
+
+def equal_products(state: NDArray[np.float32]) -> tuple[int, int, np.float32]:
+    """Two coordinates and a factor: the second one times the factor is the first one, once rounded."""
+    largest = np.argsort(-np.abs(state))[:12]
+    for one, other in itertools.permutations(largest.tolist(), 2):
+        factor = np.float32(state[one] / state[other])
+        for near in (factor, np.nextafter(factor, np.float32(np.inf)), np.nextafter(factor, np.float32(-np.inf))):
+            if np.float32(near * state[other]) == state[one]:
+                return one, other, near
+    raise AssertionError("no two coordinates")
 
 
 def biting(hostile: Any) -> Adapter | None:
@@ -134,9 +149,7 @@ def test_no_probe_tells_more_than_the_noise_lets_it(
 ) -> None:
     hostile = worlds(probes)
     adapter = biting(hostile)
-    # The last norm of gpt2 gives no zeros but NaN: there everybody's gradient is dropped.
-    assert (adapter is None) == ("gpt2" in str(forest.base.model.config.model_type))
-    adapter = orthogonal(hostile.trainer(WITH), 1e22) if adapter is None else adapter
+    assert adapter is not None
     hostile.trust_me(hostile.crafted(adapter), monkeypatch)
     coins, scores = attack(hostile, adapter, probes)
     assert len(set(hostile.seen)) == 1

@@ -79,6 +79,25 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
     return model
 
 
+def adapted_maps(base: BaseModel, lora: LoraSettings) -> dict[str, nn.Module]:
+    """The linear maps that an adapter goes to, by their paths, before one is attached.
+
+    Raises:
+        UserError: the base has fewer layers than `top_layers`, or lacks a target.
+    """
+    layers = decoder_layers(base.model)
+    targets = _targets(base, layers, lora.targets)
+    top = {id(layer) for layer in (list(layers)[-lora.top_layers :] if lora.top_layers else layers)}
+    inside = {
+        id(module)
+        for layer in layers
+        if id(layer) in top
+        for name, module in layer.named_modules()
+        if name.rsplit(".", 1)[-1] in targets and _is_linear(module)
+    }
+    return {path: module for path, module in base.model.named_modules() if id(module) in inside}
+
+
 class Core(nn.Module):
     """R V in the place of LoRA's A: V frozen, R trained.
 

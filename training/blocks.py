@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from .forward import TOLERANCE, StatesBelow
+from .cuts import Below
+from .forward import TOLERANCE
 from .prefix import FAILURES, alike
 from .tiles import ROWS
 
@@ -38,13 +39,11 @@ class Block:
         parent: number of the block before it; -1 where rows begin.
         tokens: int32 [n], n at least 1.
         first: place of its first token in a row.
-        start: place of its first token among the tokens of all blocks.
     """
 
     parent: int
     tokens: NDArray[np.int32]
     first: int
-    start: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class Blocks:
     @property
     def tokens(self) -> int:
         """Tokens in all."""
-        return self.every[-1].start + len(self.every[-1].tokens) if self.every else 0
+        return sum(len(block.tokens) for block in self.every)
 
 
 def blocks_of(rows: Sequence[NDArray[np.int32]], size: int) -> Blocks:
@@ -73,15 +72,13 @@ def blocks_of(rows: Sequence[NDArray[np.int32]], size: int) -> Blocks:
     known: dict[tuple[int, bytes], int] = {}
     every: list[Block] = []
     chains: list[tuple[int, ...]] = [()] * len(rows)
-    start = 0
     for row in sorted(range(len(rows)), key=lambda row: rows[row].astype(">i4").tobytes()):
         tokens, parent, chain = rows[row], -1, []
         for first in range(0, len(tokens), size or len(tokens)):
             part = tokens[first : first + size] if size else tokens
             number = known.setdefault((parent, part.tobytes()), len(every))
             if number == len(every):
-                every.append(Block(parent, part, first, start))
-                start += len(part)
+                every.append(Block(parent, part, first))
             parent = number
             chain.append(number)
         chains[row] = tuple(chain)
@@ -102,9 +99,9 @@ class Form:
 
 
 class BlockStates:
-    """`StatesBelow` for blocks, some at once."""
+    """The lower side of a cut for blocks, some at once."""
 
-    def __init__(self, below: StatesBelow, form: Form, step: int, context: int | None) -> None:
+    def __init__(self, below: Below, form: Form, step: int, context: int | None) -> None:
         """
         Args:
             below: the frozen layers.
@@ -118,7 +115,7 @@ class BlockStates:
         self._context = context
 
     def of(self, blocks: Blocks) -> Iterator[tuple[int, torch.Tensor]]:
-        """The number of each block and its hidden states [n, hidden], parents before children."""
+        """The number of each block and its hidden states [n, width], parents before children."""
         walk = _Walk(blocks.every, [self._width(block) for block in blocks.every])
         while group := walk.next(self.form.places):
             found, keys = self._run(blocks.every, group, walk.keys)
@@ -134,7 +131,7 @@ class BlockStates:
     def _run(
         self, every: Sequence[Block], group: Sequence[int], keys: dict[int, _Keys]
     ) -> tuple[torch.Tensor, list[_Keys]]:
-        """States [places, width, hidden] of blocks of one place and width, and what their children attend to."""
+        """States [places, T, width] of blocks of one place and length, and what their children attend to."""
         block = every[group[0]]
         tokens = torch.zeros(self.form.places, self._width(block), dtype=torch.int64)
         for place, number in enumerate(group):
@@ -216,7 +213,7 @@ def _before(every: Sequence[Block], number: int) -> list[int]:
     return chain[::-1]
 
 
-def sound_form(below: StatesBelow, step: int, context: int | None) -> Form:
+def sound_form(below: Below, step: int, context: int | None) -> Form:
     """The fastest form that is right, found on synthetic rows: no real one has a say.
 
     Right are states that are those of a whole row, and that do not depend on what runs beside them.

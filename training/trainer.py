@@ -16,8 +16,10 @@ from ..privacy.terms import METRICS, PrivacyTerms
 from .adapter import LoraSettings, attach, schema_of, set_flat
 from .base import BaseModel
 from .clipped import MOST_UNITS, add_clipped, in_numbers
+from .cuts import Cut, find_cut
 from .features import cache_features
-from .forward import StatesBelow
+from .forward import TOLERANCE
+from .head import Head
 from .per_unit import unit_means
 from .sound import Way, sound_way
 from .tile_losses import TileLosses
@@ -35,6 +37,7 @@ HIDDEN_STATES = "hidden states"
 # Memory for the gradients of one group of units, and of one tile of rows, in bytes. Eight rows may take more.
 _GRADIENT_BYTES = 2**29
 _MOST_ROWS = 16
+_MOST_ANSWERS = 64
 
 
 class Trainer:
@@ -96,21 +99,38 @@ class Trainer:
         # As many as fit: gradients of units, and of the rows of one tile.
         self._most = max(1, _GRADIENT_BYTES // (4 * self.schema.dimension))
         context = getattr(base.model.config, "max_position_embeddings", None)
-        limits = Shapes(physical_batch_tokens, max(ROWS, min(_MOST_ROWS, self._most)), context)
+        head = Head(base.model, np.zeros(0, dtype=np.int32) if lora.basis is None else lora.basis.tokens)
+        if not all(head.holds(example.tokens[example.answer_start :]) for example in examples):
+            raise UserError(
+                "an answer has a token that the agreed loss does not know",
+                "give only answers that the basis was made for, or agree on model.basis.vocabulary=0",
+            )
+        cut = self._cut(features_folder is not None)
+        only = cut is not None and cut.answers_only
+        most_rows = max(ROWS, min(_MOST_ANSWERS if only else _MOST_ROWS, self._most))
+        limits = Shapes(physical_batch_tokens, most_rows, context, only)
         self._shapes = [limits.of(example) for example in examples]
-        layer = min(self.schema.layers, default=0) if features_folder is not None else 0
-        self._way: Way = sound_way(self.model, self.schema, layer, limits, hooks)
+        self._way: Way = sound_way(self.model, self.schema, cut, head, limits, hooks)
         features = None
-        if features_folder is not None and layer > 0:
+        if features_folder is not None and cut is not None:
             features = cache_features(
                 features_folder,
-                StatesBelow(base.model, layer),
+                cut,
                 examples,
                 base.digest,
                 context,
                 lambda done, of: self._progress(HIDDEN_STATES, done, of),
             )
-        self._losses = TileLosses(base.model, examples, layer, features, self._way.parts)
+        self._losses = TileLosses(base.model, examples, head, cut, features, self._way.parts)
+
+    def _cut(self, cached: bool) -> Cut | None:
+        """Where the model is cut; None where nothing below the first trained layer is to be cached, or nothing is."""
+        layer = min(self.schema.layers, default=0)
+        if not cached or layer == 0:
+            return None
+        model = self.base.model
+        tokens = torch.arange(1, 17, device=model.device)[None]
+        return find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
 
     def clipped_sum(
         self, adapter: NDArray[np.float32], unit_indices: Sequence[int], terms: PrivacyTerms, choose: Randomness

@@ -81,11 +81,11 @@ def test_a_core_moves_the_logits_of_the_answers_one_by_one(tiny: Any, make_base:
 
 def test_it_is_the_same_again_and_follows_from_the_rows(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     seen: list[int] = []
-    make = lambda rows, **changes: (
-        make_basis(  # noqa: E731
-            make_base(), replace(settings("core"), **changes), rows, RECIPE, lambda done, _of: seen.append(done)
-        ).digest
-    )
+
+    def make(rows: Any, **changes: Any) -> str:
+        lora = replace(settings("core"), **changes)
+        return make_basis(make_base(), lora, rows, RECIPE, lambda done, _of: seen.append(done)).digest
+
     one = make(tiny.rows(40))
     assert seen[-1] == 40
     assert make(tiny.rows(40)) == one

@@ -4,6 +4,7 @@ identity.key        identity key of the charter's suite: Ed25519, or Ed25519 and
 charter.yaml        the charter it signed; its digest is the only one the node acts under
 signatures.json     everybody's detached signatures on it
 policy.yaml         where its records are, and what it allows whatever the charter says
+basis.safetensors   the frozen directions of the adapter's form, where the charter has one: public
 node.yaml           where its copy of the base model is, and how to compute
 ledger.sqlite       epsilon spent, and digests of what was trained on; append-only
 ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
@@ -56,6 +57,7 @@ _FILES = {
     "charter.yaml": READABLE,
     "signatures.json": READABLE,
     "policy.yaml": READABLE,
+    "basis.safetensors": READABLE,
     "node.yaml": READABLE,
     "ledger.sqlite": PRIVATE,
     "ledger.sqlite-journal": PRIVATE,
@@ -119,6 +121,10 @@ class Home:
     @property
     def charter(self) -> Path:
         return self.path / "charter.yaml"
+
+    @property
+    def basis(self) -> Path:
+        return self.path / "basis.safetensors"
 
     @property
     def signatures(self) -> Path:

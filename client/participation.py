@@ -265,7 +265,10 @@ class Member(Node):
         )
         if place not in _BENCHES or _BENCHES[place][0] != facts:
             _BENCHES.pop(place, None)  # two base models need twice the memory
-            _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache, logged())
+            _BENCHES[place] = (
+                facts,
+                prepare(self.charter, self.settings, self.policy, self.home.cache, self.home.basis, logged()),
+            )
         return _BENCHES[place][1]
 
     def _is_sent_again(self, plan: Plan) -> bool:

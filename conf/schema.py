@@ -36,12 +36,21 @@ class PackageSettings(_Value):
 
 
 class LoraSettings(_Value):
-    """Where LoRA goes and how large it is."""
+    """Where LoRA goes, how large it is, and what of it is trained (`training.forms`)."""
 
+    form: Literal["lora", "ffa", "core"]
     rank: Count
     alpha: Positive
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
     rslora: bool
+
+
+class BasisSettings(_Value):
+    """What the frozen directions of the forms ffa and core are made of."""
+
+    source: Literal["public", "random"]
+    whitening: Annotated[float, Field(ge=0, le=0.5)]
+    vocabulary: Annotated[int, Field(ge=0)]
 
 
 class ModelSettings(_Value):
@@ -59,6 +68,7 @@ class ModelSettings(_Value):
     top_layers: Annotated[int, Field(ge=0)]
     cache_features: bool
     lora: LoraSettings
+    basis: BasisSettings
 
 
 class ColumnSettings(_Value):
@@ -90,6 +100,7 @@ class DataSettings(_Value):
     public_system: Text | None
     files: tuple[Place, ...]
     test_file: Place | None
+    public_file: Place | None
 
 
 class _Rule(_Value):

@@ -5,6 +5,7 @@ their parts, once, here; afterwards client and server code see nothing but those
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from ..charter import charter as charters
 from ..charter import policy as policies
 from ..charter import signatures, signing
-from ..charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.charter import BasisTerms, Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from ..charter.policy import Policy
 from ..client import settings as nodes
 from ..client.home import Home
@@ -32,6 +33,8 @@ from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, ModelSource, load_base, require_context
+from ..training.basis import Basis, load_basis
+from ..training.directions import BasisRecipe, make_basis, random_basis
 from ..training.schema import AdapterSchema
 from .corpus import COLUMNS, write_records
 from .workspace import Workspace
@@ -86,14 +89,46 @@ def public_name(source: ModelSource) -> str:
     return Path(source.name).expanduser().absolute().name or "model"
 
 
-def load(settings: Settings) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
-    """The base model in this process, with the adapter attached."""
+def load(
+    settings: Settings, space: Workspace, public: Sequence[Record]
+) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
+    """The base model in this process, with the adapter attached; its basis is made once and kept.
+
+    Args:
+        public: what a basis may be made of.
+
+    Raises:
+        UserError: the form needs public text, and there is none.
+    """
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
     base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
     require_context(base, settings.model.context_length)
     form = settings.model.lora
-    lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers)
+    lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
+    if form.form != "lora":
+        lora = replace(lora, basis=_basis(settings, space, base, lora, public))
     return base, lora, schema_of(attach(base, lora))
+
+
+def _basis(
+    settings: Settings, space: Workspace, base: BaseModel, lora: LoraSettings, public: Sequence[Record]
+) -> Basis:
+    if space.begun:
+        return load_basis(space.basis)
+    how = settings.model.basis
+    if not public:
+        raise UserError(
+            f"model.lora.form={lora.form} is made from public text, and there is none",
+            "set data.public_file, or model.lora.form=lora",
+        )
+    rows = encode_all(list(public), base.tokenizer, settings.model.context_length)
+    if how.source == "public":
+        basis = make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
+    else:
+        answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
+        basis = random_basis(base, lora, len(answers), settings.seed)
+    basis.save(space.basis)
+    return basis
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
@@ -102,14 +137,14 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     Raises:
         UserError: the model cannot be loaded, or the terms contradict each other.
     """
-    base, lora, schema = load(settings)
+    base, lora, schema = load(settings, space, corpus.public)
     homes = {name: space.nodes / name for name in corpus.organizations}
     if not space.begun:
         _require_fit(settings, corpus, base)
         for folder in (space.nodes, space.server, space.pooled):
             shutil.rmtree(folder, ignore_errors=True)
         space.nodes.mkdir()
-        _set_up(settings, space, corpus, base, schema)
+        _set_up(settings, space, corpus, base, lora, schema)
     charter = signatures.load_signed(space.server / "charter.yaml", space.server / "signatures.json")
     return Consortium(charter, homes, base, lora, schema)
 
@@ -128,7 +163,9 @@ def _require_fit(settings: Settings, corpus: Corpus, base: BaseModel) -> None:
             raise UserError(f"{name}, {error.what}", error.mend) from None
 
 
-def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, schema: AdapterSchema) -> None:
+def _set_up(
+    settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, lora: LoraSettings, schema: AdapterSchema
+) -> None:
     space.server.mkdir(mode=0o700)
     suite = HYBRID if settings.secagg.suite == HYBRID.name else CLASSIC
     coordinator = signing.new_key(space.server / "coordinator.key", suite)
@@ -146,7 +183,7 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )
-    charter = draft(settings, members, signing.public_hex(coordinator), base, schema)
+    charter = draft(settings, members, signing.public_hex(coordinator), base, lora, schema)
     # Lanes that are too narrow for the noise are said before anything is trained.
     encoding_of(charter, strategy_of(charter), schema, 0)
     signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
@@ -160,6 +197,9 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
         for record in records
     ]
     _furnish(settings, Home.create(space.pooled), POOLED, everything, charter, signed)
+    if lora.basis is not None:
+        for home in (*created.values(), Home(space.pooled)):
+            lora.basis.save(home.basis)
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.
     signatures.save(signed, space.server / "signatures.json")
@@ -209,6 +249,11 @@ def _node(settings: Settings, name: str) -> NodeSettings:
     )
 
 
+def _basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
+    how = settings.model.basis
+    return BasisTerms(digest=basis.digest, source=how.source, whitening=how.whitening, vocabulary=len(basis.tokens))
+
+
 def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     """The privacy terms, with the noise calibrated to the whole planned run.
 
@@ -246,7 +291,12 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
 
 
 def draft(
-    settings: Settings, members: tuple[Member, ...], coordinator: str, base: BaseModel, schema: AdapterSchema
+    settings: Settings,
+    members: tuple[Member, ...],
+    coordinator: str,
+    base: BaseModel,
+    lora: LoraSettings,
+    schema: AdapterSchema,
 ) -> Charter:
     """The charter that the configuration describes, not signed yet."""
     now = datetime.now(UTC)
@@ -264,6 +314,8 @@ def draft(
             alpha=float(form.alpha),
             targets=form.targets,
             rslora=form.rslora,
+            form=form.form,
+            basis=None if lora.basis is None else _basis_terms(settings, lora.basis),
             top_layers=settings.model.top_layers,
             context_length=settings.model.context_length,
             schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),

@@ -55,7 +55,7 @@ def bench_of(path: Path, progress: Progress) -> Workbench:
         home = Home(path)
         charter = signatures.load_signed(home.charter, home.signatures)
         settings, policy = nodes.load(home.settings), policies.load(home.policy)
-        _BENCHES[key] = prepare(charter, settings, policy, home.cache, progress)
+        _BENCHES[key] = prepare(charter, settings, policy, home.cache, home.basis, progress)
     return _BENCHES[key]
 
 

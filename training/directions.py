@@ -22,6 +22,7 @@ from .adapter import adapted_maps
 from .base import BaseModel
 from .basis import Basis, Directions
 from .forward import FullForward
+from .head import Head
 from .peft_files import LoraSettings
 from .tiles import Row, Shapes, Tile, at_answers, collate, tiles
 
@@ -149,17 +150,21 @@ def _look(
     places: list[torch.Tensor] = []
     likely = np.zeros(int(base.model.get_output_embeddings().weight.shape[0]))
     forward, done = FullForward(base.model), 0
+    few = Head(base.model, np.array(answers, dtype=np.int32)) if answers else None
     for shape, members in tiles([[row] for row in range(len(rows))], shapes):
         tile = collate([rows[row] for _, row in members], shape, base.model.device)
         real = tile.real[: len(members)]
         with _watched(maps, bool(answers)) as (entered, left):
-            logits = forward.head(at_answers(forward(tile.inputs), tile))[: len(members)].float()
-        likely += logits.detach()[real].softmax(-1).sum(0).double().cpu().numpy()
+            hidden = at_answers(forward(tile.inputs), tile)[: len(members)]
+            some = None if few is None else few.logits(hidden[:, 0]).float()
+        with torch.no_grad():
+            likely += forward.head(hidden[real]).float().softmax(-1).sum(0).double().cpu().numpy()
         places.append(torch.arange(shape.slots)[None].expand(len(members), -1)[real.cpu()])
         for path in maps:
             inputs[path].append(at_answers(entered[path], tile)[: len(members)][real].double().cpu())
-        for column, token in enumerate(answers):
-            found = torch.autograd.grad(logits[:, 0, token].sum(), list(left.values()), retain_graph=True)
+        for column in range(len(answers)):
+            assert some is not None
+            found = torch.autograd.grad(some[:, column].sum(), list(left.values()), retain_graph=True)
             for path, gradient in zip(left, found, strict=True):
                 jacobians[path][column] += _at_first(gradient, tile, len(members))
         done += len(members)

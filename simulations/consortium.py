@@ -103,18 +103,26 @@ def load(
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
     base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
     require_context(base, settings.model.context_length)
-    form = settings.model.lora
-    lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
-    if form.form != "lora":
-        lora = replace(lora, basis=_basis(settings, space, base, lora, public))
+    lora = lora_settings(settings)
+    if lora.form != "lora":
+        if not space.begun:
+            made_basis(settings, base, lora, public).save(space.basis)
+        lora = replace(lora, basis=load_basis(space.basis))
     return base, lora, schema_of(attach(base, lora))
 
 
-def _basis(
-    settings: Settings, space: Workspace, base: BaseModel, lora: LoraSettings, public: Sequence[Record]
-) -> Basis:
-    if space.begun:
-        return load_basis(space.basis)
+def lora_settings(settings: Settings) -> LoraSettings:
+    """What is trained, before its basis is known."""
+    form = settings.model.lora
+    return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
+
+
+def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, public: Sequence[Record]) -> Basis:
+    """The basis that the settings describe.
+
+    Raises:
+        UserError: there is no public text.
+    """
     how = settings.model.basis
     if not public:
         raise UserError(
@@ -123,12 +131,9 @@ def _basis(
         )
     rows = encode_all(list(public), base.tokenizer, settings.model.context_length)
     if how.source == "public":
-        basis = make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
-    else:
-        answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
-        basis = random_basis(base, lora, len(answers), settings.seed)
-    basis.save(space.basis)
-    return basis
+        return make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
+    answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
+    return random_basis(base, lora, len(answers), settings.seed)
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:

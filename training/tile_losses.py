@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from .cuts import Cut
 from .forward import FullForward, answers_only
 from .head import Head
-from .tiles import Row, Shape, at_answers, collate, row_losses
+from .tiles import Row, Shape, Tile, at_answers, collate, row_losses
 
 
 class States(Protocol):
@@ -56,14 +56,28 @@ class TileLosses:
 
     def __call__(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
         """Mean negative log-likelihood of each row's answer tokens: float32 [B], nats a token; the rest is filler."""
+        hidden, tile = self._at_answers(rows, shape)
+        return row_losses(hidden, self._head, tile)
+
+    @torch.no_grad()
+    def greedy(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
+        """Whether greedy decoding writes each row's answer, token by token: bool [B]; the rest is filler.
+
+        It does where every answer token is the likeliest of all behind the right ones before it.
+        """
+        hidden, tile = self._at_answers(rows, shape)
+        found = self._full.head(hidden.flatten(0, 1)).argmax(-1).view_as(tile.targets)
+        return ((found == tile.targets) | ~tile.real).all(1)
+
+    def _at_answers(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, Tile]:
+        """Final hidden states [B, S, hidden]."""
         device = self._model.device
         tile = collate([self.rows[row] for row in rows], shape, device)
         if self._cut is None or self._states is None:
             with answers_only(self._model, tile, self.parts):
-                hidden = at_answers(self._full(tile.inputs), tile)
-            return row_losses(hidden, self._head, tile)
+                return at_answers(self._full(tile.inputs), tile), tile
         states = self._states.tile(rows, shape, device)
         if self._cut.answers_only:
-            return row_losses(self._cut.above(states), self._head, tile)
+            return self._cut.above(states), tile
         with answers_only(self._model, tile, self.parts):
-            return row_losses(at_answers(self._cut.above(states), tile), self._head, tile)
+            return at_answers(self._cut.above(states), tile), tile

@@ -205,6 +205,15 @@ class Trainer:
         ]
         return float(torch.cat(found).double().mean()) if found else float("nan")
 
+    def exact(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
+        """Share of the rows whose answer greedy decoding writes word for word. It is not private, like `loss`."""
+        self._set(adapter)
+        found = [
+            self._losses.greedy([row for _, row in tile], shape)[: len(tile)]
+            for shape, tile in tiles([[row] for row in rows], self._shapes)
+        ]
+        return float(torch.cat(found).double().mean()) if found else float("nan")
+
     def _set(self, adapter: NDArray[np.float32]) -> None:
         set_flat(self.model, adapter)
 

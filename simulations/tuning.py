@@ -2,7 +2,7 @@
 
 The corpus stands in for records that must not be looked at. Every point trains what the federation would: the union of
 the organizations' samples, clipped by unit, with the noise of all of them, by the same strategy, at the noise
-multiplier that the planned epsilon, delta, rate and rounds ask for. Only the protocol is left out, so that a point takes
+multiplier that the planned epsilon, delta, rate and rounds ask for. Only the protocol is left out, so a point takes
 seconds where the layers below are cached. What is found is a choice made by looking at that corpus' test rows.
 """
 
@@ -34,11 +34,10 @@ from ..evaluation.labels import Evaluator
 from ..privacy.sampling import SystemRandomness
 from ..server.exchange import Interrupted
 from ..strategies.base import Strategy, split
-from ..training.adapter import attach, schema_of
 from ..training.base import BaseModel, load_base
 from ..training.peft_files import LoraSettings
 from ..training.schema import initial
-from ..training.trainer import Trainer
+from ..training.trainer import HIDDEN_STATES, Trainer
 from .consortium import lora_settings, made_basis, node_model, terms
 from .corpus import load_corpus
 from .interruption import stoppable
@@ -101,7 +100,7 @@ def _tried(settings: Settings, bench: "_Bench", folder: Path, advance: Advance, 
     if kept.exists():
         advance(settings.rounds, "tried before")
         return Point.from_dict(json.loads(kept.read_text()))
-    bench.open(settings)
+    bench.open(settings, advance)
     point = _train(settings, bench, advance, stop)
     kept.parent.mkdir(exist_ok=True)
     write_text(kept, json.dumps(point.to_dict(), indent=1, allow_nan=False) + "\n")
@@ -169,7 +168,7 @@ class _Bench:
         self._folder = folder
         self._facts: Any = None
 
-    def open(self, settings: Settings) -> None:
+    def open(self, settings: Settings, advance: Advance) -> None:
         """Make what is not there yet."""
         means = settings.simulation
         facts = (settings.model, settings.data, settings.seed, means.physical_batch_tokens)
@@ -186,8 +185,8 @@ class _Bench:
         lora = lora_settings(settings)
         if lora.form != "lora":
             lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus.public))
-        self.trainer = self._trainer(settings, base, lora, records)
-        self.judge = self._trainer(settings, base, lora, self.corpus.test)
+        self.trainer = self._trainer(settings, base, lora, records, advance)
+        self.judge = self._trainer(settings, base, lora, self.corpus.test, advance)
         self.evaluator = Evaluator(
             base,
             lora,
@@ -204,9 +203,15 @@ class _Bench:
         model = settings.model
         return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
 
-    def _trainer(self, settings: Settings, base: BaseModel, lora: LoraSettings, records: Sequence[Record]) -> Trainer:
+    def _trainer(
+        self, settings: Settings, base: BaseModel, lora: LoraSettings, records: Sequence[Record], advance: Advance
+    ) -> Trainer:
         examples = encode_all(list(records), base.tokenizer, settings.model.context_length)
         cache = self._folder / "cache" if settings.model.cache_features else None
         tokens = settings.simulation.physical_batch_tokens
-        schema_of(attach(base, lora))
-        return Trainer(base, lora, examples, group(examples), tokens, cache)
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what == HIDDEN_STATES:
+                advance(0, f"hidden states, {100 * done // of}%")
+
+        return Trainer(base, lora, examples, group(examples), tokens, cache, progress)

@@ -34,7 +34,7 @@ class Point:
 
     @property
     def score(self) -> float:
-        """What points are ordered by: the mean of both, since a rate that is too high breaks the answers' ends first."""
+        """What points are ordered by: the mean of both, since too high a rate breaks the ends of answers first."""
         return (self.accuracy + self.exact) / 2
 
     def to_dict(self) -> dict[str, Any]:

@@ -201,7 +201,11 @@ def _what_was_trained(charter: Charter) -> str:
     model = charter.model
     if model.basis is None:
         return ""
-    kind = {"public": "made from public text", "random": "drawn at random"}[model.basis.source]
+    kind = {
+        "public": "made from public text",
+        "self_written": "made from text that the base model wrote by itself",
+        "random": "drawn at random",
+    }[model.basis.source]
     what = "B alone, A is frozen" if model.form == "ffa" else "a core between frozen directions of inputs and outputs"
     over = f"; the loss is taken over {model.basis.vocabulary} tokens" if model.basis.vocabulary else ""
     return f"{what}, {kind} (basis {model.basis.digest[:16]}): {model.dimension} parameters{over}"

@@ -5,7 +5,6 @@ their parts, once, here; afterwards client and server code see nothing but those
 """
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,11 +21,12 @@ from ..client.home import Home
 from ..client.settings import NodeModel, NodeSettings, Package
 from ..client.workbench import source_of
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
-from ..data.records import Record
+from ..data.corpora.partition import Corpus, unlabelled
+from ..data.records import Message, Record
 from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
+from ..evaluation.self_written import written
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
@@ -40,6 +40,8 @@ from .corpus import COLUMNS, write_records
 from .workspace import Workspace
 
 POOLED = "pooled"
+# Texts that a base model writes for a basis, and the most tokens of one.
+_SELF_WRITTEN, _MOST_TOKENS = 256, 64
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _LIFETIME = timedelta(days=365)
 
@@ -89,13 +91,8 @@ def public_name(source: ModelSource) -> str:
     return Path(source.name).expanduser().absolute().name or "model"
 
 
-def load(
-    settings: Settings, space: Workspace, public: Sequence[Record]
-) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
+def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
     """The base model in this process, with the adapter attached; its basis is made once and kept.
-
-    Args:
-        public: what a basis may be made of.
 
     Raises:
         UserError: the form needs public text, and there is none.
@@ -106,7 +103,7 @@ def load(
     lora = lora_settings(settings)
     if lora.form != "lora":
         if not space.begun:
-            made_basis(settings, base, lora, public).save(space.basis)
+            made_basis(settings, base, lora, corpus).save(space.basis)
         lora = replace(lora, basis=load_basis(space.basis))
     return base, lora, schema_of(attach(base, lora))
 
@@ -117,23 +114,33 @@ def lora_settings(settings: Settings) -> LoraSettings:
     return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
 
 
-def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, public: Sequence[Record]) -> Basis:
+def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
     """The basis that the settings describe.
 
     Raises:
         UserError: there is no public text.
     """
-    how = settings.model.basis
+    how, public = settings.model.basis, corpus.public
+    if how.source == "self_written":
+        public = _self_written(settings, base, corpus)
     if not public:
         raise UserError(
             f"model.lora.form={lora.form} is made from public text, and there is none",
-            "set data.public_file, or model.lora.form=lora",
+            "set data.public_file, or model.basis.source=self_written",
         )
     rows = encode_all(list(public), base.tokenizer, settings.model.context_length)
-    if how.source == "public":
+    if how.source != "random":
         return make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
     answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
     return random_basis(base, lora, len(answers), settings.seed)
+
+
+def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
+    preamble = tuple(Message(role, content) for role, content in corpus.shown.preamble)
+    texts = written(base, preamble, _SELF_WRITTEN, _MOST_TOKENS, settings.model.context_length, settings.seed)
+    return unlabelled(
+        [Record((*preamble, Message("user", text)), corpus.labels[0], unit="public") for text in texts], corpus.labels
+    )
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
@@ -142,7 +149,7 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     Raises:
         UserError: the model cannot be loaded, or the terms contradict each other.
     """
-    base, lora, schema = load(settings, space, corpus.public)
+    base, lora, schema = load(settings, space, corpus)
     homes = {name: space.nodes / name for name in corpus.organizations}
     if not space.begun:
         _require_fit(settings, corpus, base)

@@ -184,7 +184,7 @@ class _Bench:
         base = self._base(settings)
         lora = lora_settings(settings)
         if lora.form != "lora":
-            lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus.public))
+            lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus))
         self.trainer = self._trainer(settings, base, lora, records, advance)
         self.judge = self._trainer(settings, base, lora, self.corpus.test, advance)
         self.evaluator = Evaluator(

@@ -25,6 +25,9 @@ from .tiles import ROWS
 BLOCK: Final = 32
 """Tokens of a block: fewer are shared more often, and cost more each."""
 
+_LAST_STEP: Final = 8
+"""The last block of a row is padded to a multiple of so many tokens."""
+
 _KEPT: Final = 256
 """Blocks whose keys are kept so that others can run together: 8192 tokens."""
 
@@ -125,7 +128,8 @@ class BlockStates:
 
     def _width(self, block: Block) -> int:
         count = len(block.tokens)
-        width = self.form.size or -(-count // self._step) * self._step
+        step = _LAST_STEP if self.form.size else self._step
+        width = -(-count // step) * step
         return width if self._context is None else max(count, min(width, self._context - block.first))
 
     def _run(
@@ -218,18 +222,22 @@ def sound_form(below: Below, step: int, context: int | None) -> Form:
 
     Right are states that are those of a whole row, and that do not depend on what runs beside them.
     """
-    length = 2 * BLOCK + BLOCK // 2
-    sizes = (BLOCK, 0) if context is None or length <= context else (0,)
-    rows = np.random.default_rng(0).integers(4, below.vocabulary, (ROWS, min(length, context or length)), np.int32)
+    most = 2**31 if context is None else context
+    # Behind one full block or two, a last one of each width.
+    lengths = [BLOCK * (1 + number % 2) + last for number, last in enumerate(range(_LAST_STEP, BLOCK, _LAST_STEP))]
     plain = Form(0, 1)
-    for form in (Form(size, places) for size in sizes for places in (ROWS, 1)):
-        if form == plain or _is_sound(BlockStates(below, form, step, context), rows):
+    for form in (Form(size, places) for size in (BLOCK, 0) for places in (ROWS, 1)):
+        tried = lengths if form.size else [min(max(lengths), most)]
+        fits = max(tried) <= most
+        if form == plain or (fits and all(_is_sound(BlockStates(below, form, step, context), one) for one in tried)):
             return form
     return plain
 
 
-def _is_sound(states_of: BlockStates, rows: NDArray[np.int32]) -> bool:
+def _is_sound(states_of: BlockStates, length: int) -> bool:
     """Whether a row has the right states, and the same bits alone and in the first, a middle and the last place."""
+    below = states_of.below
+    rows = np.random.default_rng(0).integers(4, below.vocabulary, (ROWS, length), np.int32)
     one, others = rows[0].copy(), rows[1:].copy()
     one[0] = 2
 
@@ -240,8 +248,8 @@ def _is_sound(states_of: BlockStates, rows: NDArray[np.int32]) -> bool:
 
     try:
         alone = states()
-        whole = states_of.below(torch.from_numpy(one[None].astype(np.int64)).to(states_of.below.device))[0]
-        if not alike(alone, whole, TOLERANCE[states_of.below.dtype]):
+        whole = below(torch.from_numpy(one[None].astype(np.int64)).to(below.device))[0]
+        if not alike(alone, whole, TOLERANCE[below.dtype]):
             return False
         for before in (0, len(others) // 2, len(others)):
             others[:, 0] = np.where(np.arange(len(others)) < before, 1, 3)  # blocks run in the order of their tokens

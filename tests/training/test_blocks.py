@@ -71,10 +71,10 @@ def test_what_rows_begin_with_runs_once(make_base: Callable[..., BaseModel]) -> 
     model, rows, ran = long(make_base), rows_of((8,) * 30), []
     model.model.layers[0].mlp.register_forward_hook(lambda _module, _args, out: ran.append(out[..., 0].numel()))
     states_of(model, rows, Form(BLOCK, 1))
-    assert ran == [BLOCK] * (101 // BLOCK + 30)
+    assert ran == [BLOCK] * 3 + [16] * 30
     ran.clear()
     states_of(model, rows, BLOCKS)
-    assert ran == [8 * BLOCK] * (101 // BLOCK + 4)
+    assert ran == [8 * BLOCK] * 3 + [8 * 16] * 4
 
 
 @pytest.mark.parametrize("places", [1, 3, 8])

@@ -56,6 +56,13 @@ def _check_home(strategy: FedAvgSettings) -> None:
             f"strategy.local_weight_decay={decay:g} with strategy.local_optimizer=sgd, which decays nothing",
             "set strategy.local_weight_decay=0, or strategy.local_optimizer=adamw",
         )
+    beta1, beta2 = strategy.local_beta1, strategy.local_beta2
+    if beta1 * beta1 > beta2:
+        raise UserError(
+            f"strategy.local_beta1={beta1:g} with strategy.local_beta2={beta2:g}: gradients would be remembered longer "
+            "than their squares, and nothing would bound a step",
+            f"set strategy.local_beta2={beta1 * beta1:.3g} or more",
+        )
     if rate * decay > 1:
         raise UserError(
             f"strategy.local_weight_decay={decay:g} at strategy.local_learning_rate={rate:g} takes more than a weight",

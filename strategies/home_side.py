@@ -75,8 +75,9 @@ class HomeSide:
             ("local_weight_decay is for adamw only", adamw or self.decay == 0),
             ("local_weight_decay times local_learning_rate is not from 0 to 1", 0 <= self.rate * self.decay <= 1),
             ("local_beta1 is not in [0, 1)", 0 <= self.beta1 < 1),
-            # Without a memory of squares that is as long as that of gradients, nothing bounds m / sqrt(v).
             ("local_beta2 is not in (0, 1)", 0 < self.beta2 < 1),
+            # Else gradients are remembered longer than their squares: m / sqrt(v) can grow exponentially with the steps.
+            ("the square of local_beta1 is above local_beta2", self.beta1 * self.beta1 <= self.beta2),
             ("local_stability is not positive", self.stability > 0),
         )
         for what, holds in ranges:

@@ -7,7 +7,7 @@ from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares
 from cotune.privacy.skellam import grid_for
 
-RULE = "DPFedSGD"
+RULE = "RoLoRA"
 SHARES = NoiseShares(7, 2, 1)
 
 

@@ -71,7 +71,7 @@ def _check_home(strategy: FedAvgSettings) -> None:
     if strategy.server_optimizer == "sgd" and strategy.learning_rate < _LEAST_SERVER_RATE:
         # The rate of another strategy, left over by an experiment's preset, would teach nothing and say nothing.
         raise UserError(
-            f"strategy.learning_rate={strategy.learning_rate:g} with strategy=fedavg and sgd: of what the organizations "
+            f"strategy.learning_rate={strategy.learning_rate:g} with strategy=fedavg and sgd: of what organizations "
             "learned the server would take so small a fraction",
             f"set strategy.learning_rate=1, or {_LEAST_SERVER_RATE:g} or more",
         )

@@ -4,8 +4,8 @@ A strategy sees vectors and sums. On the organization's side it drives the train
 server's side it turns the sum of the survivors' contributions into the next adapter. Nothing between the two ends needs
 an individual contribution, which is why secure aggregation can open the sum only.
 
-A round may train a part of the adapter only (FFA-LoRA, RoLoRA): `trained(schema, round)` says which, and no more than
-this part is computed with, clipped over, noised and sent. LoRA-XS trains a square core: its adapter vector is that core.
+A round may train a part of the adapter only (FFA-LoRA, RoLoRA): `trained(schema, round)` says which, and gradients are
+clipped, noised and sent over this part alone. LoRA-XS trains a square core: its adapter vector is that core.
 Rules that need the individual factors B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
 """
 

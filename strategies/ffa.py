@@ -1,9 +1,8 @@
 """FFA-LoRA: the matrices A stay at their random first value, the matrices B are trained.
 
 "Improving LoRA in Privacy-preserving Federated Learning" (Sun et al. 2024). The product B A is then linear in what is
-trained: the mean over organizations is exact, and noise on B enters the product once. Half the upload of plain LoRA, and
-half the coordinates to put noise on. It is DP-FedSGD otherwise, where the paper takes local DP-SGD steps: one private
-gradient a round, clipped and noised over B alone.
+trained: the mean over organizations is exact, and noise on B enters the product once. What is sent is B alone. It is
+DP-FedSGD otherwise, where the paper takes local DP-SGD steps: one private gradient a round, clipped and noised over B.
 """
 
 from dataclasses import dataclass

@@ -76,7 +76,7 @@ class HomeSide:
             ("local_weight_decay times local_learning_rate is not from 0 to 1", 0 <= self.rate * self.decay <= 1),
             ("local_beta1 is not in [0, 1)", 0 <= self.beta1 < 1),
             ("local_beta2 is not in (0, 1)", 0 < self.beta2 < 1),
-            # Else gradients are remembered longer than their squares: m / sqrt(v) can grow exponentially with the steps.
+            # Else gradients are remembered longer than their squares: m / sqrt(v) grows exponentially with steps.
             ("the square of local_beta1 is above local_beta2", self.beta1 * self.beta1 <= self.beta2),
             ("local_stability is not positive", self.stability > 0),
         )

@@ -1,6 +1,7 @@
 """A part of the adapter: the coordinates of its flat vector that are trained in one round. NumPy only."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ class Part:
 
     def __post_init__(self) -> None:
         ends = [-1, *(end for run in self.runs for end in run)]
-        if len(ends) == 1 or any(one >= other for one, other in zip(ends, ends[1:], strict=False)):
+        if len(ends) == 1 or any(one >= other for one, other in pairwise(ends)):
             raise ValueError(f"a part of the runs {self.runs[:3]}")
 
     @property

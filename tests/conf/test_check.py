@@ -12,7 +12,12 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
 
 YOGI = ("strategy=fedavg", "strategy.server_optimizer=yogi")
 PROXIMAL = ("strategy=fedavg", "strategy.proximal=0.5")
-ADAMW = ("strategy=fedavg", "strategy.local_optimizer=adamw", "strategy.local_learning_rate=0.1", "strategy.proximal=20.0")
+ADAMW = (
+    "strategy=fedavg",
+    "strategy.local_optimizer=adamw",
+    "strategy.local_learning_rate=0.1",
+    "strategy.proximal=20.0",
+)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,11 @@ ADAMW = ("strategy=fedavg", "strategy.local_optimizer=adamw", "strategy.local_le
         (("privacy.delta=0.00015",), "1/(10 n)", ("privacy.delta=0.00014",)),
         (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
         (("strategy=rolora", "rounds=1"), "A in the second", ("strategy=rolora", "rounds=2")),
-        (("strategy=fedavg", "strategy.learning_rate=0.01"), "so small a fraction", (*YOGI, "strategy.learning_rate=0.01")),
+        (
+            ("strategy=fedavg", "strategy.learning_rate=0.01"),
+            "so small a fraction",
+            (*YOGI, "strategy.learning_rate=0.01"),
+        ),
         ((*PROXIMAL, "strategy.local_steps=1"), "nothing to be pulled back from", PROXIMAL),
         ((*PROXIMAL, "strategy.proximal=1.1"), "pulls beyond", (*PROXIMAL, "strategy.proximal=1.0")),
         ((*PROXIMAL, "strategy.local_weight_decay=0.1"), "decays nothing", (*ADAMW, "strategy.local_weight_decay=0.1")),

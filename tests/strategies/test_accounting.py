@@ -1,7 +1,6 @@
 """For every strategy: as many private steps as are paid for, noise on all that is sent, and bounds that hold."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,9 +93,7 @@ def test_only_what_is_sent_as_it_was_noised_may_share_its_noise(rule: Any, terms
     spread=st.integers(1, 100),
     k=st.integers(1, 100),
 )
-def test_what_is_sent_keeps_to_its_norms(
-    rule: Any, seed: int, units: int, batch: float, spread: int, k: int
-) -> None:
+def test_what_is_sent_keeps_to_its_norms(rule: Any, seed: int, units: int, batch: float, spread: int, k: int) -> None:
     """On the k first coordinates, where the signal is, and on others; a miss has a chance of e^-32."""
     rng = np.random.default_rng(seed)
     base, noise = rule.norms(TERMS, float(units), batch)
@@ -183,5 +180,3 @@ def test_an_empty_round_sends_noise_on_every_coordinate(rule: Any, trainer: Trai
             weights = [rule.local_learning_rate / batch * kept**past for past in range(rule.local_steps)]
         std = nobody.noise_std * math.sqrt(sum(weight**2 for weight in weights))
         assert draws.std() == pytest.approx(std, rel=0.05)
-
-

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 RATE, MOMENTUM, BETA2, STABILITY = 0.05, 0.9, 0.99, 1e-3
 SIZE = 7
 GRADIENTS = st.lists(
-    st.lists(st.floats(-1e3, 1e3).map(lambda number: number if abs(number) > 1e-6 else 0.0), min_size=SIZE, max_size=SIZE),
+    st.lists(
+        st.floats(-1e3, 1e3).map(lambda number: number if abs(number) > 1e-6 else 0.0), min_size=SIZE, max_size=SIZE
+    ),
     min_size=1,
     max_size=6,
 )

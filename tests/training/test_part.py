@@ -37,7 +37,9 @@ def test_put_and_of_are_those_of_an_array_of_places(ends: set[int], seed: int) -
     assert part.size == len(places)
 
 
-@pytest.mark.parametrize("runs", [(), ((3, 3),), ((4, 2),), ((0, 4), (2, 6)), ((4, 6), (0, 2)), ((-1, 2),), ((0, 2), (2, 4))])
+@pytest.mark.parametrize(
+    "runs", [(), ((3, 3),), ((4, 2),), ((0, 4), (2, 6)), ((4, 6), (0, 2)), ((-1, 2),), ((0, 2), (2, 4))]
+)
 def test_runs_that_are_none(runs: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(ValueError, match="a part of the runs"):
         Part(runs)

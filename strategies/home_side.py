@@ -87,18 +87,21 @@ class HomeSide:
     @property
     def gain(self) -> float:
         """Of SGD: by how much all gradients together count in what is sent, at most."""
-        kept = 1 - self.rate * self.proximal
-        return _SLACK * self.rate * sum(power(kept, past) for past in range(self.steps))
+        kept, counts = 1 - self.rate * self.proximal, 0.0
+        for _ in range(self.steps):
+            counts = kept * counts + 1
+        return _SLACK * self.rate * counts
 
     @property
     def farthest(self) -> float:
         """Of AdamW: the largest magnitude of one coordinate of what is sent, whatever the gradients are."""
-        ratio, farthest, weights = self.beta1 * self.beta1 / self.beta2, 0.0, 0.0
-        for step in range(1, self.steps + 1):
-            weights += power(ratio, step - 1)
+        ratio, weights, farthest = self.beta1 * self.beta1 / self.beta2, 0.0, 0.0
+        first = second = 1.0
+        for _ in range(self.steps):
+            weights, first, second = ratio * weights + 1, first * self.beta1, second * self.beta2
             longest = (1 - self.beta1) * math.sqrt(weights / (1 - self.beta2))
-            corrected = longest * math.sqrt(1 - power(self.beta2, step)) / (1 - power(self.beta1, step))
-            farthest = farthest * (1 - self.rate * self.decay) + self.rate * corrected
+            corrected = longest * math.sqrt(1 - second) / (1 - first)
+            farthest = (1 - self.rate * self.decay) * farthest + self.rate * corrected
         return _SLACK * farthest
 
     @property

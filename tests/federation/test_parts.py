@@ -40,6 +40,9 @@ def test_rounds_send_and_move_one_half_by_turns(found: Callable[..., Any], share
         assert limits_of(charter, strategy, schema, number).coordinates == part.size
         before = done.model
     assert run.committed() == [0, 1, 2]
+    # Lanes that are wide enough for the first round are so for all.
+    bounds = {encoding_of(charter, strategy, schema, number).segments[0][1] for number in range(3)}
+    assert len(bounds) == 1
     assert before.state.steps == (2, 1)
     # Every member computed the same model, from the sums alone, as it stands in its home.
     kept = [home.model() for home in federation.homes]

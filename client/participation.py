@@ -297,7 +297,8 @@ class Member(Node):
         chain = self.home.chain(plan.run.hex())
         self.home.set_chain(replace(chain, charged=chain.charged + 1))
         own = nominal_batch(self.charter, self.settings.name)
-        contribution = train(bench.trainer, self.strategy, adapter, self.charter.privacy, own, plan)
+        part = self.strategy.trained(schema_of(self.charter), plan.round)
+        contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
 

@@ -120,11 +120,10 @@ class _Rule(_Value):
         return 1
 
 
-class DPFedSGDSettings(_Rule):
-    """One noised gradient a round."""
+class _ServerSettings(_Rule):
+    """What every strategy's server needs: its optimizer, and the average that is released."""
 
-    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
-    server_optimizer: Literal["sgd", "adam"]
+    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"]
     learning_rate: Positive
     momentum: Momentum
     beta2: Momentum
@@ -132,14 +131,36 @@ class DPFedSGDSettings(_Rule):
     averaging: Momentum
 
 
-class FedAvgSettings(_Rule):
+class DPFedSGDSettings(_ServerSettings):
+    """One noised gradient a round."""
+
+    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
+
+
+class RoLoRASettings(_ServerSettings):
+    """One noised gradient a round, of B and of A by turns."""
+
+    target: Literal["cotune.strategies.rolora.RoLoRA"] = Field(alias="_target_")
+
+
+class FFALoRASettings(_ServerSettings):
+    """One noised gradient a round, of B alone."""
+
+    target: Literal["cotune.strategies.ffa.FFALoRA"] = Field(alias="_target_")
+
+
+class FedAvgSettings(_ServerSettings):
     """Local steps, then the mean of the changes."""
 
     target: Literal["cotune.strategies.fedavg.FedAvg"] = Field(alias="_target_")
-    local_steps: Count
+    local_steps: Annotated[int, Field(ge=1, le=10_000)]
     local_learning_rate: Positive
-    server_learning_rate: Positive
-    server_momentum: Momentum
+    local_optimizer: Literal["sgd", "adamw"]
+    local_beta1: Momentum
+    local_beta2: Annotated[float, Field(gt=0, lt=1)]
+    local_stability: Positive
+    local_weight_decay: Annotated[float, Field(ge=0)]
+    proximal: Annotated[float, Field(ge=0)]
 
     @property
     def steps_per_round(self) -> int:
@@ -155,7 +176,7 @@ class ReferenceSettings(_Rule):
 
 
 StrategySettings = Annotated[
-    DPFedSGDSettings | FedAvgSettings | ReferenceSettings,
+    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | ReferenceSettings,
     Field(discriminator="target"),
 ]
 

@@ -282,7 +282,7 @@ class Run:
         """Apply the sum, check that it moved the adapter, and make the round durable."""
         names = tuple(self._names[index] for index in total.survivors)
         self._tell(number, "apply", before, total.survivors)
-        length = self._strategy.dimension(self._schema, number)
+        length = self._strategy.trained(self._schema, number).size
         model = advanced(self._charter, self._strategy, before.model, total.values, total.survivors, number)
         if np.array_equal(model.adapter, before.adapter):
             raise UserError(

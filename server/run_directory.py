@@ -105,7 +105,7 @@ class RunDirectory:
         return Committed(
             number=number,
             adapter=np.load(folder / "adapter.npy", allow_pickle=False),
-            state=ServerState(about["step"], moments),
+            state=ServerState(tuple(about["steps"]), moments),
             head=about["head"],
             survivors=tuple(about["survivors"]),
             values=about["values"],
@@ -125,7 +125,7 @@ class RunDirectory:
             "number": done.number,
             "head": done.head,
             "survivors": done.survivors,
-            "step": done.state.step,
+            "steps": done.state.steps,
             "values": done.values,
         }
         write_bytes(beside / "state.npz", arrays.getvalue())

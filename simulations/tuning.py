@@ -122,8 +122,9 @@ def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threadin
     for number in range(1, settings.rounds + 1):
         if stop.is_set():
             raise Interrupted
-        contribution = strategy.local(trainer, adapter, together, batch, SystemRandomness())
-        adapter, state = strategy.apply(adapter, state, split(contribution)[0], batch, 1)
+        part = strategy.trained(schema, number - 1)
+        contribution = strategy.local(trainer, adapter, part, together, batch, SystemRandomness())
+        adapter, state = strategy.apply(adapter, state, part, split(contribution)[0], batch, 1)
         advance(1, f"epsilon {agreed.epsilon:g}")
         if not np.isfinite(adapter).all():
             break

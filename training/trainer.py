@@ -20,6 +20,7 @@ from .cuts import Cut, find_cut
 from .features import cache_features
 from .forward import TOLERANCE
 from .head import Head
+from .part import Part
 from .per_unit import unit_means
 from .sound import Way, sound_way
 from .tile_losses import TileLosses
@@ -133,7 +134,12 @@ class Trainer:
         return find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
 
     def clipped_sum(
-        self, adapter: NDArray[np.float32], unit_indices: Sequence[int], terms: PrivacyTerms, choose: Randomness
+        self,
+        adapter: NDArray[np.float32],
+        unit_indices: Sequence[int],
+        terms: PrivacyTerms,
+        choose: Randomness,
+        part: Part | None = None,
     ) -> NDArray[np.float64]:
         """Sum over units of their clipped mean gradients and their metrics, without noise.
 
@@ -142,9 +148,11 @@ class Trainer:
             unit_indices: positions in `units`, each at most once.
             terms: clip norm, rows a unit, scales of the metrics.
             choose: picks the rows of a unit that has more than `terms.records_per_unit`.
+            part: what of the adapter is trained, k coordinates: a unit's gradient is clipped over them, and nothing of
+                the others is in the sum. None: all of it.
 
         Returns:
-            float64 [d + 3]: gradient of the mean loss a unit (nats a token), then `METRICS`.
+            float64 [k + 3]: gradient of the mean loss a unit (nats a token), then `METRICS`.
 
         Guarantees:
             One unit changes the result by at most `terms.sensitivity` in the L2 norm: what it adds is a function of its
@@ -158,17 +166,20 @@ class Trainer:
             raise ValueError("a unit is given twice")
         self._set(adapter)
         rows = [self._rows_of(unit, terms.records_per_unit, choose) for unit in unit_indices]
-        total = torch.zeros(self.schema.dimension + len(METRICS), dtype=torch.int64, device=self.base.model.device)
+        size = self.schema.dimension if part is None else part.size
+        total = torch.zeros(size + len(METRICS), dtype=torch.int64, device=self.base.model.device)
         done = self.dropped = 0
         for group in pack(rows, self._shapes, self._most):
             gradients, losses = self._unit_gradients([rows[unit] for unit in group])
+            if part is not None and part.size < self.schema.dimension:
+                gradients = torch.cat([gradients[:, start:stop] for start, stop in part.runs], dim=1)
             self.dropped += add_clipped(total, gradients, losses, terms)
             done += len(group)
             self._progress("units", done, len(rows))
         return in_numbers(total, terms)
 
     def private_sum(
-        self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness
+        self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness, part: Part | None = None
     ) -> NDArray[np.float64]:
         """One private step: a Poisson sample of units, their clipped sum, the terms' noise on all of it.
 
@@ -176,17 +187,18 @@ class Trainer:
             adapter: float32 [d].
             terms: rate, clipping, noise. Where privacy is disabled there is no noise; the rest stays.
             randomness: who joins. Noise always comes from the operating system.
+            part: what of the adapter is trained, as in `clipped_sum`.
 
         Returns:
-            float64 [d + 3], ready to leave the organization.
+            float64 [k + 3], ready to leave the organization.
 
         Guarantees:
             Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty. Nothing
             is raised because of what is in the data or the adapter: whether and how a step ends tells nothing.
         """
         sample = poisson_sample(len(self.units.ids), terms.sample_rate, randomness)
-        total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
-        if len(sample) and not total[: self.schema.dimension].any():
+        total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness, part)
+        if len(sample) and not total[: -len(METRICS)].any():
             logger.warning("the gradient of every sampled unit is zero: check the model and its LoRA targets")
         return noised(total, terms) if terms.enabled else total
 

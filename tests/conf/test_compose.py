@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cotune.conf.compose import choices, compose, keys, study_sweep, sweep
 from cotune.errors import UserError
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,7 +107,17 @@ def test_known_keys_of_a_chosen_group_are_not_called_unknown() -> None:
 
 def test_options_are_the_strategys_arguments() -> None:
     options = compose(["strategy=fedavg"]).strategy.options
-    assert set(options) == {"local_steps", "local_learning_rate", "server_learning_rate", "server_momentum"}
+    server = {"server_optimizer", "learning_rate", "momentum", "beta2", "stability", "averaging"}
+    home = {"steps", "learning_rate", "optimizer", "beta1", "beta2", "stability", "weight_decay"}
+    assert set(options) == {"proximal", *server, *(f"local_{name}" for name in home)}
+
+
+@pytest.mark.parametrize("name", ["dp_fedsgd", "rolora", "ffa", "fedavg"])
+def test_the_options_make_the_class_that_they_name(name: str) -> None:
+    """As a charter makes it; each YAML's defaults are within the class' own ranges."""
+    chosen = compose([f"strategy={name}"]).strategy
+    rule = instantiate({"_target_": chosen.target, **chosen.options})
+    assert rule.steps_per_round == chosen.steps_per_round
 
 
 def test_files_are_counted() -> None:

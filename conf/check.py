@@ -5,7 +5,15 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..spelling import plain, plain_id
-from .schema import FedAvgSettings, ReferenceSettings, RoLoRASettings, Settings, smallest_threshold
+from .schema import (
+    DPFedSGDSettings,
+    FedAvgSettings,
+    FFALoRASettings,
+    ReferenceSettings,
+    RoLoRASettings,
+    Settings,
+    smallest_threshold,
+)
 
 # Of the mean change that SGD on the server takes; 1 is plain FedAvg.
 _LEAST_SERVER_RATE = 0.1
@@ -30,6 +38,18 @@ def _check_strategy(settings: Settings) -> None:
     strategy = settings.strategy
     if isinstance(strategy, FedAvgSettings):
         _check_home(strategy)
+    form = settings.model.lora.form
+    if isinstance(strategy, RoLoRASettings) and form != "lora":
+        raise UserError(
+            f"strategy=rolora with model.lora.form={form}: there is no A to train in turn",
+            "set model.lora.form=lora (recipe=lora), or strategy=dp_fedsgd",
+        )
+    if isinstance(strategy, FFALoRASettings) and form == "core":
+        raise UserError(
+            "strategy=ffa with model.lora.form=core: there is no B to train", "set strategy=dp_fedsgd, or recipe=lora"
+        )
+    if isinstance(strategy, DPFedSGDSettings) and strategy.learning_rate is None:
+        _check_rate(settings)
     if isinstance(strategy, RoLoRASettings) and settings.rounds < 2:
         raise UserError(
             "strategy=rolora with rounds=1: B is trained in the first round and A in the second",
@@ -46,6 +66,16 @@ def _check_strategy(settings: Settings) -> None:
         f"{strategy.reason}, so it would run without secure aggregation, which cotune does not do",
         "choose strategy=dp_fedsgd or strategy=fedavg, and secagg=double_mask",
     )
+
+
+def _check_rate(settings: Settings) -> None:
+    """A rate that is not set needs a scale for it: that of a core under SGD, or of Adam's steps."""
+    form, optimizer = settings.model.lora.form, settings.strategy.options["server_optimizer"]
+    if optimizer in ("adagrad", "yogi") or (optimizer == "sgd" and form != "core"):
+        raise UserError(
+            f"strategy.learning_rate is null with strategy.server_optimizer={optimizer} and model.lora.form={form}",
+            "set strategy.learning_rate, e.g. to what `cotune tune` finds",
+        )
 
 
 def _check_home(strategy: FedAvgSettings) -> None:

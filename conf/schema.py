@@ -132,8 +132,10 @@ class _ServerSettings(_Rule):
 
 
 class DPFedSGDSettings(_ServerSettings):
-    """One noised gradient a round."""
+    """One noised gradient a round. Optimizer and rate, where null, follow from the adapter's form and the noise."""
 
+    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"] | None  # type: ignore[assignment]
+    learning_rate: Positive | None  # type: ignore[assignment]
     target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
 
 

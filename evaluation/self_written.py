@@ -29,6 +29,7 @@ def written(
     most_tokens: int,
     context_length: int,
     seed: int,
+    fits: Callable[[str], bool] = lambda text: True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Different texts, each as a user's turn behind the preamble.
@@ -39,6 +40,7 @@ def written(
         count: how many texts. most_tokens: of one.
         context_length: of a prompt.
         seed: on one machine the same texts; on another one last digits may choose other words.
+        fits: whether a text can be used.
         progress: called with (texts, in all).
 
     Raises:
@@ -50,7 +52,7 @@ def written(
     for _ in range(_MOST_TRIES * -(-count // _AT_ONCE)):
         for tokens in _sampled(base, prefix, ends, most_tokens, draw):
             text = str(base.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-            if not is_blank(text):
+            if not is_blank(text) and fits(text):
                 texts.setdefault(plain(text), text)
         if progress is not None:
             progress(min(len(texts), count), count)
@@ -66,15 +68,24 @@ def _opened(base: BaseModel, preamble: Sequence[Message], context_length: int) -
     """Tokens up to where a user's text begins, and those that end it."""
     if preamble and preamble[0].role == PLAIN:
         raise UserError("a completion has no user's turn", "give public text (data.public_file)")
+    words = [word for word in sorted(base.tokenizer.get_vocab()) if word.isascii() and word.isalnum()]
     one, other = (
         encode_prompt(
             Record((*preamble, Message("user", word)), "-", unit="public"), base.tokenizer, context_length
         ).tolist()
-        for word in ("A", "Z")
+        for word in (words[0], words[-1])
     )
-    length = next(place for place, (left, right) in enumerate(zip(one, other, strict=False)) if left != right)
-    ends = {one[length + 1], base.tokenizer.eos_token_id}
-    return one[:length], {int(end) for end in ends if end is not None}
+    before, behind = _common(one, other), _common(one[::-1], other[::-1])
+    if not behind:
+        raise UserError(f"the chat template of {base.name} does not end a user's turn", "give public text")
+    ends = {one[len(one) - behind], base.tokenizer.eos_token_id}
+    return one[:before], {int(end) for end in ends if end is not None}
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _sampled(

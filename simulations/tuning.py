@@ -38,7 +38,7 @@ from ..training.base import BaseModel, load_base
 from ..training.peft_files import LoraSettings
 from ..training.schema import initial
 from ..training.trainer import HIDDEN_STATES, Trainer
-from .consortium import lora_settings, made_basis, node_model, terms
+from .consortium import lora_settings, made_basis, node_model, strategy_options, terms
 from .corpus import load_corpus
 from .interruption import stoppable
 from .progress import Advance, local_progress
@@ -109,7 +109,7 @@ def _tried(settings: Settings, bench: "_Bench", folder: Path, advance: Advance, 
 
 def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threading.Event) -> Point:
     started = time.monotonic()
-    trainer, strategy = bench.trainer, _strategy(settings)
+    trainer = bench.trainer
     schema, members = trainer.schema, len(bench.corpus.organizations)
     held = [len(group(records).ids) for records in bench.corpus.organizations.values()]
     units = [settings.data.units_per_organization or count for count in held]
@@ -117,6 +117,8 @@ def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threadin
     # Every member adds noise of its own; their sum has this deviation.
     together = replace(agreed, noise_multiplier=math.sqrt(members) * agreed.noise_multiplier)
     batch = agreed.sample_rate * sum(units)
+    options = strategy_options(settings, agreed, units)
+    strategy = _strategy(settings, options)
     adapter, state = initial(schema, settings.seed), strategy.start(schema.dimension)
     curve: list[tuple[int, float]] = []
     for number in range(1, settings.rounds + 1):
@@ -144,9 +146,9 @@ def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threadin
     )
 
 
-def _strategy(settings: Settings) -> Strategy:
+def _strategy(settings: Settings, options: dict[str, Any]) -> Strategy:
     rule = settings.strategy
-    made: Strategy = instantiate({"_target_": rule.target, **rule.options})
+    made: Strategy = instantiate({"_target_": rule.target, **options})
     if made.steps_per_round != rule.steps_per_round:
         raise UserError(f"strategy {rule.target} and its settings differ", "report this")
     return made

@@ -47,7 +47,7 @@ def test_a_run_from_basis_to_release(form: str, source: str, place: Any, public:
     answers = 3 + 1  # three labels and the end of the turn
     assert charter.model.dimension == (6 * answers if form == "core" else 6 * 32)
     assert report.wire is not None
-    assert report.arms["federated"].accuracy is not None
+    assert report.arms.federated.accuracy is not None
     release = run_dir / "release"
     config = json.loads((release / "adapter_config.json").read_text())
     assert (config["r"], config["target_modules"]) == (answers if form == "core" else 6, ["down_proj"])

@@ -28,7 +28,7 @@ def test_points_are_tried_once_and_ordered(
     assert len(found) == 4
     assert [point.score for point in found] == sorted((point.score for point in found), reverse=True)
     assert {len(point.curve) for point in found} == {1, 3}
-    assert "strategy.learning_rate" in capsys.readouterr().out
+    assert "best first" in capsys.readouterr().out
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [Point.from_dict(fields) for fields in json.loads((folder / "points.json").read_text())] == found
     monkeypatch.setattr(tuning, "_train", None)
@@ -41,8 +41,8 @@ def test_noise_is_that_of_all_members(
     seen: list[float] = []
     plain = tuning._strategy
 
-    def spying(settings: Any) -> Any:
-        strategy = plain(settings)
+    def spying(settings: Any, options: Any) -> Any:
+        strategy = plain(settings, options)
 
         class Spy:
             def __getattr__(self, name: str) -> Any:

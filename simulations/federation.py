@@ -58,13 +58,13 @@ def federate(
         client_app=client_app.build(home_of),
         num_supernodes=len(homes),
         backend_name="ray",
-        backend_config=_backend(settings),  # type: ignore[arg-type]
+        backend_config=backend(settings),  # type: ignore[arg-type]
     )
     if stop.is_set():
         raise Interrupted
 
 
-def _backend(settings: Settings) -> dict[str, Any]:
+def backend(settings: Settings) -> dict[str, Any]:
     simulation = settings.simulation
     threads = simulation.threads_per_worker
     return {

@@ -194,7 +194,12 @@ def stock(settings: Settings, members: int, exchanges: int) -> Row:
                 arrays = np.mean([reply.content["arrays"]["all"].numpy() for reply in replies], axis=0)
             watch.end()
 
-    run_simulation(server, client, members, "ray", federation.backend(settings))
+    threads, workers = settings.simulation.threads_per_worker, settings.simulation.workers
+    backend = {
+        "client_resources": {"num_cpus": threads, "num_gpus": 0.0},
+        "init_args": federation.ray_settings(settings) | {"num_cpus": threads * workers},
+    }
+    run_simulation(server, client, members, "ray", backend)  # type: ignore[arg-type]
     return watch.row("stock Flower", exchanges, members, settings.simulation.workers)
 
 

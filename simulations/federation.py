@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 
 from ..charter import signing
 from ..charter.charter import Charter
@@ -44,7 +44,7 @@ def federate(
     Raises:
         Interrupted: `stop` was set. UserError: too few members agreed or answered.
     """
-    from flwr.simulation import run_simulation
+    from .workers import workers
 
     key: Identity = signing.load_key(space.server / "coordinator.key")
     paths = tuple(str(home) for home in homes)
@@ -53,30 +53,22 @@ def federate(
         return Path(paths[int(context.node_config["partition-id"])])
 
     _quiet(space.log)
-    run_simulation(
-        server_app=server_app.build(charter, key, space.rounds, watch, stop, observe),
-        client_app=client_app.build(home_of),
-        num_supernodes=len(homes),
-        backend_name="ray",
-        backend_config=backend(settings),  # type: ignore[arg-type]
-    )
+    server = server_app.build(charter, key, space.rounds, watch, stop, observe)
+    count, cpus = settings.simulation.workers, settings.simulation.threads_per_worker
+    with workers(client_app.build(home_of), len(homes), count, cpus, ray_settings(settings)) as grid:
+        server(grid, Context(0, 0, {}, RecordDict(), {}))
     if stop.is_set():
         raise Interrupted
 
 
-def backend(settings: Settings) -> dict[str, Any]:
-    simulation = settings.simulation
-    threads = simulation.threads_per_worker
+def ray_settings(settings: Settings) -> dict[str, Any]:
+    """What Ray is started with, beside its CPUs."""
     return {
-        "client_resources": {"num_cpus": threads, "num_gpus": 0.0},
-        "init_args": {
-            "num_cpus": threads * simulation.workers,
-            "object_store_memory": simulation.object_store_megabytes * 2**20,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": "ERROR",
-            "_temp_dir": None,
-        },
+        "object_store_memory": settings.simulation.object_store_megabytes * 2**20,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "_temp_dir": None,
     }
 
 

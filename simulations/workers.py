@@ -98,7 +98,7 @@ class WorkerGrid(Grid):
             except Exception as problem:
                 log.error("node %d did not answer %s: %s", partition, message.metadata.message_type, _line(problem))
                 reply = Message(Error(_CRASHED, type(problem).__name__), reply_to=message)
-                if isinstance(problem, ray.exceptions.RayActorError):
+                if not isinstance(problem, ray.exceptions.RayTaskError):  # that is what the app itself raised
                     ray.kill(worker)  # where Ray only lost sight of it; two must not work in one home
                     worker = start()
                     log.warning("another worker was started in the place of the one that died")

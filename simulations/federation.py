@@ -1,7 +1,8 @@
-"""The federated arm: the deployed server and client apps on Flower's Ray engine, one virtual node an organization.
+"""The federated arm: the deployed server and client apps on Ray's workers, one virtual node an organization.
 
-Ray's workers are real processes, and a node's state between two messages is what its home holds, so any worker can
-answer for any node. Nothing of the apps knows that it is simulated: only the map from a partition to a home is ours.
+Workers are real processes, and a node's state between two messages is what its home holds, so where one dies another
+answers for its nodes. Nothing of the apps knows that it is simulated: only the grid between them (`workers`) and the
+map from a partition to a home are ours.
 """
 
 import logging
@@ -37,7 +38,7 @@ def federate(
 
     Args:
         charter: signed. homes: of the members, any order.
-        watch: gets round events, on the server's thread.
+        watch: gets round events, on this thread.
         stop: ends the run after the phase in progress.
         observe: sees every reply that the server accepted.
 

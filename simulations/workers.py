@@ -52,16 +52,19 @@ class WorkerGrid(Grid):
             app: what answers. nodes: how many. workers: processes, no more than there are nodes. resources: of each,
                 as Ray's options (`num_cpus`, `num_gpus`).
         """
-        self._nodes = nodes
+        self._app, self._nodes = app, nodes
+        self._kind = ray.remote(_Node).options(**resources)
         self._inboxes: list[queue.Queue[Message | None]] = [queue.Queue() for _ in range(min(workers, nodes))]
         self._replies: dict[str, Message] = {}
-        start = ray.remote(_Node).options(**resources)
+        self._closed, self._lock = False, threading.Lock()
         for inbox in self._inboxes:
             # A daemon: one that waits for a step which takes hours must not hold up the end of the process.
-            threading.Thread(target=self._serve, args=(inbox, lambda: start.remote(app)), daemon=True).start()
+            threading.Thread(target=self._serve, args=(inbox,), daemon=True).start()
 
     def close(self) -> None:
-        """Give out no further messages; the processes end with Ray."""
+        """Give out no further messages and start no further worker; the processes end with Ray."""
+        with self._lock:
+            self._closed = True
         for inbox in self._inboxes:
             inbox.put(None)
 
@@ -86,23 +89,33 @@ class WorkerGrid(Grid):
     def _partition(self, message: Message) -> int:
         return message.metadata.dst_node_id - _FIRST_NODE
 
-    def _serve(self, inbox: "queue.Queue[Message | None]", start: Any) -> None:
+    def _serve(self, inbox: "queue.Queue[Message | None]") -> None:
         """Feed one worker, a message at a time: so only one is lost with it."""
-        worker = start()
-        while (message := inbox.get()) is not None:
+        worker = self._start()
+        while worker is not None and (message := inbox.get()) is not None:
             partition = self._partition(message)
             config: Any = {"partition-id": partition, "num-partitions": self._nodes}
             context = Context(_RUN, message.metadata.dst_node_id, config, RecordDict(), {})
             try:
                 reply = ray.get(worker.answer.remote(message, context))
             except Exception as problem:
+                if self._closed:
+                    return
                 log.error("node %d did not answer %s: %s", partition, message.metadata.message_type, _line(problem))
                 reply = Message(Error(_CRASHED, type(problem).__name__), reply_to=message)
                 if not isinstance(problem, ray.exceptions.RayTaskError):  # that is what the app itself raised
-                    ray.kill(worker)  # where Ray only lost sight of it; two must not work in one home
-                    worker = start()
-                    log.warning("another worker was started in the place of the one that died")
+                    worker = self._start(worker)
             self._replies[message.metadata.message_id] = reply
+
+    def _start(self, dead: Any = None) -> Any:
+        """A new worker; None where the grid is closed, since Ray would start anew for it."""
+        with self._lock:
+            if self._closed:
+                return None
+            if dead is not None:
+                ray.kill(dead)  # where Ray only lost sight of it: two must not work in one home
+                log.warning("another worker is started in the place of the one that died")
+            return self._kind.remote(self._app)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Of the interface; `server.exchange` waits by itself."""
@@ -146,7 +159,7 @@ def workers(app: ClientApp, nodes: int, count: int, cpus: int, init: Mapping[str
 def _importable() -> Iterator[None]:
     """Ray's processes that start in here find the modules that this one does, whatever was added to its path."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*sys.path, before)))
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     try:
         yield
     finally:

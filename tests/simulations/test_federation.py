@@ -51,7 +51,7 @@ def test_a_run_goes_on_after_its_workers_were_killed(
         ledger.verify()
         (account,) = ledger.statement()
         assert account.spent_epsilon <= account.budget_epsilon
-    assert "another worker was started" in space.log.read_text()
+    assert "another worker is started" in space.log.read_text()
 
 
 def _workers() -> list[psutil.Process]:

@@ -40,7 +40,9 @@ def _decoded(content: bytes | None, source: str) -> dict[str, bytes]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(_is_signature(name, value) for name, value in found.items()):
-        raise UserError(f"{source}: not a file of signatures", "collect the signatures again with `cotune charter sign`")
+        raise UserError(
+            f"{source}: not a file of signatures", "collect the signatures again with `cotune charter sign`"
+        )
     return {name: bytes.fromhex(value) for name, value in found.items()}
 
 

@@ -65,8 +65,8 @@ def _again(content: bytes, roster: Roster, chain: Chain) -> Verified | None:
     return _verified(content, roster, plan.run, plan.prev_head)
 
 
-# The same record comes with the sum and then with pieces of it, in a simulation to each node of a process. What holds of
-# it follows from the arguments alone, so these two are kept by the whole content; what failed is not kept.
+# The same record comes with the sum and then with pieces of it, in a simulation to each node of a process. What holds
+# of it follows from the arguments alone, so these two are kept by the whole content; what failed is not kept.
 @lru_cache(maxsize=2)
 def _verified(content: bytes, roster: Roster, run: bytes, prev_head: bytes) -> Verified:
     return verify(content, roster, run, prev_head)

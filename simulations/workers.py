@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ class WorkerGrid(Grid):
                 reply = Message(Error(_CRASHED, type(problem).__name__), reply_to=message)
                 if not isinstance(problem, ray.exceptions.RayTaskError):  # that is what the app itself raised
                     worker = self._start(worker)
-            self._replies[message.metadata.message_id] = reply
+            if time.time() < message.metadata.created_at + message.metadata.ttl:  # later nobody asks for it
+                self._replies[message.metadata.message_id] = reply
 
     def _start(self, dead: Any = None) -> Any:
         """A new worker; None where the grid is closed, since Ray would start anew for it."""

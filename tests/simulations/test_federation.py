@@ -18,9 +18,7 @@ from cotune.simulations.workspace import open_workspace
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_goes_on_after_its_workers_were_killed(
-    place: Any, rows: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_run_goes_on_after_its_workers_were_killed(place: Any, rows: Callable[..., Path], tmp_path: Path) -> None:
     """kill -9 between two messages of a round: before members train, before they send, before they sign the survivors.
 
     Who is asked by the dead worker misses that round, or what is left of it, and takes part in the next.

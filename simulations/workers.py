@@ -40,7 +40,7 @@ class _Node:
         return self._app(message, context)
 
 
-class WorkerGrid(Grid):
+class WorkerGrid(Grid):  # type: ignore[misc]
     """Nodes 101, 102, ... of partitions 0, 1, ..., dealt to workers in turn.
 
     A node keeps nothing between two messages but what its home holds, so each message comes with a context of its own.
@@ -88,7 +88,7 @@ class WorkerGrid(Grid):
         return [reply for number in message_ids if (reply := self._replies.pop(number, None)) is not None]
 
     def _partition(self, message: Message) -> int:
-        return message.metadata.dst_node_id - _FIRST_NODE
+        return int(message.metadata.dst_node_id) - _FIRST_NODE
 
     def _serve(self, inbox: "queue.Queue[Message | None]") -> None:
         """Feed one worker, a message at a time: so only one is lost with it."""

@@ -5,6 +5,8 @@ disk, the whole protocol of seven exchanges. Beside them a stock Flower app runs
 the same backend settings: as many nodes and rounds, one, two (train and evaluate, as Flower's strategies do) or seven
 exchanges a round, with a client that sends its arrays straight back.
 
+Ray runs workers at a low priority, so other work on the machine weighs on the wall seconds more than on the CPU's.
+
 Reported are wall seconds of a round (the median; the first, which loads the model, is left out), CPU seconds of a round
 (this process and all its children, Ray's included), the ratio of the wall seconds to those of the stock app with the
 same number of exchanges, and where the wall seconds of our round go, by phase: the server's exchanges are `train`,

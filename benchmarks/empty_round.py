@@ -99,7 +99,7 @@ class Watch:
         walls, cpus = np.diff(self.ends), np.diff(self.cpu)
         # An event that is shown while another phase goes on adds a second entry: sums, not medians, by phase.
         phases = {name: round(sum(found[1:]) / len(walls), 4) for name, found in self.phases.items()}
-        wall, cpu = round(statistics.median(walls), 4), round(statistics.fmean(cpus), 4)
+        wall, cpu = round(float(statistics.median(walls)), 4), round(statistics.fmean(cpus), 4)
         return Row(what, exchanges, members, workers, len(self.ends), wall, cpu, phases=phases)
 
 

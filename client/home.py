@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import private_files
-from ..atomic import sync_folder, write_bytes
+from ..atomic import replace_bytes, sync_folder, write_bytes
 from ..errors import UserError
 from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
@@ -238,6 +238,17 @@ class Home:
             UserError: the run is new, and this node has seen too many.
         """
         self._write(CHAINS, encode(with_chain(self.chains(), chain)))
+
+    def set_signed(self, secrets: bytes, chain: Chain) -> None:
+        """`set_round_secrets` and `set_chain` for one answer: when it returns both are durable.
+
+        After a power cut before that either may be the old one, and no answer has left. Secrets that are older than the
+        journal are of no use, chains that are older are a kill between the journal's entry and the answer.
+        """
+        content = encode(with_chain(self.chains(), chain))
+        with _one_line(self.path / ROUND):
+            replace_bytes(self.path / ROUND, secrets, 0o600)
+        self._write(CHAINS, content)
 
     def round_secrets(self) -> bytes | None:
         return self._read(ROUND, _MOST_SECRETS)

@@ -26,7 +26,13 @@ def test_defaults_compose_to_the_hospitals() -> None:
 
 def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
     files = ["data.files=[a,b,c]", "data.test_file=t"]
-    needed = {"model": {"local": ["model.name=m"]}, "data": {"files": files}, "experiment": {"custom": files}}
+    plain = ["recipe=lora"]
+    needed = {
+        "model": {"local": ["model.name=m"]},
+        "data": {"files": files},
+        "experiment": {"custom": files},
+        "strategy": {"rolora": plain, "ffa": plain},
+    }
     refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
     for group, names in choices().items():
         for name in names:
@@ -115,7 +121,8 @@ def test_options_are_the_strategys_arguments() -> None:
 @pytest.mark.parametrize("name", ["dp_fedsgd", "rolora", "ffa", "fedavg"])
 def test_the_options_make_the_class_that_they_name(name: str) -> None:
     """As a charter makes it; each YAML's defaults are within the class' own ranges."""
-    chosen = compose([f"strategy={name}"]).strategy
+    more = ["strategy.server_optimizer=adam", "strategy.learning_rate=0.5"]  # null follows from the run
+    chosen = compose([f"strategy={name}", "recipe=lora", *more]).strategy
     rule = instantiate({"_target_": chosen.target, **chosen.options})
     assert rule.steps_per_round == chosen.steps_per_round
 

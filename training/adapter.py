@@ -107,10 +107,8 @@ class Core(nn.Module):
 
     def __init__(self, given: Directions) -> None:
         super().__init__()
-        if given.outputs is None:
-            raise UserError("form core needs directions of outputs", "make the basis for it, or choose form ffa")
         self.inputs = nn.Linear(given.inputs.shape[1], len(given.inputs), bias=False)
-        self.core = nn.Linear(len(given.inputs), given.outputs.shape[1], bias=False)
+        self.core = nn.Linear(len(given.inputs), require_outputs(given).shape[1], bias=False)
         _fill(self.inputs, given.inputs)
         nn.init.zeros_(self.core.weight)
 
@@ -122,6 +120,17 @@ class Core(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in] to [..., u]."""
         return self.core(self.inputs(states))  # type: ignore[no-any-return]
+
+
+def require_outputs(given: Directions) -> NDArray[np.float32]:
+    """U of a map.
+
+    Raises:
+        UserError: it has none.
+    """
+    if given.outputs is None:
+        raise UserError("form core needs directions of outputs", "make the basis for it, or choose form ffa")
+    return given.outputs
 
 
 def _freeze(model: PeftModel, lora: LoraSettings) -> None:
@@ -139,9 +148,10 @@ def _freeze(model: PeftModel, lora: LoraSettings) -> None:
         seen.add(path)
         device = module.lora_A["default"].weight.device
         if lora.form == "core":
-            module.lora_A["default"] = Core(given).to(device)
-            module.lora_B["default"] = nn.Linear(given.outputs.shape[1], outs, bias=False).to(device)
-            _fill(module.lora_B["default"], given.outputs)
+            core = Core(given)
+            module.lora_A["default"] = core.to(device)
+            module.lora_B["default"] = nn.Linear(len(core.core.weight), outs, bias=False).to(device)
+            _fill(module.lora_B["default"], require_outputs(given))
         else:
             if len(given.inputs) != lora.rank:
                 raise UserError(f"the basis has {len(given.inputs)} directions", f"set lora.rank={len(given.inputs)}")

@@ -220,7 +220,7 @@ class PartsAbove:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """The last layer from its attention on, with what was kept in the place of what it would compute."""
-        entering, attended, *inner = states.split(self._parts.widths, dim=-1)
+        entering, attended, *inner = torch.split(states, list(self._parts.widths), dim=-1)
         with _given(self._parts, attended, inner):
             return self._top(entering)
 

@@ -94,7 +94,8 @@ def random_basis(base: BaseModel, lora: LoraSettings, outputs: int, seed: int) -
 
     def drawn(shape: tuple[int, int], inputs: int) -> NDArray[np.float32]:
         uniform = (words.random_raw(shape[0] * shape[1]) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        return ((2.0 * uniform - 1.0) * np.sqrt(3.0 / inputs)).astype(np.float32).reshape(shape)
+        found: NDArray[np.float32] = ((2.0 * uniform - 1.0) * np.sqrt(3.0 / inputs)).astype(np.float32)
+        return found.reshape(shape)
 
     modules = {}
     for path, module in adapted_maps(base, lora).items():
@@ -120,4 +121,5 @@ def _input_directions(seen: Seen, count: int, whitening: float) -> NDArray[np.fl
     directions = (chosen * values[order] ** -whitening).T
     directions -= (directions @ constant.T) @ constant
     scale = np.linalg.norm(seen.first @ directions.T, axis=1).mean()
-    return (directions / scale).astype(np.float32)
+    found: NDArray[np.float32] = (directions / scale).astype(np.float32)
+    return found

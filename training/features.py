@@ -22,7 +22,7 @@ from .blocks import Blocks, BlockStates, Form, blocks_of, sound_form
 from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
 
-_FORM: Final = 3
+_FORM: Final = 4
 """Of the files and of how states are computed: older ones are not found again."""
 
 

@@ -1,5 +1,7 @@
 """From final hidden states to the logits that the training loss is taken over."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,7 +52,7 @@ class Head:
         return generator.choice(self._tokens, count)
 
 
-def _some(linear: nn.Module, tokens: NDArray[np.int32]) -> nn.Linear:
+def _some(linear: Any, tokens: NDArray[np.int32]) -> nn.Linear:
     """The rows of a linear map that belong to these tokens."""
     chosen = torch.from_numpy(tokens.astype(np.int64)).to(linear.weight.device)
     weight, bias = linear.weight.detach()[chosen].clone(), getattr(linear, "bias", None)

@@ -45,7 +45,7 @@ class Way:
 
     gradients: RowGradients
     alone: bool
-    parts: tuple[str, ...]
+    parts: Sequence[str]
 
     @property
     def name(self) -> str:

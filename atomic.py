@@ -13,6 +13,15 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
         content: what it shall hold.
         mode: permission bits; 0o600 for secrets. They hold before the first byte is written.
     """
+    replace_bytes(path, content, mode)
+    sync_folder(path.parent)
+
+
+def replace_bytes(path: Path, content: bytes, mode: int) -> None:
+    """`write_bytes` but for the last step: the new file is durable once `sync_folder` has returned for its folder.
+
+    For several files that are written one after the other; what a power cut leaves of them in between is any of them.
+    """
     descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -24,7 +33,6 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def write_text(path: Path, content: str, mode: int = 0o644) -> None:

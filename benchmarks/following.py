@@ -30,6 +30,7 @@ from cotune.secagg.spot_checks import check_pieces, check_sum, choose, decode_pi
 from cotune.secagg.suites import CLASSIC
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.model import Model
+from cotune.training.part import Part
 from rich.console import Console
 from rich.table import Table
 from sums.double_mask import CLIP, RUN, Consortium
@@ -102,7 +103,8 @@ def measure(parameters: int, n: int, fraction: float, probability: float) -> Row
     adapter = np.zeros(parameters, np.float32)
 
     def step() -> bytes:
-        moved = Model(*RULE.apply(adapter, RULE.start(parameters), values, 100.0, n))
+        part = Part(((0, parameters),))
+        moved = Model(*RULE.apply(adapter, RULE.start(parameters), part, values, 100.0, n))
         return hashlib.sha256(moved.encode()).digest()
 
     step_seconds, _ = timed(step)

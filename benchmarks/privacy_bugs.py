@@ -124,12 +124,12 @@ def rows_clipped() -> None:
     """Each row is clipped alone, so that a unit of many rows counts many times."""
 
     def by_row(right: Any) -> Any:
-        def clipped_sum(self: Any, adapter: Any, units: Any, terms: Any, choose: Any) -> Any:
+        def clipped_sum(self: Any, adapter: Any, units: Any, terms: Any, choose: Any, part: Any = None) -> Any:
             whole = self.units
             rows = [row for unit in units for row in self._rows_of(unit, terms.records_per_unit, choose)]
             self.units = Units(tuple(map(str, rows)), tuple((row,) for row in rows))
             try:
-                return right(self, adapter, range(len(rows)), terms, choose)
+                return right(self, adapter, range(len(rows)), terms, choose, part)
             finally:
                 self.units = whole
 

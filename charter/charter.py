@@ -56,6 +56,20 @@ class Member(Document):
     nominal_units: Count
 
 
+class BasisTerms(Document):
+    """The frozen directions of an adapter form: their digest, and what they were made of.
+
+    `source`: "public" text, text that the base model has "self_written", or "random"; `files`: (name, SHA-256) of
+    public files, for whoever wants to make it again.
+    """
+
+    digest: Hex32
+    source: Literal["public", "self_written", "random"]
+    whitening: Annotated[float, Field(ge=0, le=0.5)]
+    vocabulary: Whole
+    files: Annotated[tuple[tuple[Line, Hex32], ...], Field(strict=False, max_length=64)] = ()
+
+
 class ModelTerms(Document):
     """The base model by its digests, the adapter by its settings and its schema.
 
@@ -70,6 +84,8 @@ class ModelTerms(Document):
     alpha: Positive
     targets: Annotated[tuple[Line, ...], Field(strict=False, min_length=1, max_length=64)]
     rslora: bool
+    form: Literal["lora", "ffa", "core"] = "lora"
+    basis: BasisTerms | None = None
     top_layers: Whole
     context_length: Count
     adapter_schema: Annotated[
@@ -89,6 +105,8 @@ class ModelTerms(Document):
         found = hashlib.sha256(json.dumps(lists, separators=(",", ":")).encode()).hexdigest()
         if found != self.schema_digest:
             raise UserError("model.schema_digest is not that of model.schema", "draft the charter again")
+        if (self.basis is None) != (self.form == "lora"):
+            raise UserError(f"model.form {self.form} and model.basis do not fit", "draft the charter again")
         return self
 
 

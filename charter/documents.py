@@ -6,8 +6,9 @@ refused (`strict_yaml`), and types are exact: a quoted number is not a number.
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -78,16 +79,29 @@ def read(path: Path, kind: type[AnyDocument]) -> AnyDocument:
         UserError: it cannot be read, is longer than the kind's bound, is not such YAML, or a
             field is missing, unknown or wrong.
     """
+    return parse(content(path, kind), kind, str(path))
+
+
+def content(path: Path, kind: type[Document]) -> bytes:
+    """The bytes of a file, one more than the kind's bound at most. Raises UserError where it cannot be read."""
     try:
         with path.open("rb") as file:
-            content = file.read(kind.most_bytes + 1)
+            return file.read(kind.most_bytes + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}", "give the path of a file that you may read") from error
-    return parse(content, kind, str(path))
 
 
 def parse(content: bytes, kind: type[AnyDocument], source: str) -> AnyDocument:
-    """The document in `content`; `source` names it in errors. Raises as `read`."""
+    """The document in `content`; `source` names it in errors. Raises as `read`.
+
+    Equal bytes give the same object: a node reads its three files at every message. That is safe since the key is the
+    content itself, a document is frozen, and nothing but its bytes makes it what it is.
+    """
+    return cast("AnyDocument", _parse(content, kind, source))
+
+
+@lru_cache(maxsize=128)
+def _parse(content: bytes, kind: type[Document], source: str) -> Document:
     if len(content) > kind.most_bytes:
         raise UserError(f"{source}: longer than {kind.most_bytes} bytes", "is this the right file?")
     try:

@@ -3,6 +3,7 @@
 from ..errors import UserError
 from ..privacy.skellam import Grid
 from ..privacy.terms import METRICS
+from .rules import ONE_GRADIENT
 
 
 def check_grid(grid: Grid, dimension: int, rule: str) -> None:
@@ -14,7 +15,7 @@ def check_grid(grid: Grid, dimension: int, rule: str) -> None:
     Raises:
         UserError: the first that does not hold.
     """
-    if rule != "DPFedSGD":
+    if rule not in ONE_GRADIENT:
         raise UserError(
             f"privacy.mechanism=skellam with {rule}: what local steps make of the noised integers is not on their grid",
             "use DPFedSGD, or set privacy.mechanism=gaussian",

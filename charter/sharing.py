@@ -2,6 +2,7 @@
 
 from ..errors import UserError
 from ..privacy.noise_shares import ONE_STEP, NoiseShares, most_colluders
+from .rules import ONE_GRADIENT
 
 
 def check_sharing(shares: NoiseShares, members: int, rule: str, threshold: int, min_survivors: int) -> None:
@@ -14,7 +15,7 @@ def check_sharing(shares: NoiseShares, members: int, rule: str, threshold: int, 
     Raises:
         UserError: the first that does not hold.
     """
-    if rule != "DPFedSGD":
+    if rule not in ONE_GRADIENT:
         raise UserError(
             f"privacy.trust=honest_majority with {rule}: {ONE_STEP}", "use DPFedSGD, or set privacy.trust=nobody"
         )

@@ -2,11 +2,12 @@
 
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from .. import atomic
 from ..errors import UserError
-from . import charter as charters
+from . import documents
 from .charter import Charter
 from .signing import verify_signatures
 
@@ -21,16 +22,27 @@ def load(path: Path) -> dict[str, bytes]:
     Raises:
         UserError: the file is not of this form.
     """
+    return _decoded(_content(path), str(path))
+
+
+def _content(path: Path) -> bytes | None:
     if not path.exists():
-        return {}
+        return None
     with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
+        return file.read(_MOST_BYTES + 1)
+
+
+def _decoded(content: bytes | None, source: str) -> dict[str, bytes]:
+    if content is None:
+        return {}
     try:
         found = json.loads(content) if len(content) <= _MOST_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(_is_signature(name, value) for name, value in found.items()):
-        raise UserError(f"{path}: not a file of signatures", "collect the signatures again with `cotune charter sign`")
+        raise UserError(
+            f"{source}: not a file of signatures", "collect the signatures again with `cotune charter sign`"
+        )
     return {name: bytes.fromhex(value) for name, value in found.items()}
 
 
@@ -46,8 +58,15 @@ def load_signed(charter: Path, signatures: Path) -> Charter:
     Raises:
         UserError: a file cannot be read. Refusal: a signature is missing or wrong.
     """
-    read = charters.load(charter)
-    verify_signatures(read, load(signatures))
+    return _signed(documents.content(charter, Charter), _content(signatures), str(charter), str(signatures))
+
+
+# Both files are read at every message, and the signatures verified once a process for the same bytes: the result
+# follows from the bytes alone, so a cache by content is as good as verifying again. What failed is not kept.
+@lru_cache(maxsize=64)
+def _signed(charter: bytes, signatures: bytes | None, source: str, beside: str) -> Charter:
+    read = documents.parse(charter, Charter, source)
+    verify_signatures(read, _decoded(signatures, beside))
     return read
 
 

@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command()(runs.demo)
 app.command()(runs.simulate)
 app.command()(runs.study)
+app.command()(runs.tune)
 app.command()(chat.chat)
 privacy.app.command()(audits.audit)
 privacy.app.command()(audits.invert)

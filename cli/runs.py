@@ -3,6 +3,7 @@
 The simulations are imported only after the configuration stands: they take seconds to import, a typo none.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings that differ from the defaults, e.g. privacy.epsilon=3."),
 ]
+
+
+Folder = Annotated[Path, typer.Option("--folder", help="Where results are kept; a second call goes on there.")]
 
 
 def demo(overrides: Overrides = None) -> None:
@@ -40,6 +44,21 @@ def simulate(
 
     for settings in runs:
         simulation.run(settings)
+
+
+def tune(overrides: Overrides = None, folder: Folder = Path("runs/tune")) -> None:
+    """Find settings on public or simulated data: every combination of key=1,2,3, under the planned run's account.
+
+    Give the corpus that stands in for private records, and what is to be tried, e.g. `cotune tune data=icd10
+    privacy.epsilon=3 strategy.learning_rate=50,150 rounds=10,20`.
+    """
+    from ..conf.compose import sweep
+
+    planned = sweep(overrides or [])
+
+    from ..simulations import tuning
+
+    tuning.run(planned, folder)
 
 
 def study(overrides: Overrides = None) -> None:

@@ -5,7 +5,7 @@ could then show it another one. So every run keeps its chain, and going back to 
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from ..errors import UserError
 
@@ -71,7 +71,7 @@ def with_chain(chains: dict[str, Chain], chain: Chain) -> dict[str, Chain]:
 
 def encode(chains: dict[str, Chain]) -> bytes:
     """JSON: a list in the order in which the runs were changed last."""
-    return json.dumps([asdict(chain) for chain in chains.values()]).encode()
+    return json.dumps([vars(chain) for chain in chains.values()]).encode()
 
 
 def decode(content: bytes) -> dict[str, Chain]:

@@ -7,7 +7,6 @@ here on depends on the data except through the noised vector: a failure is logge
 
 import logging
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,28 +17,34 @@ from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.plan import Plan
 from ..strategies.base import Adapter, PrivateTrainer, Strategy, Vector
 from ..training.guards import check_finite
+from ..training.part import Part
 
 log = logging.getLogger("cotune.client")
 
 
-@dataclass(frozen=True)
 class _NoRecords:
     """A trainer over no records: the step of an empty sample."""
 
-    dimension: int
-
-    def private_sum(self, adapter: Adapter, terms: PrivacyTerms, randomness: Randomness) -> Vector:
-        return noised(np.zeros(self.dimension + len(METRICS)), terms)
+    def private_sum(
+        self, adapter: Adapter, terms: PrivacyTerms, randomness: Randomness, part: Part | None = None
+    ) -> Vector:
+        return noised(np.zeros((len(adapter) if part is None else part.size) + len(METRICS)), terms)
 
 
 def train(
-    trainer: PrivateTrainer, strategy: Strategy, adapter: Adapter, terms: PrivacyTerms, batch: float, plan: Plan
+    trainer: PrivateTrainer,
+    strategy: Strategy,
+    adapter: Adapter,
+    part: Part,
+    terms: PrivacyTerms,
+    batch: float,
+    plan: Plan,
 ) -> Vector:
     """This round's contribution, float64 [plan.encoding.dimension]: noised, then the fraction that will be cut.
 
     Args:
-        trainer: over this organization's records. adapter: float32 [d]. terms: the charter's.
-        batch: this organization's public expected batch. plan: of the round, for the encoding.
+        trainer: over this organization's records. adapter: float32 [d]. part: what of it the round trains.
+        terms: the charter's. batch: this organization's public expected batch. plan: of the round, for the encoding.
 
     Guarantees:
         With privacy enabled a vector comes back whatever is in the data and the adapter: where training fails, that of
@@ -51,7 +56,7 @@ def train(
     lengths = [length for length, _ in plan.encoding.segments[:-1]]
     started = time.monotonic()
     try:
-        contribution = strategy.local(trainer, adapter, terms, batch, SystemRandomness())
+        contribution = strategy.local(trainer, adapter, part, terms, batch, SystemRandomness())
         check_finite(contribution, "the trained contribution")
         if contribution.shape != (sum(lengths),):
             raise ValueError("a contribution of another size than the plan's")
@@ -59,7 +64,7 @@ def train(
         if not terms.enabled:
             raise
         log.exception("round %d: training failed after its charge; noise alone is sent", plan.round + 1)
-        contribution = strategy.local(_NoRecords(len(adapter)), adapter, terms, batch, SystemRandomness())
+        contribution = strategy.local(_NoRecords(), adapter, part, terms, batch, SystemRandomness())
     if not terms.enabled and not contribution[: lengths[0]].any():
         raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
     log.info("round %d: the step took %.1f seconds", plan.round + 1, time.monotonic() - started)

@@ -6,6 +6,7 @@ The records come from the coordinator, so each is verified against the head held
 import logging
 from collections.abc import Container
 from dataclasses import replace
+from functools import lru_cache
 
 from ..secagg.plan import Plan
 from ..secagg.record import RoundRecord, Verified, genesis, verify
@@ -42,7 +43,7 @@ def follow(
     newest: Verified | None = None
     for content in records:
         try:
-            newest = verify(content, roster, run, bytes.fromhex(chain.head))
+            newest = _verified(content, roster, run, bytes.fromhex(chain.head))
         except Refused as refusal:
             if refusal.code != "record.fork":
                 raise
@@ -61,7 +62,14 @@ def _again(content: bytes, roster: Roster, chain: Chain) -> Verified | None:
     record, plan = opened(content, roster)
     if record.head.hex() != chain.head or plan.run.hex() != chain.run:
         return None
-    return verify(content, roster, plan.run, plan.prev_head)
+    return _verified(content, roster, plan.run, plan.prev_head)
+
+
+# The same record comes with the sum and then with pieces of it, in a simulation to each node of a process. What holds
+# of it follows from the arguments alone, so these two are kept by the whole content; what failed is not kept.
+@lru_cache(maxsize=2)
+def _verified(content: bytes, roster: Roster, run: bytes, prev_head: bytes) -> Verified:
+    return verify(content, roster, run, prev_head)
 
 
 def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
@@ -79,6 +87,7 @@ def _tell_forks(chain: Chain, records: list[bytes], roster: Roster) -> None:
         )
 
 
+@lru_cache(maxsize=2)
 def opened(content: bytes, roster: Roster) -> tuple[RoundRecord, Plan]:
     """A record that the coordinator signed, and its plan; nothing else of it is checked."""
     record = RoundRecord.decode(unseal("record", content, roster.coordinator))

@@ -4,6 +4,7 @@ identity.key        identity key of the charter's suite: Ed25519, or Ed25519 and
 charter.yaml        the charter it signed; its digest is the only one the node acts under
 signatures.json     everybody's detached signatures on it
 policy.yaml         where its records are, and what it allows whatever the charter says
+basis.safetensors   the frozen directions of the adapter's form, where the charter has one: public
 node.yaml           where its copy of the base model is, and how to compute
 ledger.sqlite       epsilon spent, and digests of what was trained on; append-only
 ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
@@ -37,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import private_files
-from ..atomic import sync_folder, write_bytes
+from ..atomic import replace_bytes, sync_folder, write_bytes
 from ..errors import UserError
 from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
@@ -56,6 +57,7 @@ _FILES = {
     "charter.yaml": READABLE,
     "signatures.json": READABLE,
     "policy.yaml": READABLE,
+    "basis.safetensors": READABLE,
     "node.yaml": READABLE,
     "ledger.sqlite": PRIVATE,
     "ledger.sqlite-journal": PRIVATE,
@@ -119,6 +121,10 @@ class Home:
     @property
     def charter(self) -> Path:
         return self.path / "charter.yaml"
+
+    @property
+    def basis(self) -> Path:
+        return self.path / "basis.safetensors"
 
     @property
     def signatures(self) -> Path:
@@ -232,6 +238,17 @@ class Home:
             UserError: the run is new, and this node has seen too many.
         """
         self._write(CHAINS, encode(with_chain(self.chains(), chain)))
+
+    def set_signed(self, secrets: bytes, chain: Chain) -> None:
+        """`set_round_secrets` and `set_chain` for one answer: when it returns both are durable.
+
+        After a power cut before that either may be the old one, and no answer has left. Secrets that are older than the
+        journal are of no use, chains that are older are a kill between the journal's entry and the answer.
+        """
+        content = encode(with_chain(self.chains(), chain))
+        with _one_line(self.path / ROUND):
+            replace_bytes(self.path / ROUND, secrets, 0o600)
+        self._write(CHAINS, content)
 
     def round_secrets(self) -> bytes | None:
         return self._read(ROUND, _MOST_SECRETS)

@@ -4,14 +4,20 @@ from dataclasses import replace
 
 from ..charter import policy as policies
 from ..charter import signatures, signing
+from ..charter.charter import Charter
 from ..charter.refusal import Refusal
 from ..secagg.journal import FileJournal
 from ..strategies.agreed import strategy_of
+from ..strategies.base import Strategy
 from .chains import Chain
 from .consistency import require_whole
 from .following import Following
 from .home import Home
 from .settings import load as load_settings
+
+# Charter's digest -> its strategy: a value without state, as the server too keeps one for a whole run.
+_STRATEGIES: dict[str, Strategy] = {}
+_MOST_STRATEGIES = 16
 
 
 class Node:
@@ -36,7 +42,7 @@ class Node:
         home.require_journal()
         self.journal = FileJournal(home.journal)
         require_whole(home, self.journal)
-        self.strategy = strategy_of(self.charter)
+        self.strategy = _strategy(self.charter)
         self.following = Following(home, self.charter, self.roster, self.strategy)
 
     def _require_member(self) -> None:
@@ -65,3 +71,13 @@ class Node:
         proof = self.home.evidence(run)
         if proof.exists():
             raise Refusal("run.false_sum", f"the coordinator signed a false sum: {proof}", "end this run together")
+
+
+def _strategy(charter: Charter) -> Strategy:
+    """`strategy_of`, once a process for each charter."""
+    digest = charter.digest()
+    if digest not in _STRATEGIES:
+        if len(_STRATEGIES) >= _MOST_STRATEGIES:
+            _STRATEGIES.clear()
+        _STRATEGIES[digest] = strategy_of(charter)
+    return _STRATEGIES[digest]

@@ -39,4 +39,5 @@ def keep_log(path: Path) -> None:
         raise UserError(f"{path}: {error.strerror}", "make it writable for this user") from error
     handler.setFormatter(logging.Formatter(_FORMAT))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    if log.level != logging.INFO:  # setting it anew empties caches of every logger
+        log.setLevel(logging.INFO)

@@ -103,8 +103,7 @@ class Member(Node):
                 self._contribute(plan, model.adapter, bench)
         organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
-        self.home.set_chain(replace(self.home.chain(chain.run), round=plan.round, attempt=plan.attempt))
-        self._signed(organization)
+        self._signed(organization, replace(self.home.chain(chain.run), round=plan.round, attempt=plan.attempt))
         log.info("round %d attempt %d: joined", plan.round + 1, plan.attempt + 1)
         return organization.advert
 
@@ -175,10 +174,13 @@ class Member(Node):
         log.warning("round %d: its sum does not decode; opened one piece to find who spoiled it", plan.round + 1)
         return opened
 
-    def _signed(self, organization: Organization) -> None:
-        """Keep the round's secrets, and how long the journal is: neither may come back from before this signature."""
-        self.home.set_round_secrets(organization.dump())
-        self.home.set_chain(replace(self.home.chain(), signed=self.journal.size()))
+    def _signed(self, organization: Organization, chain: Chain | None = None) -> None:
+        """Keep the round's secrets, and how long the journal is: neither may come back from before this signature.
+
+        Args:
+            chain: of the round's run, by default the one changed last.
+        """
+        self.home.set_signed(organization.dump(), replace(chain or self.home.chain(), signed=self.journal.size()))
 
     def _round(self) -> tuple[Organization, Plan]:
         """This node's part in the round in progress, and the round's plan."""
@@ -265,7 +267,10 @@ class Member(Node):
         )
         if place not in _BENCHES or _BENCHES[place][0] != facts:
             _BENCHES.pop(place, None)  # two base models need twice the memory
-            _BENCHES[place] = facts, prepare(self.charter, self.settings, self.policy, self.home.cache, logged())
+            _BENCHES[place] = (
+                facts,
+                prepare(self.charter, self.settings, self.policy, self.home.cache, self.home.basis, logged()),
+            )
         return _BENCHES[place][1]
 
     def _is_sent_again(self, plan: Plan) -> bool:
@@ -294,7 +299,8 @@ class Member(Node):
         chain = self.home.chain(plan.run.hex())
         self.home.set_chain(replace(chain, charged=chain.charged + 1))
         own = nominal_batch(self.charter, self.settings.name)
-        contribution = train(bench.trainer, self.strategy, adapter, self.charter.privacy, own, plan)
+        part = self.strategy.trained(schema_of(self.charter), plan.round)
+        contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
 

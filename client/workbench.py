@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel, ModelSource, load_base, require_context
+from ..training.basis import load_basis
 from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import HIDDEN_STATES, Trainer
 from .settings import NodeModel, NodeSettings
@@ -64,14 +65,29 @@ def shared_base(settings: NodeSettings) -> BaseModel:
     return _BASES[key]
 
 
-def lora_of(charter: Charter) -> LoraSettings:
-    """The adapter's form, as the members agreed on it."""
-    model = charter.model
-    return LoraSettings(model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers)
+def lora_of(charter: Charter, basis: Path) -> LoraSettings:
+    """The adapter's form, as the members agreed on it.
+
+    Raises:
+        UserError: the form needs a basis, and the file is not the one that was agreed on.
+    """
+    model, found = charter.model, None
+    if model.basis is not None:
+        found = load_basis(basis)
+        if found.digest != model.basis.digest:
+            raise WrongModelError(f"{basis} is not the basis of the charter", "get it from who drafted the charter")
+    return LoraSettings(
+        model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers, model.form, found
+    )
 
 
 def prepare(
-    charter: Charter, settings: NodeSettings, policy: Policy, features: Path, progress: Progress | None = None
+    charter: Charter,
+    settings: NodeSettings,
+    policy: Policy,
+    features: Path,
+    basis: Path,
+    progress: Progress | None = None,
 ) -> Workbench:
     """Load everything that training needs.
 
@@ -80,6 +96,7 @@ def prepare(
         settings: the node's own.
         policy: where the records are and how to read them.
         features: folder for cached hidden states.
+        basis: file of the adapter's frozen directions, where its form has some.
         progress: called with (what, done, of) after each physical batch, of features or of a step. What it raises ends
             the work.
 
@@ -90,6 +107,7 @@ def prepare(
     base = shared_base(settings)
     check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
     require_context(base, charter.model.context_length)
+    lora = lora_of(charter, basis)
     private_files.require_data(policy.data)
     records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
     try:
@@ -100,7 +118,7 @@ def prepare(
     if units.note:
         log.info(units.note)
     folder = features if settings.cache_features and charter.model.top_layers > 0 else None
-    trainer = Trainer(base, lora_of(charter), examples, units, settings.physical_batch_tokens, folder, progress)
+    trainer = Trainer(base, lora, examples, units, settings.physical_batch_tokens, folder, progress)
     if trainer.schema.digest != charter.model.schema_digest:
         raise WrongModelError(
             "the adapter that this model gets differs from the charter's", "install the agreed cotune"

@@ -36,12 +36,21 @@ class PackageSettings(_Value):
 
 
 class LoraSettings(_Value):
-    """Where LoRA goes and how large it is."""
+    """Where LoRA goes, how large it is, and what of it is trained (`training.forms`)."""
 
+    form: Literal["lora", "ffa", "core"]
     rank: Count
     alpha: Positive
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
     rslora: bool
+
+
+class BasisSettings(_Value):
+    """What the frozen directions of the forms ffa and core are made of."""
+
+    source: Literal["public", "self_written", "random"]
+    whitening: Annotated[float, Field(ge=0, le=0.5)]
+    vocabulary: Annotated[int, Field(ge=0)]
 
 
 class ModelSettings(_Value):
@@ -59,6 +68,7 @@ class ModelSettings(_Value):
     top_layers: Annotated[int, Field(ge=0)]
     cache_features: bool
     lora: LoraSettings
+    basis: BasisSettings
 
 
 class ColumnSettings(_Value):
@@ -90,6 +100,7 @@ class DataSettings(_Value):
     public_system: Text | None
     files: tuple[Place, ...]
     test_file: Place | None
+    public_file: Place | None
 
 
 class _Rule(_Value):
@@ -109,11 +120,10 @@ class _Rule(_Value):
         return 1
 
 
-class DPFedSGDSettings(_Rule):
-    """One noised gradient a round."""
+class _ServerSettings(_Rule):
+    """What every strategy's server needs: its optimizer, and the average that is released."""
 
-    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
-    server_optimizer: Literal["sgd", "adam"]
+    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"]
     learning_rate: Positive
     momentum: Momentum
     beta2: Momentum
@@ -121,14 +131,38 @@ class DPFedSGDSettings(_Rule):
     averaging: Momentum
 
 
-class FedAvgSettings(_Rule):
+class DPFedSGDSettings(_ServerSettings):
+    """One noised gradient a round. Optimizer and rate, where null, follow from the adapter's form and the noise."""
+
+    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"] | None  # type: ignore[assignment]
+    learning_rate: Positive | None  # type: ignore[assignment]
+    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
+
+
+class RoLoRASettings(_ServerSettings):
+    """One noised gradient a round, of B and of A by turns."""
+
+    target: Literal["cotune.strategies.rolora.RoLoRA"] = Field(alias="_target_")
+
+
+class FFALoRASettings(_ServerSettings):
+    """One noised gradient a round, of B alone."""
+
+    target: Literal["cotune.strategies.ffa.FFALoRA"] = Field(alias="_target_")
+
+
+class FedAvgSettings(_ServerSettings):
     """Local steps, then the mean of the changes."""
 
     target: Literal["cotune.strategies.fedavg.FedAvg"] = Field(alias="_target_")
-    local_steps: Count
+    local_steps: Annotated[int, Field(ge=1, le=10_000)]
     local_learning_rate: Positive
-    server_learning_rate: Positive
-    server_momentum: Momentum
+    local_optimizer: Literal["sgd", "adamw"]
+    local_beta1: Momentum
+    local_beta2: Annotated[float, Field(gt=0, lt=1)]
+    local_stability: Positive
+    local_weight_decay: Annotated[float, Field(ge=0)]
+    proximal: Annotated[float, Field(ge=0)]
 
     @property
     def steps_per_round(self) -> int:
@@ -144,7 +178,7 @@ class ReferenceSettings(_Rule):
 
 
 StrategySettings = Annotated[
-    DPFedSGDSettings | FedAvgSettings | ReferenceSettings,
+    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | ReferenceSettings,
     Field(discriminator="target"),
 ]
 

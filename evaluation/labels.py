@@ -20,7 +20,8 @@ from ..errors import UserError
 from ..spelling import plain
 from ..training.adapter import LoraSettings, attach, schema_of, set_flat
 from ..training.base import BaseModel
-from ..training.forward import TOLERANCE, FullForward, StatesBelow, TopForward, check_top
+from ..training.cuts import cut_before
+from ..training.forward import TOLERANCE, FullForward, StatesBelow, TopForward
 from ..training.layers import backbone
 from ..training.prefix import PrefixedStates, prefixed_states
 from .candidates import PROMPT, label_tree
@@ -106,7 +107,7 @@ class Evaluator:
         layer = min(schema_of(self._model).layers, default=0) if cached else 0
         if layer > 0:
             shortest = as_tensor(min(prompts, key=len)[None, :], base.model.device)
-            check_top(base.model, layer, shortest, TOLERANCE[base.model.dtype])
+            cut_before(base.model, layer, shortest, TOLERANCE[base.model.dtype])
             self._forward = TopForward(base.model, layer)
             ends = [min(prompts, key=len), max(prompts, key=len)]
             (some,) = label_batches(ends, self._tree, 2**62, base.model.device, base.model.dtype)

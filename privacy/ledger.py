@@ -191,7 +191,8 @@ class Ledger:
         """The head file of a ledger without charges; none is made for a ledger that lost it."""
         if self._head() is None and not database.execute("SELECT 1 FROM charges").fetchone():
             write_head(self.path, head_of([]))
-        database.execute(f"PRAGMA user_version = {_VERSION}")
+        if database.execute("PRAGMA user_version").fetchone() != (_VERSION,):  # written again, it costs a whole commit
+            database.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _note_head(self, charge: Charge) -> None:
         """Bring the head file to the end of the ledger, under the write lock, so that it never moves back.

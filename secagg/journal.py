@@ -26,6 +26,9 @@ _NUMBER = rb"(?:0|[1-9][0-9]{0,9})"
 _LINE = rb"[0-9a-f]{32} %b %b (?:%b) [0-9a-f]{64}\n" % (_NUMBER, _NUMBER, "|".join(_KINDS).encode())
 _LINES = re.compile(rb"(?:%b)*+" % _LINE)  # possessive: no memory for a way back over a long file
 
+# Journals whose name this process made durable: path, device, inode.
+_NAMED: set[tuple[str, int, int]] = set()
+
 
 class Journal(Protocol):
     """Durable statements. A round is named by run (16 bytes) and number."""
@@ -69,7 +72,7 @@ class FileJournal:
         self._path = path
         self._checked = b""
         with self._locked(fcntl.LOCK_SH, os.O_CREAT) as file:
-            sync_folder(path.parent)
+            self._sync_name(file)
             self._whole_lines(file)
 
     def record(self, run: bytes, round: int, attempt: int, kind: str, statement: bytes) -> None:
@@ -134,6 +137,17 @@ class FileJournal:
     def _read(self) -> bytes:
         with self._locked(fcntl.LOCK_SH) as file:
             return self._whole_lines(file)
+
+    def _sync_name(self, file: int) -> None:
+        """Have the file's name on the disk: whoever made it may have been killed before.
+
+        Once a process for each file, as a name does not become undurable; an empty one may be new under an old inode.
+        """
+        about = os.fstat(file)
+        place = (str(self._path.absolute()), about.st_dev, about.st_ino)
+        if about.st_size == 0 or place not in _NAMED:
+            sync_folder(self._path.parent)
+            _NAMED.add(place)
 
     def _whole_lines(self, file: int) -> bytes:
         """All complete lines, each one that this module wrote; what was checked before is not parsed again."""

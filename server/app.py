@@ -160,11 +160,12 @@ class Run:
         self._leave_out(number, complaints, withheld)
         attempt_number = 1 + max((noted.attempt for noted in self._folder.attempts(number)), default=-1)
         self._folder.note(Noted(number, attempt_number, signing=False))
+        taking_part = self._taking_part()
         attempt = Attempt(
             self._charter,
             self._key,
             self._exchange,
-            {node: index for node, index in self._nodes.items() if self._takes_part(index)},
+            {node: index for node, index in self._nodes.items() if index in taking_part},
             withheld,
             lambda phase, members: self._tell(number, phase, before, members),
         )
@@ -204,16 +205,15 @@ class Run:
     def _confirm(self, number: int) -> None:
         """Bring everybody who is online to the last round, and end the run where too few go on from it."""
         refused = self._confirmation.ask(self._nodes, set(self._nodes.values()) - self._out)
-        here = {index for index in self._nodes.values() if self._takes_part(index)}
-        if len(here) < self._charter.secagg.min_survivors:
+        if len(self._taking_part()) < self._charter.secagg.min_survivors:
             answers = ", ".join(f"{self._names[index]}: {code}" for index, code in sorted(refused.items()))
             raise UserError(
                 f"round {number + 1}: too few members go on from the last sum ({answers or 'no answer'})",
                 "each member's own log says why",
             )
 
-    def _takes_part(self, index: int) -> bool:
-        return index not in self._left_out and index not in self._out and self._confirmation.confirmed(index)
+    def _taking_part(self) -> set[int]:
+        return self._confirmation.confirmed(set(self._nodes.values()) - self._out - set(self._left_out))
 
     def _note_end(self, number: int, attempt: int, seen: Attempted, refusal: Refused | None = None) -> None:
         """Write down that an attempt failed, who trained in it, complained or withheld something, what was refused."""
@@ -282,7 +282,7 @@ class Run:
         """Apply the sum, check that it moved the adapter, and make the round durable."""
         names = tuple(self._names[index] for index in total.survivors)
         self._tell(number, "apply", before, total.survivors)
-        length = self._strategy.dimension(self._schema, number)
+        length = self._strategy.trained(self._schema, number).size
         model = advanced(self._charter, self._strategy, before.model, total.values, total.survivors, number)
         if np.array_equal(model.adapter, before.adapter):
             raise UserError(

@@ -59,7 +59,7 @@ class Confirmation:
         if not recorded:
             return {}
         node_of = {index: node for node, index in nodes.items()}
-        behind = [index for index in members if not self.confirmed(index) and index in node_of]
+        behind = [index for index in members if self._confirmed.get(index) != recorded[-1] and index in node_of]
         refused = self._bring(node_of, behind, recorded)
         unchecked = [index for index, code in refused.items() if code == UNCHECKED]
         again = self._go_back(node_of, unchecked, recorded)
@@ -91,10 +91,10 @@ class Confirmation:
         chosen, refused = self._choices(node_of, behind, recorded)
         return refused | self._show(node_of, chosen, record, self._verified(record), recorded[-1])
 
-    def confirmed(self, index: int) -> bool:
-        """Whether a member stands where the run does."""
+    def confirmed(self, members: Collection[int]) -> set[int]:
+        """Those of some members that stand where the run does."""
         recorded = self._folder.recorded()
-        return not recorded or self._confirmed.get(index) == recorded[-1]
+        return {index for index in members if not recorded or self._confirmed.get(index) == recorded[-1]}
 
     def forget(self, index: int) -> None:
         """A member says that it does not hold what it had confirmed: it is given everything again."""

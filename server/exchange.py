@@ -29,7 +29,8 @@ from ..charter.messages import (
     read_vector,
 )
 
-POLL_SECONDS = 0.05
+# A look at the replies costs a call: the longer they have taken, the longer the next look may wait.
+_LEAST_POLL, _MOST_POLL, _POLLS_SHARE = 0.002, 0.05, 1 / 8
 _CODE = re.compile(r"[a-z0-9_.-]{1,64}")
 
 
@@ -120,8 +121,8 @@ class Exchange:
         """
         waiting = self._push({node: _message(kind, node, outgoing[node], group, seconds) for node in outgoing})
         answered: set[int] = set()
-        deadline = time.monotonic() + seconds
-        while waiting and time.monotonic() < deadline:
+        started = time.monotonic()
+        while waiting and (waited := time.monotonic() - started) < seconds:
             if interruptible and self._stop.is_set():
                 raise Interrupted
             for message in self._grid.pull_messages(list(waiting)):
@@ -133,7 +134,7 @@ class Exchange:
                 self._observe(kind, reply)
                 receive(node, reply)
             if waiting:
-                time.sleep(POLL_SECONDS)
+                time.sleep(min(max(waited * _POLLS_SHARE, _LEAST_POLL), _MOST_POLL))
         return answered
 
     def _push(self, messages: Mapping[int, Message]) -> dict[str, int]:

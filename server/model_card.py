@@ -33,6 +33,7 @@ def _header(facts: ReleaseFacts) -> str:
 
 
 def _what(facts: ReleaseFacts) -> str:
+    trained = f"; trained was {facts.trained}" if facts.trained else ""
     layers = f"the top {facts.lora.top_layers} layers" if facts.lora.top_layers else "all layers"
     return f"""# {facts.federation}: a LoRA adapter for {facts.base_name}
 
@@ -41,7 +42,7 @@ Trained by {len(facts.members)} organizations together, without any of them givi
 - Members: {", ".join(facts.members)}
 - Base model: {facts.base_name}, licence {facts.base_licence or "not stated"}, SHA-256 `{facts.base_digest}`
 - Adapter: LoRA, rank {facts.lora.rank}, alpha {facts.lora.alpha:g}{", rsLoRA scaling" if facts.lora.rslora else ""}, \
-{", ".join(facts.lora.targets)} in {layers}, {facts.schema.dimension} parameters
+{", ".join(facts.lora.targets)} in {layers}, {facts.schema.dimension} parameters{trained}
 - The adapter alone is in this folder. The base model and its licence stay with their owners.
 """
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -111,7 +110,7 @@ def _config(folder: Path, facts: ReleaseFacts) -> ReleaseConfig:
             digest=facts.base_digest,
             tokenizer_digest=facts.tokenizer_digest,
         ),
-        lora=ReleasedLora(**asdict(facts.lora)),
+        lora=ReleasedLora(**{name: getattr(facts.lora, name) for name in ReleasedLora.model_fields}),
         adapter_schema=facts.schema.to_lists(),
         schema_digest=facts.schema.digest,
         context_length=facts.context_length,

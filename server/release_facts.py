@@ -32,7 +32,8 @@ class ReleaseFacts:
         base_source: the fields of `ModelSource`, JSON-able, so that a reader can load the base; None where the
             coordinator had it in a folder: a path tells of a machine, and leads nowhere on others.
         base_digest, tokenizer_digest: hex SHA-256 as pinned by the charter.
-        lora, schema, adapter: how it was trained, names and shapes, float32 [d].
+        lora, schema, adapter: of the released LoRA: settings, names and shapes, float32 [d].
+        trained: what of it was trained, in words; empty: all of it.
         context_length: tokens.
         strategy: name of the strategy.
         rounds, planned_rounds: done and planned.
@@ -56,6 +57,7 @@ class ReleaseFacts:
     base_digest: str
     tokenizer_digest: str
     lora: LoraSettings
+    trained: str
     schema: AdapterSchema
     adapter: NDArray[np.float32]
     context_length: int

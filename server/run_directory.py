@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import sync_folder, write_bytes
+from ..atomic import replace_bytes, sync_folder, write_bytes
 from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
 from ..strategies.model import Model
@@ -105,7 +105,7 @@ class RunDirectory:
         return Committed(
             number=number,
             adapter=np.load(folder / "adapter.npy", allow_pickle=False),
-            state=ServerState(about["step"], moments),
+            state=ServerState(tuple(about["steps"]), moments),
             head=about["head"],
             survivors=tuple(about["survivors"]),
             values=about["values"],
@@ -125,14 +125,19 @@ class RunDirectory:
             "number": done.number,
             "head": done.head,
             "survivors": done.survivors,
-            "step": done.state.step,
+            "steps": done.state.steps,
             "values": done.values,
         }
-        write_bytes(beside / "state.npz", arrays.getvalue())
-        write_bytes(beside / "adapter.npy", adapter.getvalue())
-        write_bytes(beside / "round.json", json.dumps(about).encode())
-        if done.record:
-            write_bytes(beside / _RECORD, done.record)
+        contents = {
+            "state.npz": arrays.getvalue(),
+            "adapter.npy": adapter.getvalue(),
+            "round.json": json.dumps(about).encode(),
+            _RECORD: done.record,
+        }
+        for name, content in contents.items():
+            if content:
+                replace_bytes(beside / name, content, 0o644)
+        sync_folder(beside)
         os.replace(beside, self._rounds / f"{done.number:04d}")
         sync_folder(self._rounds)
 

@@ -1,1 +1,1 @@
-"""Studies on one machine, on Flower's Ray engine, with the very apps that are deployed."""
+"""Studies on one machine, on Ray's workers, with the very Flower apps that are deployed."""

@@ -15,6 +15,7 @@ from ..server.run_directory import Committed, RunDirectory
 from ..server.spent import epsilons, exposure, rounds_spent
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
+from ..training.forms import as_lora
 from . import report as reports
 from .consortium import Consortium, in_folder, node_model
 from .curves import draw
@@ -156,6 +157,7 @@ def _facts(
     strategy = strategy_of(charter)
     trained = _trained(space, consortium)
     private = charter.privacy.enabled
+    lora, schema, adapter = as_lora(consortium.lora, consortium.schema, published(charter, last))
     transcript = space.server / _TRANSCRIPT
     write_bytes(transcript, encode(done.record for done in rounds if done.record))
     return ReleaseFacts(
@@ -166,9 +168,10 @@ def _facts(
         base_source=_source(settings),
         base_digest=charter.model.base_digest,
         tokenizer_digest=charter.model.tokenizer_digest,
-        lora=consortium.lora,
-        schema=consortium.schema,
-        adapter=published(charter, last),
+        lora=lora,
+        schema=schema,
+        adapter=adapter,
+        trained=_what_was_trained(charter),
         context_length=charter.model.context_length,
         strategy=charter.strategy.target.rsplit(".", 1)[-1],
         rounds=len(rounds),
@@ -191,6 +194,21 @@ def _facts(
             "signatures.json": (space.server / "signatures.json").read_bytes(),
         },
     )
+
+
+def _what_was_trained(charter: Charter) -> str:
+    """For the model card: nothing where plain LoRA was."""
+    model = charter.model
+    if model.basis is None:
+        return ""
+    kind = {
+        "public": "made from public text",
+        "self_written": "made from text that the base model wrote by itself",
+        "random": "drawn at random",
+    }[model.basis.source]
+    what = "B alone, A is frozen" if model.form == "ffa" else "a core between frozen directions of inputs and outputs"
+    over = f"; the loss is taken over {model.basis.vocabulary} tokens" if model.basis.vocabulary else ""
+    return f"{what}, {kind} (basis {model.basis.digest[:16]}): {model.dimension} parameters{over}"
 
 
 def _source(settings: Settings) -> dict[str, Any] | None:

@@ -4,7 +4,9 @@ Each organization gets a home of its own under `nodes/`, with its own key and it
 their parts, once, here; afterwards client and server code see nothing but those folders.
 """
 
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,29 +16,37 @@ import torch
 from ..charter import charter as charters
 from ..charter import policy as policies
 from ..charter import signatures, signing
-from ..charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.charter import BasisTerms, Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from ..charter.policy import Policy
 from ..client import settings as nodes
 from ..client.home import Home
 from ..client.settings import NodeModel, NodeSettings, Package
 from ..client.workbench import source_of
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
-from ..data.records import Record
+from ..data.corpora.partition import Corpus, unlabelled
+from ..data.records import Message, Record
 from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
+from ..evaluation.self_written import written
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, ModelSource, load_base, require_context
+from ..training.basis import Basis, load_basis
+from ..training.directions import BasisRecipe, make_basis, random_basis
 from ..training.schema import AdapterSchema
 from .corpus import COLUMNS, write_records
 from .workspace import Workspace
 
 POOLED = "pooled"
+# How far one round's noise moves each number of a core.
+_NOISE_STEP = 0.1
+_ADAM_RATE = 0.01
+# Texts that a base model writes for a basis, and the most tokens of one.
+_SELF_WRITTEN, _MOST_TOKENS = 256, 64
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _LIFETIME = timedelta(days=365)
 
@@ -86,14 +96,66 @@ def public_name(source: ModelSource) -> str:
     return Path(source.name).expanduser().absolute().name or "model"
 
 
-def load(settings: Settings) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
-    """The base model in this process, with the adapter attached."""
+def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
+    """The base model in this process, with the adapter attached; its basis is made once and kept.
+
+    Raises:
+        UserError: the form needs public text, and there is none.
+    """
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
     base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
     require_context(base, settings.model.context_length)
-    form = settings.model.lora
-    lora = LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers)
+    lora = lora_settings(settings)
+    if lora.form != "lora":
+        if not space.begun:
+            made_basis(settings, base, lora, corpus).save(space.basis)
+        lora = replace(lora, basis=load_basis(space.basis))
     return base, lora, schema_of(attach(base, lora))
+
+
+def lora_settings(settings: Settings) -> LoraSettings:
+    """What is trained, before its basis is known."""
+    form = settings.model.lora
+    return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
+
+
+def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
+    """The basis that the settings describe.
+
+    Raises:
+        UserError: there is no public text.
+    """
+    how, public = settings.model.basis, corpus.public
+    if how.source == "self_written":
+        public = _self_written(settings, base, corpus)
+    if not public:
+        raise UserError(
+            f"model.lora.form={lora.form} is made from public text, and there is none",
+            "set data.public_file, or model.basis.source=self_written",
+        )
+    rows = encode_all(list(public), base.tokenizer, settings.model.context_length)
+    if how.source != "random":
+        return make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
+    answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
+    return random_basis(base, lora, len(answers), settings.seed)
+
+
+def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
+    preamble = tuple(Message(role, content) for role, content in corpus.shown.preamble)
+    longest, context = max(corpus.labels, key=len), settings.model.context_length
+
+    def record(text: str) -> Record:
+        return Record((*preamble, Message("user", text)), longest, unit="public")
+
+    def fits(text: str) -> bool:
+        try:
+            encode_all([record(text)], base.tokenizer, context)
+        except UserError:
+            return False
+        return True
+
+    texts = written(base, preamble, _SELF_WRITTEN, _MOST_TOKENS, context, settings.seed, fits)
+    return unlabelled(map(record, texts), corpus.labels)
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
@@ -102,14 +164,14 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     Raises:
         UserError: the model cannot be loaded, or the terms contradict each other.
     """
-    base, lora, schema = load(settings)
+    base, lora, schema = load(settings, space, corpus)
     homes = {name: space.nodes / name for name in corpus.organizations}
     if not space.begun:
         _require_fit(settings, corpus, base)
         for folder in (space.nodes, space.server, space.pooled):
             shutil.rmtree(folder, ignore_errors=True)
         space.nodes.mkdir()
-        _set_up(settings, space, corpus, base, schema)
+        _set_up(settings, space, corpus, base, lora, schema)
     charter = signatures.load_signed(space.server / "charter.yaml", space.server / "signatures.json")
     return Consortium(charter, homes, base, lora, schema)
 
@@ -128,7 +190,9 @@ def _require_fit(settings: Settings, corpus: Corpus, base: BaseModel) -> None:
             raise UserError(f"{name}, {error.what}", error.mend) from None
 
 
-def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, schema: AdapterSchema) -> None:
+def _set_up(
+    settings: Settings, space: Workspace, corpus: Corpus, base: BaseModel, lora: LoraSettings, schema: AdapterSchema
+) -> None:
     space.server.mkdir(mode=0o700)
     suite = HYBRID if settings.secagg.suite == HYBRID.name else CLASSIC
     coordinator = signing.new_key(space.server / "coordinator.key", suite)
@@ -146,7 +210,7 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )
-    charter = draft(settings, members, signing.public_hex(coordinator), base, schema)
+    charter = draft(settings, members, signing.public_hex(coordinator), base, lora, schema)
     # Lanes that are too narrow for the noise are said before anything is trained.
     encoding_of(charter, strategy_of(charter), schema, 0)
     signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
@@ -160,6 +224,9 @@ def _set_up(settings: Settings, space: Workspace, corpus: Corpus, base: BaseMode
         for record in records
     ]
     _furnish(settings, Home.create(space.pooled), POOLED, everything, charter, signed)
+    if lora.basis is not None:
+        for home in (*created.values(), Home(space.pooled)):
+            lora.basis.save(home.basis)
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.
     signatures.save(signed, space.server / "signatures.json")
@@ -209,6 +276,11 @@ def _node(settings: Settings, name: str) -> NodeSettings:
     )
 
 
+def _basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
+    how = settings.model.basis
+    return BasisTerms(digest=basis.digest, source=how.source, whitening=how.whitening, vocabulary=len(basis.tokens))
+
+
 def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     """The privacy terms, with the noise calibrated to the whole planned run.
 
@@ -245,12 +317,40 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     )
 
 
+def strategy_options(
+    settings: Settings, agreed: PrivacyTerms, units: Sequence[int]
+) -> dict[str, int | float | str | bool]:
+    """The strategy's settings; optimizer and rate, where they are not set, follow from form and noise.
+
+    A core's directions are scaled: features have norm 1, and a number of the core moves one logit by as much. So one
+    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise moves each number by 0.1.
+    Chosen on the demo's test rows at epsilon 8, 3 and 1. Below a noise multiplier of 1 the rate no longer grows.
+
+    Args:
+        agreed: the privacy terms. units: that each member declares.
+    """
+    options, core = settings.strategy.options, settings.model.lora.form == "core"
+    if options.get("server_optimizer", "") is None:
+        options["server_optimizer"] = "sgd" if core else "adam"
+    if options.get("learning_rate", 0.0) is None:
+        noise = max(1.0, agreed.noise_multiplier) * agreed.max_grad_norm * math.sqrt(len(units))
+        scaled = float(f"{_NOISE_STEP * agreed.sample_rate * sum(units) / noise:.3g}")
+        options["learning_rate"] = scaled if options["server_optimizer"] == "sgd" else _ADAM_RATE
+    return options
+
+
 def draft(
-    settings: Settings, members: tuple[Member, ...], coordinator: str, base: BaseModel, schema: AdapterSchema
+    settings: Settings,
+    members: tuple[Member, ...],
+    coordinator: str,
+    base: BaseModel,
+    lora: LoraSettings,
+    schema: AdapterSchema,
 ) -> Charter:
     """The charter that the configuration describes, not signed yet."""
     now = datetime.now(UTC)
     form, n = settings.model.lora, len(members)
+    agreed = terms(settings, max(member.nominal_units for member in members), schema.dimension)
     return Charter(
         federation=settings.name.lower().replace("_", "-").replace(".", "-"),
         epoch=0,
@@ -264,15 +364,20 @@ def draft(
             alpha=float(form.alpha),
             targets=form.targets,
             rslora=form.rslora,
+            form=form.form,
+            basis=None if lora.basis is None else _basis_terms(settings, lora.basis),
             top_layers=settings.model.top_layers,
             context_length=settings.model.context_length,
             schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),
             schema_digest=schema.digest,
             initial_seed=settings.seed,
         ),
-        strategy=StrategyTerms(target=settings.strategy.target, settings=settings.strategy.options),
+        strategy=StrategyTerms(
+            target=settings.strategy.target,
+            settings=strategy_options(settings, agreed, [member.nominal_units for member in members]),
+        ),
         rounds=settings.rounds,
-        privacy=terms(settings, max(member.nominal_units for member in members), schema.dimension),
+        privacy=agreed,
         secagg=SecAggTerms(
             lane_bits=settings.secagg.lane_bits,
             suite=settings.secagg.suite,

@@ -12,7 +12,7 @@ from ..charter.charter import COORDINATOR
 from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10
-from ..data.corpora.partition import Corpus, Partition, Shown
+from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
@@ -88,7 +88,9 @@ def _from_files(settings: Settings) -> Corpus:
     except UserError as error:
         raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
-    return Corpus(organizations, test, labels, _shown(settings, {**organizations, "the test file": test}))
+    public = [] if data.public_file is None else _read(data.public_file, settings)
+    shown = _shown(settings, {**organizations, "the test file": test})
+    return Corpus(organizations, test, labels, shown, unlabelled(public, labels))
 
 
 def _read(file: Path, settings: Settings) -> list[Record]:

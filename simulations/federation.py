@@ -1,7 +1,8 @@
-"""The federated arm: the deployed server and client apps on Flower's Ray engine, one virtual node an organization.
+"""The federated arm: the deployed server and client apps on Ray's workers, one virtual node an organization.
 
-Ray's workers are real processes, and a node's state between two messages is what its home holds, so any worker can
-answer for any node. Nothing of the apps knows that it is simulated: only the map from a partition to a home is ours.
+Workers are real processes, and a node's state between two messages is what its home holds, so where one dies another
+answers for its nodes. Nothing of the apps knows that it is simulated: only the grid between them (`workers`) and the
+map from a partition to a home are ours.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 
 from ..charter import signing
 from ..charter.charter import Charter
@@ -37,14 +38,14 @@ def federate(
 
     Args:
         charter: signed. homes: of the members, any order.
-        watch: gets round events, on the server's thread.
+        watch: gets round events, on this thread.
         stop: ends the run after the phase in progress.
         observe: sees every reply that the server accepted.
 
     Raises:
         Interrupted: `stop` was set. UserError: too few members agreed or answered.
     """
-    from flwr.simulation import run_simulation
+    from .workers import workers
 
     key: Identity = signing.load_key(space.server / "coordinator.key")
     paths = tuple(str(home) for home in homes)
@@ -53,30 +54,22 @@ def federate(
         return Path(paths[int(context.node_config["partition-id"])])
 
     _quiet(space.log)
-    run_simulation(
-        server_app=server_app.build(charter, key, space.rounds, watch, stop, observe),
-        client_app=client_app.build(home_of),
-        num_supernodes=len(homes),
-        backend_name="ray",
-        backend_config=_backend(settings),  # type: ignore[arg-type]
-    )
+    server = server_app.build(charter, key, space.rounds, watch, stop, observe)
+    count, cpus = settings.simulation.workers, settings.simulation.threads_per_worker
+    with workers(client_app.build(home_of), len(homes), count, cpus, ray_settings(settings)) as grid:
+        server(grid, Context(0, 0, {}, RecordDict(), {}))
     if stop.is_set():
         raise Interrupted
 
 
-def _backend(settings: Settings) -> dict[str, Any]:
-    simulation = settings.simulation
-    threads = simulation.threads_per_worker
+def ray_settings(settings: Settings) -> dict[str, Any]:
+    """What Ray is started with, beside its CPUs."""
     return {
-        "client_resources": {"num_cpus": threads, "num_gpus": 0.0},
-        "init_args": {
-            "num_cpus": threads * simulation.workers,
-            "object_store_memory": simulation.object_store_megabytes * 2**20,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": "ERROR",
-            "_temp_dir": None,
-        },
+        "object_store_memory": settings.simulation.object_store_megabytes * 2**20,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "_temp_dir": None,
     }
 
 

@@ -55,7 +55,7 @@ def bench_of(path: Path, progress: Progress) -> Workbench:
         home = Home(path)
         charter = signatures.load_signed(home.charter, home.signatures)
         settings, policy = nodes.load(home.settings), policies.load(home.policy)
-        _BENCHES[key] = prepare(charter, settings, policy, home.cache, progress)
+        _BENCHES[key] = prepare(charter, settings, policy, home.cache, home.basis, progress)
     return _BENCHES[key]
 
 
@@ -84,10 +84,11 @@ def train(task: LocalTask, tell: Callable[[int, float], None], progress: Progres
     task.out.mkdir(parents=True)
     kept = []
     for number in range(1, charter.rounds + 1):
-        contribution = strategy.local(bench.trainer, adapter, charter.privacy.alone, batch, SystemRandomness())
+        part = strategy.trained(schema, number - 1)
+        contribution = strategy.local(bench.trainer, adapter, part, charter.privacy.alone, batch, SystemRandomness())
         check_finite(contribution, f"the contribution of {task.home.name}")
         total, metrics = split(contribution)
-        moved, state = strategy.apply(adapter, state, total, batch, 1)
+        moved, state = strategy.apply(adapter, state, part, total, batch, 1)
         check_moved(adapter, moved, f"the adapter of {task.home.name}")
         adapter = moved
         tell(number, decode_metrics(metrics, charter.privacy)["loss"])

@@ -4,6 +4,7 @@ settings.json      what the run was started with
 server/            coordinator's key, charter, signatures, run/ (committed rounds)
 nodes/NAME/        the homes of the organizations, as on machines of their own
 pooled/            a home for the forbidden arm: all records in one place
+basis.safetensors  frozen directions of the adapter, where its form has some
 arms/NAME.json     results of finished arms
 report.json, curves.png, release/
 """
@@ -54,6 +55,10 @@ class Workspace:
     @property
     def server(self) -> Path:
         return self.path / "server"
+
+    @property
+    def basis(self) -> Path:
+        return self.path / "basis.safetensors"
 
     @property
     def rounds(self) -> Path:

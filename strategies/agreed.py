@@ -25,8 +25,8 @@ def strategy_of(charter: Charter) -> Strategy:
     """The strategy that the charter names.
 
     Raises:
-        UserError: it is not installed here, or its settings do not fit. The charter's own form admits no class outside
-            `cotune.strategies`.
+        UserError: it is not installed here, its settings do not fit, or the adapter has no part that it trains. The
+            charter's own form admits no class outside `cotune.strategies`.
     """
     target = charter.strategy.target
     try:
@@ -37,6 +37,9 @@ def strategy_of(charter: Charter) -> Strategy:
         ) from None
     if charter.privacy.shares is not None and rule.steps_per_round > 1:
         raise UserError(f"charter: privacy.trust=honest_majority: {ONE_STEP}", "set privacy.trust=nobody")
+    schema = schema_of(charter)
+    for turn in range(rule.turns):
+        rule.trained(schema, turn)
     return rule
 
 
@@ -60,15 +63,16 @@ def encoding_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, rou
     Raises:
         UserError: the lanes are too narrow for shared noise, or for noise on integers.
     """
-    terms, dimension = charter.privacy, strategy.dimension(schema, round_number)
-    largest = max(nominal_batch(charter, member.name) for member in charter.members)
+    terms, dimension = charter.privacy, strategy.trained(schema, round_number).size
+    batches = [nominal_batch(charter, member.name) for member in charter.members]
     sigmas = charter.secagg.range_sigmas
     if terms.shares is not None:
         std = math.inf if terms.grid is None else terms.noise_std / terms.grid_step
-        sigmas = max(sigmas, fitting_sigmas((dimension + len(METRICS)) * MOST_SAMPLES, terms.epsilon, std))
+        # For all coordinates, also where a round trains fewer: lanes that are wide enough for one are so for all.
+        sigmas = max(sigmas, fitting_sigmas((schema.dimension + len(METRICS)) * MOST_SAMPLES, terms.epsilon, std))
     bounds: Bounds = (
-        (dimension, strategy.reach(terms, largest, sigmas)),
-        (len(METRICS), metrics_reach(terms, largest, sigmas, strategy.steps_per_round)),
+        (dimension, max(strategy.reach(terms, batch, sigmas) for batch in batches)),
+        (len(METRICS), metrics_reach(terms, max(batches), sigmas, strategy.steps_per_round)),
         (EXTRA, 1.0),
     )
     parties, lane_bits = len(charter.members), charter.secagg.lane_bits
@@ -111,7 +115,7 @@ def limits_of(charter: Charter, strategy: Strategy, schema: AdapterSchema, round
         base, spread = strategy.norms(terms, _most_sampled(terms, member.nominal_units), batch)
         bases.append(base)
         spreads.append(spread)
-    return NormLimits(tuple(bases), max(spreads), strategy.dimension(schema, round_number))
+    return NormLimits(tuple(bases), max(spreads), strategy.trained(schema, round_number).size)
 
 
 def _most_sampled(terms: PrivacyTerms, units: int) -> float:

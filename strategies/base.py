@@ -4,9 +4,9 @@ A strategy sees vectors and sums. On the organization's side it drives the train
 server's side it turns the sum of the survivors' contributions into the next adapter. Nothing between the two ends needs
 an individual contribution, which is why secure aggregation can open the sum only.
 
-How other rules fit. FFA-LoRA and RoLoRA send a part of the adapter in a round: `dimension(schema, round)` is then the
-size of that part. LoRA-XS trains a square core: its adapter vector is that core. Rules that need the individual factors
-B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
+A round may train a part of the adapter only (FFA-LoRA, RoLoRA): `trained(schema, round)` says which, and gradients are
+clipped, noised and sent over this part alone. LoRA-XS trains a square core: its adapter vector is that core.
+Rules that need the individual factors B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..privacy.noise_shares import fitting_units
 from ..privacy.sampling import Randomness
 from ..privacy.terms import METRICS, PrivacyTerms
+from ..training.part import Part
 from ..training.schema import AdapterSchema
 
 # More samples than all members of a run ever draw.
@@ -30,8 +31,14 @@ Adapter = NDArray[np.float32]
 class PrivateTrainer(Protocol):
     """The part of `training.Trainer` that a strategy drives."""
 
-    def private_sum(self, adapter: Adapter, terms: PrivacyTerms, randomness: Randomness) -> Vector:
-        """One Poisson sample's clipped, noised gradient sum and metrics, float64 [d + len(METRICS)]."""
+    def private_sum(
+        self, adapter: Adapter, terms: PrivacyTerms, randomness: Randomness, part: Part | None = None
+    ) -> Vector:
+        """One Poisson sample's clipped, noised gradient sum and metrics, float64 [k + len(METRICS)].
+
+        Args:
+            part: what of the adapter is trained, k coordinates; None: all of it.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,11 +46,11 @@ class ServerState:
     """What a server optimizer remembers between rounds.
 
     Attributes:
-        step: rounds applied so far.
+        steps: rounds applied so far to each of the parts that the strategy trains by turns; mostly one number.
         moments: named float64 [d] arrays, e.g. "momentum", "second".
     """
 
-    step: int
+    steps: tuple[int, ...]
     moments: dict[str, Vector]
 
 
@@ -54,8 +61,16 @@ class Strategy(Protocol):
     def steps_per_round(self) -> int:
         """Private steps that one round spends; what the accountant composes."""
 
-    def dimension(self, schema: AdapterSchema, round_number: int) -> int:
-        """How many adapter coordinates an organization sends in this round."""
+    @property
+    def turns(self) -> int:
+        """How many parts of the adapter are trained by turns: `trained` repeats itself after so many rounds."""
+
+    def trained(self, schema: AdapterSchema, round_number: int) -> Part:
+        """What of the adapter is trained in this round, and sent.
+
+        Raises:
+            UserError: the adapter has no such part.
+        """
 
     def reach(self, terms: PrivacyTerms, nominal_batch: float, sigmas: float) -> float:
         """The public bound on one coordinate of a contribution: the clip of the integer encoding.
@@ -64,7 +79,7 @@ class Strategy(Protocol):
 
         Args:
             terms: the charter's privacy terms.
-            nominal_batch: the largest sample_rate * nominal_units of any member, in units.
+            nominal_batch: a member's sample_rate * nominal_units, in units.
             sigmas: how many standard deviations of the noise must fit.
         """
 
@@ -76,22 +91,25 @@ class Strategy(Protocol):
             nominal_batch: its public sample_rate * nominal_units.
 
         Returns:
-            (base, spread): on any k coordinates the norm is at most base plus spread times that of k standard normals.
+            (base, spread): on any k coordinates the norm is at most base plus spread times that of k standard normals,
+            or surely at most base plus spread times sqrt(k).
         """
 
     def local(
         self,
         trainer: PrivateTrainer,
         adapter: Adapter,
+        part: Part,
         terms: PrivacyTerms,
         nominal_batch: float,
         randomness: Randomness,
     ) -> Vector:
-        """The organization's contribution, float64 [dimension + len(METRICS)], already noised.
+        """The organization's contribution, float64 [part.size + len(METRICS)], already noised.
 
         Args:
             trainer: holds the organization's examples.
             adapter: the round's adapter, float32 [d].
+            part: what `trained` says of the round.
             terms: the charter's privacy terms.
             nominal_batch: this organization's own public sample_rate * nominal_units.
             randomness: source of the Poisson sample.
@@ -104,14 +122,15 @@ class Strategy(Protocol):
         """The adapter that is evaluated and released after a round; the next round trains from the other one."""
 
     def apply(
-        self, adapter: Adapter, state: ServerState, total: Vector, nominal_batch: float, survivors: int
+        self, adapter: Adapter, state: ServerState, part: Part, total: Vector, nominal_batch: float, survivors: int
     ) -> tuple[Adapter, ServerState]:
-        """The next adapter.
+        """The next adapter; coordinates outside of the part stay as they are, and so does what is remembered of them.
 
         Args:
             adapter: the round's adapter, float32 [d].
             state: the state that the last round left.
-            total: the sum of the survivors' contributions, float64 [d], without the metrics.
+            part: what `trained` says of the round.
+            total: the sum of the survivors' contributions, float64 [part.size], without the metrics.
             nominal_batch: the sum of the survivors' public nominal batches, in units.
             survivors: how many contributions the sum holds.
         """

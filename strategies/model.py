@@ -37,12 +37,11 @@ class Model:
     state: ServerState
 
     def encode(self) -> bytes:
-        """Step as 8 bytes, adapter as little-endian float32, moments by name as little-endian float64."""
+        """Steps as 8 bytes each, adapter as little-endian float32, moments by name as little-endian float64."""
         moments = (np.ascontiguousarray(moment, dtype="<f8") for _, moment in sorted(self.state.moments.items()))
         adapter = np.ascontiguousarray(self.adapter, dtype="<f4")
-        return b"".join(
-            (self.state.step.to_bytes(_STEP_BYTES, "big"), *(part.tobytes() for part in (adapter, *moments)))
-        )
+        steps = (step.to_bytes(_STEP_BYTES, "big") for step in self.state.steps)
+        return b"".join((*steps, *(array.tobytes() for array in (adapter, *moments))))
 
     @classmethod
     def decode(cls, content: bytes, charter: Charter, strategy: Strategy) -> "Model":
@@ -52,24 +51,22 @@ class Model:
             ValueError: they are not as long as the charter's model, or hold a number that is not finite.
         """
         dimension = schema_of(charter).dimension
-        names = sorted(strategy.start(dimension).moments)
+        names, head = sorted(strategy.start(dimension).moments), strategy.turns * _STEP_BYTES
         if len(content) != encoded_bytes(charter, strategy):
             raise ValueError(f"a model of {len(content)} bytes")
-        adapter = np.frombuffer(content, "<f4", dimension, _STEP_BYTES).astype(np.float32)
-        moments = np.frombuffer(content, "<f8", -1, _STEP_BYTES + 4 * dimension).astype(np.float64)
+        steps = tuple(int.from_bytes(content[at : at + _STEP_BYTES], "big") for at in range(0, head, _STEP_BYTES))
+        adapter = np.frombuffer(content, "<f4", dimension, head).astype(np.float32)
+        moments = np.frombuffer(content, "<f8", -1, head + 4 * dimension).astype(np.float64)
         if not (np.isfinite(adapter).all() and np.isfinite(moments).all()):
             raise ValueError("a model with numbers that are not finite")
-        state = ServerState(
-            int.from_bytes(content[:_STEP_BYTES], "big"),
-            dict(zip(names, moments.reshape(len(names), dimension), strict=True)),
-        )
-        return cls(adapter, state)
+        found = dict(zip(names, moments.reshape(len(names), dimension), strict=True))
+        return cls(adapter, ServerState(steps, found))
 
 
 def encoded_bytes(charter: Charter, strategy: Strategy) -> int:
     """How long `Model.encode` of this charter's models is."""
     dimension = schema_of(charter).dimension
-    return _STEP_BYTES + dimension * (4 + 8 * len(strategy.start(dimension).moments))
+    return strategy.turns * _STEP_BYTES + dimension * (4 + 8 * len(strategy.start(dimension).moments))
 
 
 def model_hash(charter: Charter, model: Model) -> bytes:
@@ -90,21 +87,21 @@ def advanced(
     """The model after a round.
 
     Args:
-        model: before it. total: float64 [dimension + metrics + extra], the decoded sum.
+        model: before it. total: float64 [k + metrics + extra], the decoded sum, of the k coordinates trained.
         survivors: roster indices of those in the sum. round_number: from 0.
 
     Raises:
         UserError: the step leaves numbers that are not finite.
     """
-    length = strategy.dimension(schema_of(charter), round_number)
+    part = strategy.trained(schema_of(charter), round_number)
     # Rounded once, whatever the order: Python's own sum differs between versions.
     batch = math.fsum(nominal_batch(charter, charter.members[index].name) for index in survivors)
     with np.errstate(over="ignore", invalid="ignore"):
-        adapter, state = strategy.apply(model.adapter, model.state, total[:length], batch, len(survivors))
+        adapter, state = strategy.apply(model.adapter, model.state, part, total[: part.size], batch, len(survivors))
     # As they come back from disk or a message: a step must not depend on which of them it starts from.
     moments: dict[str, Vector] = {name: moment.astype(np.float64) for name, moment in state.moments.items()}
     if not (np.isfinite(adapter).all() and all(np.isfinite(moment).all() for moment in moments.values())):
         raise UserError(
             f"round {round_number + 1}: the step leaves numbers that are not finite", "lower the learning rate"
         )
-    return Model(adapter, ServerState(state.step, moments))
+    return Model(adapter, ServerState(state.steps, moments))

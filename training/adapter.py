@@ -12,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
 from .base import BaseModel
+from .basis import Directions
+from .forms import require_basis
 from .layers import decoder_layers
 from .peft_files import LoraSettings, export_peft, import_peft
 from .schema import AdapterSchema, initial
@@ -40,7 +42,8 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
         train mode, which per-unit gradients need. The same object again when the same settings are attached again.
 
     Raises:
-        UserError: the base has fewer layers than `top_layers`, lacks a target, or already carries another adapter.
+        UserError: the base has fewer layers than `top_layers`, lacks a target, already carries another adapter, or the
+            basis does not fit it.
     """
     earlier = getattr(base.model, _ATTACHED, None)
     if earlier is not None:
@@ -66,12 +69,102 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between versions of PEFT and transformers
         model = get_peft_model(base.model, config)
+    if lora.form != "lora":
+        _freeze(model, lora)
     setattr(base.model, _ATTACHED, (lora, model))
     model.eval()
     for name, module in model.named_modules():
         if ".lora_A." in name or ".lora_B." in name:
             module.train()
     return model
+
+
+def adapted_maps(base: BaseModel, lora: LoraSettings) -> dict[str, nn.Module]:
+    """The linear maps that an adapter goes to, by their paths, before one is attached.
+
+    Raises:
+        UserError: the base has fewer layers than `top_layers`, or lacks a target.
+    """
+    layers = decoder_layers(base.model)
+    targets = _targets(base, layers, lora.targets)
+    top = {id(layer) for layer in (list(layers)[-lora.top_layers :] if lora.top_layers else layers)}
+    inside = {
+        id(module)
+        for layer in layers
+        if id(layer) in top
+        for name, module in layer.named_modules()
+        if name.rsplit(".", 1)[-1] in targets and _is_linear(module)
+    }
+    return {path: module for path, module in base.model.named_modules() if id(module) in inside}
+
+
+class Core(nn.Module):
+    """R V in the place of LoRA's A: V frozen, R trained.
+
+    Attributes:
+        inputs: V [v, in]. core: R [u, v].
+    """
+
+    def __init__(self, given: Directions) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(given.inputs.shape[1], len(given.inputs), bias=False)
+        self.core = nn.Linear(len(given.inputs), require_outputs(given).shape[1], bias=False)
+        _fill(self.inputs, given.inputs)
+        nn.init.zeros_(self.core.weight)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """PEFT asks it for its dtype."""
+        return self.inputs.weight
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[..., in] to [..., u]."""
+        return self.core(self.inputs(states))  # type: ignore[no-any-return]
+
+
+def require_outputs(given: Directions) -> NDArray[np.float32]:
+    """U of a map.
+
+    Raises:
+        UserError: it has none.
+    """
+    if given.outputs is None:
+        raise UserError("form core needs directions of outputs", "make the basis for it, or choose form ffa")
+    return given.outputs
+
+
+def _freeze(model: PeftModel, lora: LoraSettings) -> None:
+    """Put the given directions into the adapted maps; what is left to train is B, or the core."""
+    basis, seen = require_basis(lora), set()
+    for path, module in model.get_base_model().named_modules():
+        if not hasattr(module, "lora_A"):
+            continue
+        given = basis.modules.get(path)
+        if given is None:
+            raise UserError(f"the basis has no directions for {path}", "make it for this model and these targets")
+        outs, ins = module.lora_B["default"].weight.shape[0], module.lora_A["default"].weight.shape[1]
+        if given.inputs.shape[1] != ins or (given.outputs is not None and len(given.outputs) != outs):
+            raise UserError(f"the basis does not fit {path}", "make it for this model and these targets")
+        seen.add(path)
+        device = module.lora_A["default"].weight.device
+        if lora.form == "core":
+            core = Core(given)
+            module.lora_A["default"] = core.to(device)
+            module.lora_B["default"] = nn.Linear(len(core.core.weight), outs, bias=False).to(device)
+            _fill(module.lora_B["default"], require_outputs(given))
+        else:
+            if len(given.inputs) != lora.rank:
+                raise UserError(f"the basis has {len(given.inputs)} directions", f"set lora.rank={len(given.inputs)}")
+            _fill(module.lora_A["default"], given.inputs)
+    if unknown := sorted(set(basis.modules) - seen):
+        raise UserError(f"the basis has directions for {unknown[0]}, which is not trained", "make it for these targets")
+
+
+def _fill(linear: nn.Linear, matrix: NDArray[np.float32]) -> None:
+    """Give a linear map these weights for good."""
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(np.array(matrix)))
+    linear.weight.requires_grad_(False)
 
 
 def _targets(base: BaseModel, layers: nn.ModuleList, targets: tuple[str, ...]) -> list[str]:
@@ -92,7 +185,10 @@ def _is_linear(module: nn.Module) -> bool:
 def parameters_of(model: PeftModel) -> dict[str, nn.Parameter]:
     """The trainable parameters by their schema names, in the model's order."""
     trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return {name.replace(".default.", "."): parameter for name, parameter in trainable}
+    return {
+        name.replace(".lora_A.default.core.", ".lora_R.").replace(".default.", "."): parameter
+        for name, parameter in trainable
+    }
 
 
 def schema_of(model: PeftModel) -> AdapterSchema:

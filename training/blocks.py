@@ -17,12 +17,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from .forward import TOLERANCE, StatesBelow
+from .cuts import Below
+from .forward import TOLERANCE
 from .prefix import FAILURES, alike
 from .tiles import ROWS
 
 BLOCK: Final = 32
 """Tokens of a block: fewer are shared more often, and cost more each."""
+
+_LAST_STEP: Final = 8
+"""The last block of a row is padded to a multiple of so many tokens."""
 
 _KEPT: Final = 256
 """Blocks whose keys are kept so that others can run together: 8192 tokens."""
@@ -38,13 +42,11 @@ class Block:
         parent: number of the block before it; -1 where rows begin.
         tokens: int32 [n], n at least 1.
         first: place of its first token in a row.
-        start: place of its first token among the tokens of all blocks.
     """
 
     parent: int
     tokens: NDArray[np.int32]
     first: int
-    start: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Blocks:
     @property
     def tokens(self) -> int:
         """Tokens in all."""
-        return self.every[-1].start + len(self.every[-1].tokens) if self.every else 0
+        return sum(len(block.tokens) for block in self.every)
 
 
 def blocks_of(rows: Sequence[NDArray[np.int32]], size: int) -> Blocks:
@@ -73,15 +75,13 @@ def blocks_of(rows: Sequence[NDArray[np.int32]], size: int) -> Blocks:
     known: dict[tuple[int, bytes], int] = {}
     every: list[Block] = []
     chains: list[tuple[int, ...]] = [()] * len(rows)
-    start = 0
     for row in sorted(range(len(rows)), key=lambda row: rows[row].astype(">i4").tobytes()):
         tokens, parent, chain = rows[row], -1, []
         for first in range(0, len(tokens), size or len(tokens)):
             part = tokens[first : first + size] if size else tokens
             number = known.setdefault((parent, part.tobytes()), len(every))
             if number == len(every):
-                every.append(Block(parent, part, first, start))
-                start += len(part)
+                every.append(Block(parent, part, first))
             parent = number
             chain.append(number)
         chains[row] = tuple(chain)
@@ -102,9 +102,9 @@ class Form:
 
 
 class BlockStates:
-    """`StatesBelow` for blocks, some at once."""
+    """The lower side of a cut for blocks, some at once."""
 
-    def __init__(self, below: StatesBelow, form: Form, step: int, context: int | None) -> None:
+    def __init__(self, below: Below, form: Form, step: int, context: int | None) -> None:
         """
         Args:
             below: the frozen layers.
@@ -118,7 +118,7 @@ class BlockStates:
         self._context = context
 
     def of(self, blocks: Blocks) -> Iterator[tuple[int, torch.Tensor]]:
-        """The number of each block and its hidden states [n, hidden], parents before children."""
+        """The number of each block and its hidden states [n, width], parents before children."""
         walk = _Walk(blocks.every, [self._width(block) for block in blocks.every])
         while group := walk.next(self.form.places):
             found, keys = self._run(blocks.every, group, walk.keys)
@@ -128,13 +128,14 @@ class BlockStates:
 
     def _width(self, block: Block) -> int:
         count = len(block.tokens)
-        width = self.form.size or -(-count // self._step) * self._step
+        step = _LAST_STEP if self.form.size else self._step
+        width = -(-count // step) * step
         return width if self._context is None else max(count, min(width, self._context - block.first))
 
     def _run(
         self, every: Sequence[Block], group: Sequence[int], keys: dict[int, _Keys]
     ) -> tuple[torch.Tensor, list[_Keys]]:
-        """States [places, width, hidden] of blocks of one place and width, and what their children attend to."""
+        """States [places, T, width] of blocks of one place and length, and what their children attend to."""
         block = every[group[0]]
         tokens = torch.zeros(self.form.places, self._width(block), dtype=torch.int64)
         for place, number in enumerate(group):
@@ -216,23 +217,27 @@ def _before(every: Sequence[Block], number: int) -> list[int]:
     return chain[::-1]
 
 
-def sound_form(below: StatesBelow, step: int, context: int | None) -> Form:
+def sound_form(below: Below, step: int, context: int | None) -> Form:
     """The fastest form that is right, found on synthetic rows: no real one has a say.
 
     Right are states that are those of a whole row, and that do not depend on what runs beside them.
     """
-    length = 2 * BLOCK + BLOCK // 2
-    sizes = (BLOCK, 0) if context is None or length <= context else (0,)
-    rows = np.random.default_rng(0).integers(4, below.vocabulary, (ROWS, min(length, context or length)), np.int32)
+    most = 2**31 if context is None else context
+    # Behind one full block or two, a last one of each width.
+    lengths = [BLOCK * (1 + number % 2) + last for number, last in enumerate(range(_LAST_STEP, BLOCK, _LAST_STEP))]
     plain = Form(0, 1)
-    for form in (Form(size, places) for size in sizes for places in (ROWS, 1)):
-        if form == plain or _is_sound(BlockStates(below, form, step, context), rows):
+    for form in (Form(size, places) for size in (BLOCK, 0) for places in (ROWS, 1)):
+        tried = lengths if form.size else [min(max(lengths), most)]
+        fits = max(tried) <= most
+        if form == plain or (fits and all(_is_sound(BlockStates(below, form, step, context), one) for one in tried)):
             return form
     return plain
 
 
-def _is_sound(states_of: BlockStates, rows: NDArray[np.int32]) -> bool:
+def _is_sound(states_of: BlockStates, length: int) -> bool:
     """Whether a row has the right states, and the same bits alone and in the first, a middle and the last place."""
+    below = states_of.below
+    rows = np.random.default_rng(0).integers(4, below.vocabulary, (ROWS, length), np.int32)
     one, others = rows[0].copy(), rows[1:].copy()
     one[0] = 2
 
@@ -243,8 +248,8 @@ def _is_sound(states_of: BlockStates, rows: NDArray[np.int32]) -> bool:
 
     try:
         alone = states()
-        whole = states_of.below(torch.from_numpy(one[None].astype(np.int64)).to(states_of.below.device))[0]
-        if not alike(alone, whole, TOLERANCE[states_of.below.dtype]):
+        whole = below(torch.from_numpy(one[None].astype(np.int64)).to(below.device))[0]
+        if not alike(alone, whole, TOLERANCE[below.dtype]):
             return False
         for before in (0, len(others) // 2, len(others)):
             others[:, 0] = np.where(np.arange(len(others)) < before, 1, 3)  # blocks run in the order of their tokens

@@ -1,4 +1,4 @@
-"""Hidden states below the first trained layer, computed once: those layers are frozen and no dropout is active.
+"""What lies below a cut, computed once for a data set: it is frozen and no dropout is active.
 
 On a CPU this is most of the forward pass. A row's states are functions of that row alone, bit for bit, as everything
 that its gradient is made of: see `blocks`. The states live in a folder, readable by its owner only (they are derived
@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,52 +19,86 @@ from numpy.typing import NDArray
 
 from .. import atomic
 from .blocks import Blocks, BlockStates, Form, blocks_of, sound_form
-from .forward import StatesBelow
+from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
 
-_FORM: Final = 3
+_FORM: Final = 4
 """Of the files and of how states are computed: older ones are not found again."""
 
 
 class Features:
-    """The cached hidden states of a data set.
+    """The cached states of a data set.
 
     Attributes:
-        path: the file, float32 [n, hidden]: the states of each block.
-        blocks: which of them make which row.
+        path: the file, float32 [n, width].
+        rows: int64 [k] for each row: where its states lie, in the order of its positions.
     """
 
-    def __init__(self, path: Path, blocks: Blocks, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, rows: Sequence[NDArray[np.int64]], dtype: torch.dtype) -> None:
         self.path = path
-        self.blocks = blocks
+        self.rows = rows
         self._states: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
         self._dtype = dtype
 
     def tile(self, rows: Sequence[int], shape: Shape, device: torch.device) -> torch.Tensor:
-        """Hidden states [B, T, hidden] of the rows, zero where padded and in places without a row."""
-        padded = torch.zeros(shape.rows, shape.positions, self._states.shape[1])
+        """States [B, T, width] of the rows, [B, S, width] where only answers are kept.
+
+        Zero where padded and in places without a row.
+        """
+        padded = torch.zeros(shape.rows, shape.positions or shape.slots, self._states.shape[1])
         array = padded.numpy()  # what torch allocates is aligned
         for place, row in enumerate(rows):
-            for number in self.blocks.rows[row]:
-                block = self.blocks.every[number]
-                count = len(block.tokens)
-                array[place, block.first : block.first + count] = self._states[block.start : block.start + count]
+            array[place, : len(self.rows[row])] = self._states[self.rows[row]]
         return padded.to(device=device, dtype=self._dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """Which states are kept.
+
+    Attributes:
+        offsets: of each block, the places of its kept tokens. starts: where they begin in the file.
+        rows: see `Features`.
+    """
+
+    offsets: Sequence[NDArray[np.int64]]
+    starts: Sequence[int]
+    rows: Sequence[NDArray[np.int64]]
+
+    @property
+    def count(self) -> int:
+        return self.starts[-1]
+
+
+def _kept(blocks: Blocks, wanted: Sequence[range]) -> _Kept:
+    """What is kept of blocks so that every row has the states of its wanted positions."""
+    marks = [np.zeros(len(block.tokens), dtype=np.bool_) for block in blocks.every]
+    parts = [
+        [(number, slice(max(0, places.start - block.first), max(0, places.stop - block.first)))
+         for number in chain for block in (blocks.every[number],)]
+        for chain, places in zip(blocks.rows, wanted, strict=True)
+    ]  # fmt: skip
+    for number, where in (part for row in parts for part in row):
+        marks[number][where] = True
+    starts = np.cumsum([0, *(int(mark.sum()) for mark in marks)]).tolist()
+    found = [start + np.cumsum(mark) - 1 for start, mark in zip(starts, marks, strict=False)]
+    rows = [np.concatenate([found[number][where] for number, where in row]) for row in parts]
+    return _Kept([np.flatnonzero(mark) for mark in marks], starts, rows)
 
 
 def cache_features(
     folder: Path,
-    below: StatesBelow,
+    cut: Cut,
     examples: Sequence[Row],
     base_digest: str,
     context: int | None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Compute the hidden states of a data set, or find them where they were computed before.
+    """Compute what the lower side of a cut gives of a data set, or find it where it was computed before.
 
     Args:
         folder: where the files live; made 0700 if missing.
-        below: the frozen layers.
+        cut: where the model is cut; of rows that pass through it as answers only, no other position is kept.
         examples: the data set.
         base_digest: of the base model.
         context: the most positions that the model has, or None.
@@ -76,31 +111,37 @@ def cache_features(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for unfinished in folder.glob(".states-*"):
         unfinished.unlink()  # of a process that was killed: a home has one at a time
-    form = sound_form(below, LENGTH_STEP, context)
+    form = sound_form(cut.below, LENGTH_STEP, context)
     blocks = blocks_of([example.tokens[:-1] for example in examples], form.size)
-    path = folder / f"states-{_key(below, examples, base_digest, form)[:32]}.npy"
-    if not _is_whole(path, blocks.tokens):
-        _compute(path, BlockStates(below, form, LENGTH_STEP, context), blocks, progress)
-    return Features(path, blocks, below.dtype)
+    kept = _kept(
+        blocks,
+        [range(example.answer_start - 1 if cut.answers_only else 0, len(example.tokens) - 1) for example in examples],
+    )
+    path = folder / f"states-{_key(cut, examples, base_digest, form)[:32]}.npy"
+    if not _is_whole(path, (kept.count, cut.below.width)):
+        _compute(path, BlockStates(cut.below, form, LENGTH_STEP, context), blocks, kept, progress)
+    return Features(path, kept.rows, cut.below.dtype)
 
 
-def _key(below: StatesBelow, examples: Sequence[Row], base_digest: str, form: Form) -> str:
-    facts = [_FORM, base_digest, below.layer, str(below.dtype), len(examples), form.size, form.places]
+def _key(cut: Cut, examples: Sequence[Row], base_digest: str, form: Form) -> str:
+    below = cut.below
+    facts = [_FORM, base_digest, below.layer, below.width, str(below.dtype), len(examples), form.size, form.places]
     content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
+        content.update((example.answer_start if cut.answers_only else 0).to_bytes(8, "little"))
         content.update(np.ascontiguousarray(example.tokens, dtype="<i4").tobytes())
     return content.hexdigest()
 
 
-def _is_whole(path: Path, tokens: int) -> bool:
+def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     try:
         if _checksum_file(path).read_text() != _checksum(path):
             return False
         states = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return False
-    return states.ndim == 2 and len(states) == tokens and states.dtype == np.float32
+    return bool(states.shape == shape and states.dtype == np.float32)
 
 
 def _checksum(path: Path) -> str:
@@ -112,24 +153,26 @@ def _checksum_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _compute(path: Path, states_of: BlockStates, blocks: Blocks, progress: Callable[[int, int], None] | None) -> None:
+def _compute(
+    path: Path, states_of: BlockStates, blocks: Blocks, kept: _Kept, progress: Callable[[int, int], None] | None
+) -> None:
     """Write beside, then rename: a killed process leaves no file under the final name."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "r+b") as file:
-            shape = (blocks.tokens, states_of.below.hidden_size)
+            shape, of = (kept.count, states_of.below.width), blocks.tokens
             np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])
             states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
             done = 0
             for number, found in states_of.of(blocks):
-                start = blocks.every[number].start
-                states[start : start + len(found)] = found.float().cpu().numpy()
+                offsets = kept.offsets[number]
+                states[kept.starts[number] :][: len(offsets)] = found.float().cpu().numpy()[offsets]
                 done += len(found)
                 if progress is not None:
-                    progress(done, blocks.tokens)
+                    progress(done, of)
             states.flush()
             os.fsync(file.fileno())
         checksum = _checksum(beside)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
 
-from ..errors import UserError
 from .layers import backbone, head_logits, slot, unsupported
 from .tiles import Tile, at_answers, from_answers
 
@@ -33,29 +32,33 @@ class StatesBelow:
         self.layer = layer
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.hidden_size = int(model.config.hidden_size)
+        self.width = int(model.config.hidden_size)
         self.vocabulary = int(model.config.vocab_size)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor:
         """Token ids [B, T] to hidden states [B, T, hidden], behind what `past` holds."""
-        behind: dict[str, Any] = {"use_cache": False}
-        if past is not None:
-            start = past.get_seq_length()
-            positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)[None]
-            behind = {"use_cache": True, "past_key_values": past, "position_ids": positions}
 
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             raise _ReachedError(args[0] if args else kwargs["hidden_states"])
 
         handle = self._first.register_forward_pre_hook(stop, with_kwargs=True)
         try:
-            backbone(self._model)(input_ids=inputs, **behind)
+            backbone(self._model)(input_ids=inputs, **behind(past, inputs))
         except _ReachedError as reached:
             return reached.hidden
         finally:
             handle.remove()
         raise unsupported(self._model, "its first trained layer is never called")
+
+
+def behind(past: Cache | None, inputs: torch.Tensor) -> dict[str, Any]:
+    """What a backbone is told of what stands before its inputs [B, T]."""
+    if past is None:
+        return {"use_cache": False}
+    start = past.get_seq_length()
+    positions = torch.arange(start, start + inputs.shape[1], device=inputs.device)[None]
+    return {"use_cache": True, "past_key_values": past, "position_ids": positions}
 
 
 class FullForward:
@@ -88,7 +91,7 @@ class TopForward:
         types = getattr(model.config, "layer_types", None)
         # Some families look a layer's attention type up by its place in the list.
         if types and list(types[layer:]) != list(types[: len(self._top)]):
-            raise _cannot_cache(model)
+            raise NotImplementedError("attention types that are looked up by a layer's place")
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """States [B, T, hidden] to final hidden states [B, T, hidden]."""
@@ -159,34 +162,12 @@ def check_head(model: PreTrainedModel, inputs: torch.Tensor, tolerance: float) -
     """
     with torch.no_grad():
         full = FullForward(model)
-        if not _close(full.head(full(inputs)), model(input_ids=inputs, use_cache=False).logits, tolerance):
+        if not close(full.head(full(inputs)), model(input_ids=inputs, use_cache=False).logits, tolerance):
             raise unsupported(model, "its head differs from hidden states times output embeddings")
 
 
-def check_top(model: PreTrainedModel, layer: int, inputs: torch.Tensor, tolerance: float) -> None:
-    """Refuse a family whose layers from `layer` on, fed with the states below, do not repeat the full forward pass.
-
-    Raises:
-        UserError: naming the family.
-    """
-    with torch.no_grad():
-        try:
-            top = TopForward(model, layer)(StatesBelow(model, layer)(inputs))
-        except (TypeError, AttributeError, KeyError, IndexError, RuntimeError):
-            raise _cannot_cache(model) from None
-        if not _close(top, FullForward(model)(inputs), tolerance):
-            raise _cannot_cache(model)
-
-
-def _close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
+def close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
     """Whether the largest difference is within `tolerance` of the largest magnitude."""
     if one.shape != other.shape:
         return False
     return bool((one.float() - other.float()).abs().max() <= tolerance * other.float().abs().max())
-
-
-def _cannot_cache(model: PreTrainedModel) -> UserError:
-    family = getattr(model.config, "model_type", type(model).__name__)
-    return UserError(
-        f"model family {family!r} cannot start from cached hidden states", "set model.cache_features=false"
-    )

@@ -37,11 +37,15 @@ def slot(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
 
 
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits [n, vocabulary] of final hidden states [n, hidden], with the scalings that families apply after the head.
+    """Logits [n, vocabulary] of final hidden states [n, hidden].
 
     A family with another rule fails the equality check at start.
     """
-    logits: torch.Tensor = model.get_output_embeddings()(hidden)
+    return scaled_logits(model, model.get_output_embeddings()(hidden))
+
+
+def scaled_logits(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
+    """Logits with the scalings that families apply behind the output embeddings."""
     config: Any = model.config
     if getattr(config, "logits_scaling", None):  # Granite
         logits = logits / config.logits_scaling

@@ -4,7 +4,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from safetensors.numpy import load, save
 
 from .. import atomic
 from ..errors import UserError
+from .basis import Basis
 from .schema import AdapterSchema
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+
+Form = Literal["lora", "ffa", "core"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class LoraSettings:
             inside the decoder layers.
         rslora: rank-stabilized scaling (Kalajdzievski 2023).
         top_layers: only the last so many decoder layers; 0 means all.
+        form: what is trained of them, see `forms`.
+        basis: the directions of the forms "ffa" and "core".
 
     Raises:
         UserError: a number is outside its range or there is no target.
@@ -40,6 +45,8 @@ class LoraSettings:
     targets: tuple[str, ...]
     rslora: bool
     top_layers: int
+    form: Form = "lora"
+    basis: Basis | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0 or self.top_layers < 0:

@@ -33,7 +33,7 @@ def refuse(model: PeftModel) -> None:
     for name, parameter in parameters_of(model).items():
         if ".lora_embedding_" in name:
             raise _refused(f"LoRA on embeddings ({name})", "it is not a linear map", "choose linear targets")
-        if ".lora_A." in name or ".lora_B." in name:
+        if ".lora_A." in name or ".lora_B." in name or ".lora_R." in name:
             if not name.endswith(".weight"):
                 raise _refused(f"training of the bias {name}", "only LoRA matrices are", "train LoRA matrices only")
         elif id(parameter) in shared:

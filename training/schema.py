@@ -18,7 +18,7 @@ from ..errors import UserError
 # The most tensors and coordinates of an adapter that comes from outside: about a hundred layers of a 70B model.
 _MOST_TENSORS = 20_000
 _MOST_COORDINATES = 2**31
-_NAME = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
+_NAME = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[ABR])\.weight")
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
@@ -29,7 +29,8 @@ class AdapterSchema:
     Attributes:
         names: PEFT's names without the adapter's own name, e.g.
             "base_model.model.model.layers.29.self_attn.q_proj.lora_A.weight".
-        shapes: one shape for each name; lora_A is [rank, inputs], lora_B is [outputs, rank].
+        shapes: one shape for each name; lora_A is [rank, inputs], lora_B is [outputs, rank], and lora_R, the core of a
+            form with given directions (`forms`), is [their outputs, their inputs].
 
     Raises:
         UserError: a name is not that of a LoRA matrix, a name repeats, or a shape is not two positive numbers.
@@ -114,7 +115,7 @@ def initial(schema: AdapterSchema, seed: int) -> NDArray[np.float32]:
     """The first adapter, the same on every machine: distributed as PEFT's default, but independent of torch.
 
     lora_A is uniform in [-1/sqrt(inputs), 1/sqrt(inputs)) (Kaiming uniform with a = sqrt(5); Hu et al. 2021, section
-    4.1, has a Gaussian instead), lora_B is zero, so the adapted model starts as the base model.
+    4.1, has a Gaussian instead), lora_B and lora_R are zero, so the adapted model starts as the base model.
 
     Args:
         schema: names and shapes.
@@ -133,6 +134,11 @@ def initial(schema: AdapterSchema, seed: int) -> NDArray[np.float32]:
             uniform = (words.random_raw(tensor.size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
             tensor[...] = ((2.0 * uniform - 1.0) / math.sqrt(tensor.shape[1])).reshape(tensor.shape)
     return adapter
+
+
+def module_of(name: str) -> str:
+    """The path of the map that a tensor belongs to, e.g. "model.layers.29.mlp.down_proj"."""
+    return _parts(name)[0]
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -16,8 +16,10 @@ from peft import PeftModel
 from ..errors import UserError
 from .adapter import set_flat
 from .company import adapters, in_company
+from .cuts import Cut
 from .flat_buffer import FlatBuffer
-from .forward import NARROWED, TOLERANCE, StatesBelow, check_head, check_top
+from .forward import NARROWED, TOLERANCE, check_head
+from .head import Head
 from .hooks import HookGradients
 from .per_row import RowGradients, equals_loop
 from .per_unit import unit_means
@@ -43,7 +45,7 @@ class Way:
 
     gradients: RowGradients
     alone: bool
-    parts: tuple[str, ...]
+    parts: Sequence[str]
 
     @property
     def name(self) -> str:
@@ -60,47 +62,49 @@ class _Synthetic:
 
 
 class _SyntheticStates:
-    """The states below a layer, each row's computed by itself."""
+    """The lower side of a cut, each row's computed by itself."""
 
-    def __init__(self, below: StatesBelow, rows: Sequence[_Synthetic]) -> None:
-        inputs = (torch.from_numpy(row.tokens[None, :-1].astype(np.int64)).to(below.device) for row in rows)
-        self._states = [below(tokens)[0] for tokens in inputs]
+    def __init__(self, cut: Cut, rows: Sequence[_Synthetic]) -> None:
+        inputs = (torch.from_numpy(row.tokens[None, :-1].astype(np.int64)).to(cut.below.device) for row in rows)
+        self._states = [cut.below(tokens)[0] for tokens in inputs]
+        if cut.answers_only:
+            self._states = [states[row.answer_start - 1 :] for row, states in zip(rows, self._states, strict=True)]
 
     def tile(self, rows: Sequence[int], shape: Shape, device: torch.device) -> torch.Tensor:
         first = self._states[0]
-        padded = torch.zeros(shape.rows, shape.positions, first.shape[1], dtype=first.dtype, device=device)
+        padded = torch.zeros(
+            shape.rows, shape.positions or shape.slots, first.shape[1], dtype=first.dtype, device=device
+        )
         for place, row in enumerate(rows):
             padded[place, : len(self._states[row])] = self._states[row]
         return padded
 
 
-def sound_way(model: PeftModel, schema: AdapterSchema, layer: int, limits: Shapes, hooks: bool) -> Way:
+def sound_way(model: PeftModel, schema: AdapterSchema, cut: Cut | None, head: Head, limits: Shapes, hooks: bool) -> Way:
     """The fastest way that is right.
 
     Args:
         model: with the adapter; its values are overwritten.
         schema: of the adapter.
-        layer: the first one that cached states enter; 0 where there are none.
+        cut: where cached states enter; None where there are none.
+        head: what the loss is taken over.
         limits: of the shapes in use.
         hooks: go by Opacus' hooks.
 
     Raises:
-        UserError: naming the model's family: none is right, or its head or its cached states differ.
+        UserError: naming the model's family: none is right, or its head differs.
     """
     base: Any = model.base_model.model
     tolerance = TOLERANCE[base.dtype]
     _random(model, schema)
-    data = [_rows(base, limits, *extent) for extent in _EXTENTS]
+    data = [_rows(base, head, limits, *extent) for extent in _EXTENTS]
     rows = [row for part in data for row in part]
     first = data[0][0]
     inputs = torch.from_numpy(first.tokens[None, :-1].astype(np.int64)).to(base.device)
     check_head(base, inputs, tolerance)
-    states = None
-    if layer > 0:
-        check_top(base, layer, inputs, tolerance)
-        states = _SyntheticStates(StatesBelow(base, layer), rows)
-    losses = TileLosses(base, rows, layer, states, ())
-    losses.parts = _parts(losses, limits.of(first), tolerance)
+    losses = TileLosses(base, rows, head, cut, None if cut is None else _SyntheticStates(cut, rows))
+    if not limits.answers_only:
+        losses.parts = _parts(losses, limits.of(first), tolerance)
     why = ""
     for kind in (HookGradients,) if hooks else (FlatBuffer, HookGradients):
         way = Way(kind(model, schema), False, losses.parts)
@@ -123,7 +127,7 @@ def _random(model: PeftModel, schema: AdapterSchema) -> None:
     set_flat(model, (0.02 * np.random.default_rng(1).standard_normal(schema.dimension)).astype(np.float32))
 
 
-def _rows(base: Any, limits: Shapes, inputs: int, answer: int) -> list[_Synthetic]:
+def _rows(base: Any, head: Head, limits: Shapes, inputs: int, answer: int) -> list[_Synthetic]:
     """One row more than a tile holds, all of one shape: inputs and answer of these lengths, and somewhat shorter."""
     generator = np.random.default_rng(inputs)
     longest = min(inputs, limits.context or inputs)
@@ -131,7 +135,9 @@ def _rows(base: Any, limits: Shapes, inputs: int, answer: int) -> list[_Syntheti
     while not rows or len(rows) <= limits.of(rows[0]).rows:
         length = longest - len(rows) % 7 if longest > 14 else longest
         tokens = generator.integers(1, int(base.config.vocab_size), length + 1, dtype=np.int32)
-        rows.append(_Synthetic(tokens, len(tokens) - max(1, answer - len(rows) % 3)))
+        start = len(tokens) - max(1, answer - len(rows) % 3)
+        tokens[start:] = head.drawn(generator, len(tokens) - start)
+        rows.append(_Synthetic(tokens, start))
     return rows
 
 
@@ -156,7 +162,7 @@ def _equals_loop(way: Way, losses: TileLosses, shape: Shape, tolerance: float) -
 
     def alone(row: int) -> torch.Tensor:
         tokens, start = losses.rows[row].tokens, losses.rows[row].answer_start
-        return losses([row], Shape(len(tokens) - 1, len(tokens) - start, 1)).sum()
+        return losses([row], Shape(len(tokens) - 1 if shape.positions else 0, len(tokens) - start, 1)).sum()
 
     return equals_loop(way.gradients, lambda: losses(range(3), shape), alone, 3, tolerance)
 

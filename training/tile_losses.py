@@ -1,4 +1,4 @@
-"""The losses of a data set's rows, tile by tile: through all layers, or from cached hidden states on."""
+"""The losses of a data set's rows, tile by tile: through all layers, or from a cut on."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,15 +6,17 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
-from .forward import FullForward, TopForward, answers_only
-from .tiles import Row, Shape, collate, row_losses
+from .cuts import Cut
+from .forward import FullForward, answers_only
+from .head import Head
+from .tiles import Row, Shape, Tile, at_answers, collate, row_losses
 
 
 class States(Protocol):
-    """Hidden states that enter the first trained layer."""
+    """What the lower side of a cut gives of a data set."""
 
     def tile(self, rows: Sequence[int], shape: Shape, device: torch.device) -> torch.Tensor:
-        """[B, T, hidden] of the rows, zero where padded and in places without a row."""
+        """[B, T or S, width] of the rows, zero where padded and in places without a row."""
         ...
 
 
@@ -27,30 +29,55 @@ class TileLosses:
     """
 
     def __init__(
-        self, model: PreTrainedModel, rows: Sequence[Row], layer: int, states: States | None, parts: Sequence[str]
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Row],
+        head: Head,
+        cut: Cut | None = None,
+        states: States | None = None,
+        parts: Sequence[str] = (),
     ) -> None:
         """
         Args:
             model: the causal language model.
             rows: the data set.
-            layer: the first one that `states` enter.
-            states: of the same rows; None computes all layers.
+            head: what the loss is taken over.
+            cut: where the model is cut; None computes all layers.
+            states: what its lower side gives of the same rows.
             parts: of the last layer that run at the answers' positions only, see `forward.NARROWED`.
         """
         self.parts = parts
-        self._model = model
         self.rows = rows
+        self._model = model
+        self._head = head
         self._full = FullForward(model)
-        self._top = None if states is None else TopForward(model, layer)
+        self._cut = cut
         self._states = states
 
     def __call__(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
         """Mean negative log-likelihood of each row's answer tokens: float32 [B], nats a token; the rest is filler."""
+        hidden, tile = self._at_answers(rows, shape)
+        return row_losses(hidden, self._head, tile)
+
+    @torch.no_grad()
+    def greedy(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
+        """Whether greedy decoding writes each row's answer, token by token: bool [B]; the rest is filler.
+
+        It does where every answer token is the likeliest of all behind the right ones before it.
+        """
+        hidden, tile = self._at_answers(rows, shape)
+        found = self._full.head(hidden.flatten(0, 1)).argmax(-1).view_as(tile.targets)
+        return ((found == tile.targets) | ~tile.real).all(1)
+
+    def _at_answers(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, Tile]:
+        """Final hidden states [B, S, hidden]."""
         device = self._model.device
         tile = collate([self.rows[row] for row in rows], shape, device)
+        if self._cut is None or self._states is None:
+            with answers_only(self._model, tile, self.parts):
+                return at_answers(self._full(tile.inputs), tile), tile
+        states = self._states.tile(rows, shape, device)
+        if self._cut.answers_only:
+            return self._cut.above(states), tile
         with answers_only(self._model, tile, self.parts):
-            if self._top is None or self._states is None:
-                hidden = self._full(tile.inputs)
-            else:
-                hidden = self._top(self._states.tile(rows, shape, device))
-            return row_losses(hidden, self._full.head, tile)
+            return at_answers(self._cut.above(states), tile), tile

@@ -7,13 +7,15 @@ Which rows fill a tile changes neither; places that no row fills hold constants.
 that a row's result is then a function of the row.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .head import Head
 
 LENGTH_STEP: Final = 32
 """Positions are a multiple of it."""
@@ -36,7 +38,10 @@ class Row(Protocol):
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """What a row passes through the model in: B `rows` of T `positions`, each with S `slots` for answer tokens."""
+    """What a row passes through the model in: B `rows` of T `positions`, each with S `slots` for answer tokens.
+
+    No `positions`: only what belongs to the answer tokens passes through.
+    """
 
     positions: int
     slots: int
@@ -52,11 +57,13 @@ class Shapes:
             more tokens than this, and up to `most_rows` where they hold fewer.
         most_rows: of a tile.
         context: the most positions that the model has; None where it sets no limit.
+        answers_only: rows pass through as their answers' positions side by side.
     """
 
     tokens: int
     most_rows: int = ROWS
     context: int | None = None
+    answers_only: bool = False
 
     def of(self, row: Row) -> Shape:
         """The shape of a row.
@@ -71,6 +78,8 @@ class Shapes:
         if self.context is not None:
             positions = max(inputs, min(positions, self.context))
         slots = max(LEAST_SLOTS, 1 << (len(row.tokens) - row.answer_start - 1).bit_length())
+        if self.answers_only:
+            return Shape(0, slots, max(ROWS, min(self.most_rows, self.tokens // slots)))
         return Shape(positions, slots, max(ROWS, min(self.most_rows, self.tokens // positions)))
 
 
@@ -82,7 +91,7 @@ class Tile:
     token of a row is only ever predicted, so it is not among the inputs.
 
     Attributes:
-        inputs: int64 [B, T] token ids; padding is token 0.
+        inputs: int64 [B, T] token ids; padding is token 0; nothing where only answers pass through.
         positions: int64 [B, S], where each answer token is predicted from; 0 where there is none.
         targets: int64 [B, S], the answer tokens; 0 where there is none.
         real: bool [B, S], whether there is one.
@@ -104,7 +113,8 @@ def collate(rows: Sequence[Row], shape: Shape, device: torch.device) -> Tile:
     positions, targets = np.zeros((2, shape.rows, shape.slots), dtype=np.int64)
     counts = np.ones(shape.rows, dtype=np.int64)
     for place, row in enumerate(rows):
-        inputs[place, : len(row.tokens) - 1] = row.tokens[:-1]
+        if shape.positions:
+            inputs[place, : len(row.tokens) - 1] = row.tokens[:-1]
         count = counts[place] = len(row.tokens) - row.answer_start
         positions[place, :count] = np.arange(row.answer_start - 1, len(row.tokens) - 1)
         targets[place, :count] = row.tokens[row.answer_start :]
@@ -113,19 +123,20 @@ def collate(rows: Sequence[Row], shape: Shape, device: torch.device) -> Tile:
     return Tile(*(torch.from_numpy(part).to(device) for part in parts))
 
 
-def row_losses(hidden: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor], tile: Tile) -> torch.Tensor:
+def row_losses(hidden: torch.Tensor, head: Head, tile: Tile) -> torch.Tensor:
     """Mean negative log-likelihood of each row's answer tokens, in nats a token.
 
     Args:
-        hidden: [B, T, hidden] final hidden states.
-        head: from [n, hidden] to logits [n, vocabulary]; only answer positions pass through it.
+        hidden: [B, S, hidden] final hidden states at the answer positions.
+        head: what the loss is taken over.
         tile: the rows.
 
     Returns:
         float32 [B].
     """
-    logits = head(at_answers(hidden, tile).flatten(0, 1)).float()
-    losses = torch.nn.functional.cross_entropy(logits, tile.targets.flatten(), reduction="none")
+    logits = head.logits(hidden.flatten(0, 1)).float()
+    places = head.places(tile.targets.flatten())
+    losses = torch.nn.functional.cross_entropy(logits, places, reduction="none")
     sums = torch.where(tile.real, losses.view_as(tile.real), 0.0).sum(1)
     return sums / tile.counts
 

@@ -16,8 +16,11 @@ from ..privacy.terms import METRICS, PrivacyTerms
 from .adapter import LoraSettings, attach, schema_of, set_flat
 from .base import BaseModel
 from .clipped import MOST_UNITS, add_clipped, in_numbers
+from .cuts import Cut, find_cut
 from .features import cache_features
-from .forward import StatesBelow
+from .forward import TOLERANCE
+from .head import Head
+from .part import Part
 from .per_unit import unit_means
 from .sound import Way, sound_way
 from .tile_losses import TileLosses
@@ -35,6 +38,7 @@ HIDDEN_STATES = "hidden states"
 # Memory for the gradients of one group of units, and of one tile of rows, in bytes. Eight rows may take more.
 _GRADIENT_BYTES = 2**29
 _MOST_ROWS = 16
+_MOST_ANSWERS = 64
 
 
 class Trainer:
@@ -96,24 +100,46 @@ class Trainer:
         # As many as fit: gradients of units, and of the rows of one tile.
         self._most = max(1, _GRADIENT_BYTES // (4 * self.schema.dimension))
         context = getattr(base.model.config, "max_position_embeddings", None)
-        limits = Shapes(physical_batch_tokens, max(ROWS, min(_MOST_ROWS, self._most)), context)
+        head = Head(base.model, np.zeros(0, dtype=np.int32) if lora.basis is None else lora.basis.tokens)
+        if not all(head.holds(example.tokens[example.answer_start :]) for example in examples):
+            raise UserError(
+                "an answer has a token that the agreed loss does not know",
+                "give only answers that the basis was made for, or agree on model.basis.vocabulary=0",
+            )
+        cut = self._cut(features_folder is not None)
+        only = cut is not None and cut.answers_only
+        most_rows = max(ROWS, min(_MOST_ANSWERS if only else _MOST_ROWS, self._most))
+        limits = Shapes(physical_batch_tokens, most_rows, context, only)
         self._shapes = [limits.of(example) for example in examples]
-        layer = min(self.schema.layers, default=0) if features_folder is not None else 0
-        self._way: Way = sound_way(self.model, self.schema, layer, limits, hooks)
+        self._way: Way = sound_way(self.model, self.schema, cut, head, limits, hooks)
         features = None
-        if features_folder is not None and layer > 0:
+        if features_folder is not None and cut is not None:
             features = cache_features(
                 features_folder,
-                StatesBelow(base.model, layer),
+                cut,
                 examples,
                 base.digest,
                 context,
                 lambda done, of: self._progress(HIDDEN_STATES, done, of),
             )
-        self._losses = TileLosses(base.model, examples, layer, features, self._way.parts)
+        self._losses = TileLosses(base.model, examples, head, cut, features, self._way.parts)
+
+    def _cut(self, cached: bool) -> Cut | None:
+        """Where the model is cut; None where nothing below the first trained layer is to be cached, or nothing is."""
+        layer = min(self.schema.layers, default=0)
+        if not cached or layer == 0:
+            return None
+        model = self.base.model
+        tokens = torch.arange(1, 17, device=model.device)[None]
+        return find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
 
     def clipped_sum(
-        self, adapter: NDArray[np.float32], unit_indices: Sequence[int], terms: PrivacyTerms, choose: Randomness
+        self,
+        adapter: NDArray[np.float32],
+        unit_indices: Sequence[int],
+        terms: PrivacyTerms,
+        choose: Randomness,
+        part: Part | None = None,
     ) -> NDArray[np.float64]:
         """Sum over units of their clipped mean gradients and their metrics, without noise.
 
@@ -122,9 +148,11 @@ class Trainer:
             unit_indices: positions in `units`, each at most once.
             terms: clip norm, rows a unit, scales of the metrics.
             choose: picks the rows of a unit that has more than `terms.records_per_unit`.
+            part: what of the adapter is trained, k coordinates: a unit's gradient is clipped over them, and nothing of
+                the others is in the sum. None: all of it.
 
         Returns:
-            float64 [d + 3]: gradient of the mean loss a unit (nats a token), then `METRICS`.
+            float64 [k + 3]: gradient of the mean loss a unit (nats a token), then `METRICS`.
 
         Guarantees:
             One unit changes the result by at most `terms.sensitivity` in the L2 norm: what it adds is a function of its
@@ -138,17 +166,20 @@ class Trainer:
             raise ValueError("a unit is given twice")
         self._set(adapter)
         rows = [self._rows_of(unit, terms.records_per_unit, choose) for unit in unit_indices]
-        total = torch.zeros(self.schema.dimension + len(METRICS), dtype=torch.int64, device=self.base.model.device)
+        size = self.schema.dimension if part is None else part.size
+        total = torch.zeros(size + len(METRICS), dtype=torch.int64, device=self.base.model.device)
         done = self.dropped = 0
         for group in pack(rows, self._shapes, self._most):
             gradients, losses = self._unit_gradients([rows[unit] for unit in group])
+            if part is not None and part.size < self.schema.dimension:
+                gradients = torch.cat([gradients[:, start:stop] for start, stop in part.runs], dim=1)
             self.dropped += add_clipped(total, gradients, losses, terms)
             done += len(group)
             self._progress("units", done, len(rows))
         return in_numbers(total, terms)
 
     def private_sum(
-        self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness
+        self, adapter: NDArray[np.float32], terms: PrivacyTerms, randomness: Randomness, part: Part | None = None
     ) -> NDArray[np.float64]:
         """One private step: a Poisson sample of units, their clipped sum, the terms' noise on all of it.
 
@@ -156,17 +187,18 @@ class Trainer:
             adapter: float32 [d].
             terms: rate, clipping, noise. Where privacy is disabled there is no noise; the rest stays.
             randomness: who joins. Noise always comes from the operating system.
+            part: what of the adapter is trained, as in `clipped_sum`.
 
         Returns:
-            float64 [d + 3], ready to leave the organization.
+            float64 [k + 3], ready to leave the organization.
 
         Guarantees:
             Noise of standard deviation `terms.noise_std` on every coordinate, also where the sample is empty. Nothing
             is raised because of what is in the data or the adapter: whether and how a step ends tells nothing.
         """
         sample = poisson_sample(len(self.units.ids), terms.sample_rate, randomness)
-        total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness)
-        if len(sample) and not total[: self.schema.dimension].any():
+        total = self.clipped_sum(adapter, [int(unit) for unit in sample], terms, randomness, part)
+        if len(sample) and not total[: -len(METRICS)].any():
             logger.warning("the gradient of every sampled unit is zero: check the model and its LoRA targets")
         return noised(total, terms) if terms.enabled else total
 
@@ -181,6 +213,15 @@ class Trainer:
         self._set(adapter)
         found = [
             self._losses([row for _, row in tile], shape)[: len(tile)]
+            for shape, tile in tiles([[row] for row in rows], self._shapes)
+        ]
+        return float(torch.cat(found).double().mean()) if found else float("nan")
+
+    def exact(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
+        """Share of the rows whose answer greedy decoding writes word for word. It is not private, like `loss`."""
+        self._set(adapter)
+        found = [
+            self._losses.greedy([row for _, row in tile], shape)[: len(tile)]
             for shape, tile in tiles([[row] for row in rows], self._shapes)
         ]
         return float(torch.cat(found).double().mean()) if found else float("nan")

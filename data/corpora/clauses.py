@@ -21,7 +21,7 @@ from . import headings
 from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
 from .neighbors import without_near
-from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
+from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups, unlabelled
 
 Skew = Literal["label", "family"]
 SYSTEM = "Clause type?"
@@ -40,6 +40,7 @@ MAX_WORDS = 40  # near 55 tokens
 ROWS_PER_KIN = 6
 MIN_ROWS_PER_LABEL = 30
 SIMILARITY = 0.6
+PUBLIC_ROWS = 300
 MAX_FILE_BYTES = 1024 * 1024
 FAMILIES = {
     "Proprietary Free": "vendor",
@@ -88,7 +89,17 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
     card = _card(test, labels, dominant, dropped, partition, package, skew)
-    return Corpus(organizations, test, labels, shown_of_public(test, card))
+    return Corpus(organizations, test, labels, shown_of_public(test, card), _public(kept, organizations, labels))
+
+
+def _public(
+    bundles: Sequence[Bundle], organizations: dict[str, list[Record]], labels: Sequence[str]
+) -> tuple[Record, ...]:
+    """Clauses of documents of which nothing was dealt, evenly spread, without their labels: the field's public text."""
+    dealt = {record.unit for records in organizations.values() for record in records}
+    left = [row for bundle in bundles for row in bundle.rows if row.unit not in dealt]
+    step = max(1, len(left) // PUBLIC_ROWS)
+    return unlabelled(left[::step][:PUBLIC_ROWS], labels)
 
 
 def documents(package_folder: Path) -> Iterator[Bundle]:

@@ -17,7 +17,7 @@ from ..packages import PinnedPackage
 from ..records import Message, Record
 from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
-from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups
+from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups, unlabelled
 
 # One word a chapter, each with its own first token under the byte-pair vocabularies of the models we use. Chapter 22
 # (codes for special purposes) has a handful of terms and is dropped.
@@ -78,7 +78,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     Guarantees: the same folder and partition give the same corpus; no normalized term occurs twice; no unit is at two
         hospitals, or both held out and trained on.
     """
-    bundles, dropped = _bundles(_tabular(package_folder))
+    root = _tabular(package_folder)
+    bundles, dropped = _bundles(root)
     groups = theme_groups(bundles, partition.organizations)
     names = [f"hospital-{index + 1}" for index in range(partition.organizations)]
     training, held = hold_out(bundles, groups, partition, ROWS_PER_KIN)
@@ -88,7 +89,13 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     labels = tuple(word for word in CHAPTERS.values() if word in used)
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     card = _card(test, labels, dominant, dropped, partition, package)
-    return Corpus(organizations, test, labels, shown_of_public(test, card))
+    known = {_normal(record.prompt[-1].content) for bundle in bundles for record in bundle.rows}
+    public = (
+        Record((*opening(SYSTEM, EXAMPLES), Message("user", title)), labels[0], unit="public", label=labels[0])
+        for title in headings(root)
+        if _normal(title) not in known
+    )
+    return Corpus(organizations, test, labels, shown_of_public(test, card), unlabelled(public, labels))
 
 
 def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
@@ -103,6 +110,16 @@ def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
             for note in diagnosis.findall("inclusionTerm/note"):
                 if note.text and note.text.strip():
                     yield number, code, " ".join(note.text.split())
+
+
+def headings(root: ElementTree.Element) -> Iterator[str]:
+    """The titles of chapters and of their blocks, without the codes that they span: public text of the field."""
+    for chapter in root.findall("chapter"):
+        if int(chapter.findtext("name") or 0) not in CHAPTERS:
+            continue
+        for title in (chapter.findtext("desc"), *(block.findtext("desc") for block in chapter.findall("section"))):
+            if title:
+                yield re.sub(r"\s*\([^)]*\)\s*$", "", " ".join(title.split()))
 
 
 def _tabular(package_folder: Path) -> ElementTree.Element:

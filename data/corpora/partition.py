@@ -52,12 +52,23 @@ class Corpus:
         test: held-out records; `Record.group` is the organization whose own themes the row belongs to.
         labels: every answer that occurs, sorted as the corpus defines them.
         shown: what a release may show of it.
+        public: records of the same form that anybody may read and nobody trains on; their answers go round the labels,
+            whatever would be right.
     """
 
     organizations: dict[str, list[Record]]
     test: list[Record]
     labels: tuple[str, ...]
     shown: "Shown"
+    public: tuple[Record, ...] = ()
+
+
+def unlabelled(records: Iterable[Record], labels: Sequence[str]) -> tuple[Record, ...]:
+    """Records whose answers say nothing: each label in turn."""
+    return tuple(
+        replace(record, answer=labels[place % len(labels)], label=labels[place % len(labels)])
+        for place, record in enumerate(records)
+    )
 
 
 @dataclass(frozen=True)

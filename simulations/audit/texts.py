@@ -53,8 +53,9 @@ def memorized(
     state, randomness = strategy.start(trainer.schema.dimension), SystemRandomness()
     batch = max(1.0, terms.sample_rate * canaries / 2)
     for number in range(rounds):
-        total, _ = split(strategy.local(trainer, adapter, terms, batch, randomness))
-        adapter, state = strategy.apply(adapter, state, total, batch, 1)
+        part = strategy.trained(trainer.schema, number)
+        total, _ = split(strategy.local(trainer, adapter, part, terms, batch, randomness))
+        adapter, state = strategy.apply(adapter, state, part, total, batch, 1)
         watch(number + 1)
     last = strategy.published(adapter, state)
     fell = [trainer.loss(first, [row]) - trainer.loss(last, [row]) for row in range(canaries)]

@@ -2,6 +2,7 @@
 
 import pytest
 from cotune.charter.mechanism import check_grid
+from cotune.charter.rules import ONE_GRADIENT
 from cotune.charter.sharing import check_sharing
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares
@@ -11,11 +12,12 @@ RULE = "DPFedSGD"
 SHARES = NoiseShares(7, 2, 1)
 
 
-def test_terms_at_their_limits() -> None:
-    check_sharing(SHARES, 7, RULE, threshold=5, min_survivors=6)
-    check_sharing(SHARES, 7, RULE, threshold=6, min_survivors=7)
+@pytest.mark.parametrize("rule", ONE_GRADIENT)
+def test_terms_at_their_limits(rule: str) -> None:
+    check_sharing(SHARES, 7, rule, threshold=5, min_survivors=6)
+    check_sharing(SHARES, 7, rule, threshold=6, min_survivors=7)
     # A larger threshold hides single contributions from a larger coalition.
-    check_sharing(NoiseShares(7, 4, 1), 7, RULE, threshold=6, min_survivors=6)
+    check_sharing(NoiseShares(7, 4, 1), 7, rule, threshold=6, min_survivors=6)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,9 @@ def test_terms_beyond_them(
     assert "\n" not in str(caught.value)
 
 
-def test_a_grid_for_all_that_is_sent() -> None:
-    check_grid(grid_for(1.0, 103), 100, RULE)
+@pytest.mark.parametrize("rule", ONE_GRADIENT)
+def test_a_grid_for_all_that_is_sent(rule: str) -> None:
+    check_grid(grid_for(1.0, 103), 100, rule)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class Consortium:
         folder = RunDirectory(self.run, self.charter.digest())
         window = AuditWindow(self.run, 2)
         window.keep(number, total.words)
-        state = ServerState(number, {})
+        state = ServerState((number,), {})
         folder.commit(Committed(number, np.zeros(2, np.float32), state, total.head.hex(), (), {}, total.record))
         window.forget(folder.recorded())
 

@@ -11,11 +11,14 @@ from cotune.client.contribution import AtLeast, train
 from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
+from cotune.training.part import Part
 
 TERMS = PrivacyTerms(True, "row", 8.0, 1e-4, 0.9, 1.0, 0.5, 1, 5.0, 0.1)
 DIMENSION = 400
 SGD = DPFedSGD("sgd", 0.5, 0.9, 0.99, 1e-8, 0.0)
-AVERAGE = FedAvg(3, 0.2, 1.0, 0.0)
+AVERAGE = FedAvg("sgd", 1.0, 0.0, 0.99, 1e-3, 0.0, 3, 0.2, "sgd", 0.9, 0.999, 1e-8, 0.0, 0.0)
+ALL = Part(((0, DIMENSION),))
+SOME = Part(((10, 60), (90, 300)))
 
 
 @dataclass
@@ -35,7 +38,9 @@ class Broken:
 
     how: Any
 
-    def private_sum(self, adapter: np.ndarray, terms: PrivacyTerms, randomness: object) -> np.ndarray:
+    def private_sum(
+        self, adapter: np.ndarray, terms: PrivacyTerms, randomness: object, part: Part | None = None
+    ) -> np.ndarray:
         if isinstance(self.how, np.ndarray):
             return self.how
         raise self.how
@@ -55,7 +60,7 @@ WAYS = [
 @pytest.mark.parametrize("rule", [SGD, AVERAGE], ids=["one gradient", "local steps"])
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: type(how).__name__)
 def test_noise_alone_is_sent_where_training_fails(how: Any, rule: Any) -> None:
-    sent = train(Broken(how), rule, ADAPTER, TERMS, 20.0, Round())  # type: ignore[arg-type]
+    sent = train(Broken(how), rule, ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]
     scale = 1.0 if rule is SGD else 0.2 * np.sqrt(3) / 20.0
     assert sent.shape == (DIMENSION + len(METRICS) + 1,)
     spread = sent[:DIMENSION].std() / (TERMS.noise_std * scale)
@@ -63,24 +68,31 @@ def test_noise_alone_is_sent_where_training_fails(how: Any, rule: Any) -> None:
     assert 0.0 <= sent[-1] < 0.2
 
 
+def test_noise_alone_has_the_size_of_the_part() -> None:
+    encoding = Encoding(((SOME.size, 4.0), (len(METRICS), 4.0), (1, 1.0)))
+    sent = train(Broken(MemoryError()), SGD, ADAPTER, SOME, TERMS, 20.0, Round(encoding=encoding))  # type: ignore[arg-type]
+    assert sent.shape == (SOME.size + len(METRICS) + 1,)
+    assert sent[:-1].all()
+
+
 def test_what_training_gives_is_sent_as_it_is() -> None:
     good = np.arange(DIMENSION + 3, dtype=np.float64)
-    sent = train(Broken(good), SGD, ADAPTER, TERMS, 20.0, Round())  # type: ignore[arg-type]
+    sent = train(Broken(good), SGD, ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]
     np.testing.assert_array_equal(sent[:-1], good)
     assert sent[-1] == pytest.approx(np.mean(good > 4))
 
 
 def test_the_end_of_the_process_is_not_held_up() -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(Broken(KeyboardInterrupt()), SGD, ADAPTER, TERMS, 20.0, Round())  # type: ignore[arg-type]
+        train(Broken(KeyboardInterrupt()), SGD, ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]
 
 
 def test_without_privacy_a_failure_is_one() -> None:
     terms = replace(TERMS, enabled=False, noise_multiplier=0.0)
     with pytest.raises(RuntimeError):
-        train(Broken(RuntimeError()), SGD, ADAPTER, terms, 20.0, Round())  # type: ignore[arg-type]
+        train(Broken(RuntimeError()), SGD, ADAPTER, ALL, terms, 20.0, Round())  # type: ignore[arg-type]
     with pytest.raises(Refusal, match="training changed nothing"):
-        train(Broken(np.zeros(DIMENSION + 3)), SGD, ADAPTER, terms, 20.0, Round())  # type: ignore[arg-type]
+        train(Broken(np.zeros(DIMENSION + 3)), SGD, ADAPTER, ALL, terms, 20.0, Round())  # type: ignore[arg-type]
 
 
 def test_a_step_takes_at_least_so_long_whatever_happens_in_it() -> None:

@@ -126,6 +126,22 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     np.testing.assert_array_equal(pending.contribution, [1.5, -2.0])
 
 
+def test_what_an_answer_leaves_is_durable_together(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both files are synced before they get their names, and the names behind the last of them."""
+    home.set_chain(Chain("ab", "cd", 2, 0))
+    synced: list[str] = []
+    fsync, replaced = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (synced.append("DF"[stat.S_ISREG(os.fstat(file).st_mode)]), fsync(file))[1]
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (synced.append("R"), replaced(*names))[1])
+    home.set_signed(b"secret", Chain("ab", "cd", 3, 1))
+    assert "".join(synced) == "FRFRD"
+    again = Home(home.path)
+    assert (again.chain(), again.round_secrets()) == (Chain("ab", "cd", 3, 1), b"secret")
+    assert stat.S_IMODE((home.path / "round.bin").stat().st_mode) == 0o600
+
+
 def test_a_contribution_that_cannot_be_read_is_named(home: Home) -> None:
     about = {"run": "ab", "round": 3, "attempt": 1, "model_hash": "ef"}  # no charter
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY"):

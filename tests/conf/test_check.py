@@ -10,6 +10,15 @@ from hypothesis import strategies as st
 
 FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
 
+YOGI = ("strategy=fedavg", "strategy.server_optimizer=yogi")
+PROXIMAL = ("strategy=fedavg", "strategy.proximal=0.5")
+ADAMW = (
+    "strategy=fedavg",
+    "strategy.local_optimizer=adamw",
+    "strategy.local_learning_rate=0.1",
+    "strategy.proximal=20.0",
+)
+
 
 @pytest.mark.parametrize(
     ("bad", "reason", "good"),
@@ -39,6 +48,43 @@ FILES = ("data=files", "data.files=[a,b,c]", "data.test_file=t")
         (("privacy.mechanism=skellam", "privacy=none"), "mechanism=gaussian", ("privacy=none",)),
         (("privacy.delta=0.00015",), "1/(10 n)", ("privacy.delta=0.00014",)),
         (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
+        (
+            ("strategy=rolora", "recipe=lora", "rounds=1"),
+            "A in the second",
+            ("strategy=rolora", "recipe=lora", "rounds=2"),
+        ),
+        (("strategy=rolora",), "no A to train", ("strategy=rolora", "recipe=lora")),
+        (("strategy=ffa",), "no B to train", ("strategy=ffa", "recipe=lora")),
+        (
+            ("strategy.server_optimizer=yogi",),
+            "strategy.learning_rate is null",
+            ("strategy.server_optimizer=yogi", "strategy.learning_rate=1"),
+        ),
+        (
+            ("strategy.server_optimizer=sgd", "recipe=lora"),
+            "strategy.learning_rate is null",
+            ("strategy.server_optimizer=sgd",),
+        ),
+        (
+            ("strategy=fedavg", "strategy.learning_rate=0.01"),
+            "so small a fraction",
+            (*YOGI, "strategy.learning_rate=0.01"),
+        ),
+        ((*PROXIMAL, "strategy.local_steps=1"), "nothing to be pulled back from", PROXIMAL),
+        ((*PROXIMAL, "strategy.proximal=1.1"), "pulls beyond", (*PROXIMAL, "strategy.proximal=1.0")),
+        ((*PROXIMAL, "strategy.local_weight_decay=0.1"), "decays nothing", (*ADAMW, "strategy.local_weight_decay=0.1")),
+        ((*ADAMW, "strategy.local_weight_decay=11"), "more than a weight", (*ADAMW, "strategy.local_weight_decay=10")),
+        ((*ADAMW, "strategy.local_beta2=0.8"), "remembered longer", (*ADAMW, "strategy.local_beta2=0.82")),
+        (
+            ("strategy=ffa", "recipe=lora", "strategy.local_steps=2"),
+            "unknown key",
+            ("strategy=ffa", "recipe=lora", "privacy.trust=honest_majority"),
+        ),
+        (
+            ("strategy=fedavg", "strategy.local_steps=1", "privacy.trust=honest_majority"),
+            "several local steps",
+            ("strategy=rolora", "recipe=lora", "privacy.trust=honest_majority", "privacy.mechanism=skellam"),
+        ),
         (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),
         (("strategy=flora", "secagg=none"), "without secure aggregation", ()),
         (("secagg=none",), "every organization's update", ()),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cotune.conf.compose import choices, compose, keys, study_sweep, sweep
 from cotune.errors import UserError
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,13 @@ def test_defaults_compose_to_the_hospitals() -> None:
 
 def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
     files = ["data.files=[a,b,c]", "data.test_file=t"]
-    needed = {"model": {"local": ["model.name=m"]}, "data": {"files": files}, "experiment": {"custom": files}}
+    plain = ["recipe=lora"]
+    needed = {
+        "model": {"local": ["model.name=m"]},
+        "data": {"files": files},
+        "experiment": {"custom": files},
+        "strategy": {"rolora": plain, "ffa": plain},
+    }
     refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
     for group, names in choices().items():
         for name in names:
@@ -106,7 +113,18 @@ def test_known_keys_of_a_chosen_group_are_not_called_unknown() -> None:
 
 def test_options_are_the_strategys_arguments() -> None:
     options = compose(["strategy=fedavg"]).strategy.options
-    assert set(options) == {"local_steps", "local_learning_rate", "server_learning_rate", "server_momentum"}
+    server = {"server_optimizer", "learning_rate", "momentum", "beta2", "stability", "averaging"}
+    home = {"steps", "learning_rate", "optimizer", "beta1", "beta2", "stability", "weight_decay"}
+    assert set(options) == {"proximal", *server, *(f"local_{name}" for name in home)}
+
+
+@pytest.mark.parametrize("name", ["dp_fedsgd", "rolora", "ffa", "fedavg"])
+def test_the_options_make_the_class_that_they_name(name: str) -> None:
+    """As a charter makes it; each YAML's defaults are within the class' own ranges."""
+    more = ["strategy.server_optimizer=adam", "strategy.learning_rate=0.5"]  # null follows from the run
+    chosen = compose([f"strategy={name}", "recipe=lora", *more]).strategy
+    rule = instantiate({"_target_": chosen.target, **chosen.options})
+    assert rule.steps_per_round == chosen.steps_per_round
 
 
 def test_files_are_counted() -> None:

@@ -56,7 +56,7 @@ def test_the_model_hash_moves_with_every_part(found: Callable) -> None:
     models = (
         model,
         replace(model, adapter=np.where(model.adapter == 0, np.float32(-0.0), model.adapter)),
-        replace(model, state=replace(model.state, step=1)),
+        replace(model, state=replace(model.state, steps=(1,))),
         replace(model, state=replace(model.state, moments=model.state.moments | {"momentum": moment})),
     )
     hashes = [model_hash(charter, other) for other in models]

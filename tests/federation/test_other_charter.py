@@ -1,7 +1,9 @@
 """The members replace their charter while a round is unfinished: what was made under the old one never leaves."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,3 +107,44 @@ def test_a_round_ends_with_its_charter(found: Callable, kind: str) -> None:
     assert seen["refused"] == "round.charter"
     with pytest.raises(Refusal, match="under another charter"):
         Member(home).reveal(b"")
+
+
+def test_a_charter_or_signature_changed_behind_a_living_node_is_found(found: Callable) -> None:
+    """What is kept between messages is kept by the bytes of the files: times and sizes can be set as they were."""
+    federation = found(rounds=1)
+    home = federation.homes[0]
+    before = Member(home).charter
+    assert Member(home).charter is before
+
+    def rewrite(file: Path, content: bytes) -> None:
+        about = file.stat()
+        assert len(content) == about.st_size
+        with file.open("r+b") as opened:
+            opened.write(content)
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert (file.stat().st_ino, file.stat().st_mtime_ns) == (about.st_ino, about.st_mtime_ns)
+
+    more = home.charter.read_bytes().replace(b"rounds: 1", b"rounds: 9", 1)
+    for file, changed in ((home.charter, more), (home.signatures, _other_digit(home.signatures.read_bytes()))):
+        content = file.read_bytes()
+        assert changed != content
+        rewrite(file, changed)
+        with pytest.raises(Refusal) as no:
+            Member(home)
+        assert no.value.code == "charter.signature"
+        rewrite(file, content)
+        assert Member(home).charter == before
+
+
+def _other_digit(signatures: bytes) -> bytes:
+    """The file with another last digit of its first signature."""
+    at = signatures.index(b'",') - 1
+    return signatures[:at] + (b"0" if signatures[at : at + 1] != b"0" else b"1") + signatures[at + 1 :]
+
+
+def test_a_policy_changed_behind_a_living_node_is_read(found: Callable) -> None:
+    federation = found(rounds=1)
+    home = federation.homes[0]
+    before = Member(home).policy
+    policies.save(before.model_copy(update={"max_epsilon": 1.0}), home.policy)
+    assert Member(home).policy.max_epsilon == 1.0

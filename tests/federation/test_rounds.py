@@ -44,7 +44,7 @@ def test_the_adapter_is_the_strategys_on_the_plain_sum(found: Callable, enabled:
     for number, contributions in enumerate(seen):
         assert len(contributions) == 4
         total = sum(vector[: schema.dimension] for vector in contributions.values())
-        moved, new = strategy.apply(adapter, state, total, batch, 4)
+        moved, new = strategy.apply(adapter, state, strategy.trained(schema, number), total, batch, 4)
         done = run.load(number)
         # Four stochastic roundings, each less than one step.
         bound = 0.1 * 4 * step / batch * (1 if number == 0 else 2) + 1e-6

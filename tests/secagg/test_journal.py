@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cotune.errors import UserError
+from cotune.secagg import journal as journals
 from cotune.secagg.journal import FileJournal
 from cotune.secagg.refused import Refused
 
@@ -194,15 +195,32 @@ def test_name_and_statement_are_on_the_disk_before_the_return(path: Path, calls:
     assert calls.made[-2:] == ["pwrite", "fsync"]
 
 
-def test_a_statement_that_is_there_is_made_durable_again(path: Path, calls: Calls) -> None:
-    """Whoever wrote it may have died before its fsync: what can be read need not be on the disk."""
+def test_a_statement_that_is_there_is_made_durable_again(
+    path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it may have died before its fsync: what can be read need not be on the disk.
+
+    So the name, once a process.
+    """
     for kind in ("survive", "reveal"):
         FileJournal(path).record(RUN, 1, 0, kind, A)
     content = path.read_bytes()
     calls.made.clear()
     FileJournal(path).record(RUN, 1, 0, "survive", A)
+    assert calls.made == ["pwrite", "fsync"]
+    calls.made.clear()
+    monkeypatch.setattr(journals, "_NAMED", set())  # as in another process
+    FileJournal(path).record(RUN, 1, 0, "survive", A)
     assert calls.made == ["fsync folder", "pwrite", "fsync"]
     assert path.read_bytes() == content
+
+
+def test_a_journal_in_the_place_of_another_gets_its_name_on_the_disk(path: Path, calls: Calls) -> None:
+    FileJournal(path)
+    path.unlink()
+    calls.made.clear()
+    FileJournal(path)
+    assert calls.made == ["fsync folder"]
 
 
 @pytest.mark.parametrize(("call", "code"), [("pwrite", errno.ENOSPC), ("fsync", errno.EIO), ("fsync", errno.ENOSPC)])

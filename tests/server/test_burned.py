@@ -30,7 +30,7 @@ def attempt(
 
 
 def round_of(number: int, record: bytes = b"") -> Committed:
-    return Committed(number, np.zeros(2, np.float32), ServerState(0, {}), "00", (), {}, record)
+    return Committed(number, np.zeros(2, np.float32), ServerState((0,), {}), "00", (), {}, record)
 
 
 def run_of(path: Path, *rounds: list[Attempt] | None) -> RunDirectory:
@@ -110,7 +110,7 @@ def test_a_round_that_a_crash_burned_is_said_to_be(tmp_path: Path) -> None:
 def test_a_burned_round_shows_nothing_and_keeps_what_was_counted() -> None:
     measured = {"loss": 2.5, "clipped": 0.5, "units": 40.0, "saturated": 0.1, "seconds": 9.0}
     counted = {"bytes_up": 1000, "contributions": 7, "trained": {"alder": 2, "birch": 1}}
-    before = Committed(4, np.ones(2, np.float32), ServerState(5, {}), "ab", NAMES, measured | counted, b"record")
+    before = Committed(4, np.ones(2, np.float32), ServerState((5,), {}), "ab", NAMES, measured | counted, b"record")
     after = burned(CHARTER, 3, 5, before, attempt(5, A, 3))
     assert (after.number, after.head, after.survivors, after.record, after.state) == (5, "ab", (), b"", before.state)
     assert np.array_equal(after.adapter, before.adapter)

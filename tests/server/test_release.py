@@ -60,6 +60,7 @@ def facts(tmp_path: Path) -> ReleaseFacts:
         base_digest="ab" * 32,
         tokenizer_digest="cd" * 32,
         lora=LoraSettings(rank=2, alpha=4.0, targets=("q_proj",), rslora=False, top_layers=1),
+        trained="",
         schema=SCHEMA,
         adapter=np.arange(SCHEMA.dimension, dtype=np.float32),
         context_length=64,

@@ -16,7 +16,7 @@ def committed(number: int, record: bytes = b"record") -> Committed:
     return Committed(
         number,
         np.arange(4, dtype=np.float32) + number,
-        ServerState(number + 1, {"momentum": np.ones(4)}),
+        ServerState((number + 1, 2), {"momentum": np.ones(4)}),
         "00" * 32,
         ("a", "b", "c"),
         {"loss": 1.5},
@@ -30,9 +30,9 @@ def test_a_round_comes_back_as_it_was(tmp_path) -> None:
     assert again is not None
     np.testing.assert_array_equal(again.adapter, committed(0).adapter)
     np.testing.assert_array_equal(again.state.moments["momentum"], np.ones(4))
-    assert (again.number, again.state.step, again.survivors, again.values, again.record) == (
+    assert (again.number, again.state.steps, again.survivors, again.values, again.record) == (
         0,
-        1,
+        (1, 2),
         ("a", "b", "c"),
         {"loss": 1.5},
         b"record",

@@ -10,6 +10,7 @@ import torch
 from cotune.data.template import Example
 from cotune.training.base import BaseModel
 from cotune.training.blocks import BLOCK, BlockStates, Form, _Walk, blocks_of, sound_form
+from cotune.training.cuts import cut_before
 from cotune.training.features import cache_features
 from cotune.training.forward import StatesBelow
 from cotune.training.tiles import Shapes
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 CONTEXT = 256
+TOKENS = torch.arange(3, 15)[None]
 BLOCKS = Form(BLOCK, 8)
 PREFIX = np.random.default_rng(8).integers(3, 64, 101, dtype=np.int32)
 FAMILIES = ["llama", "gpt2", "qwen2", "mistral", "gemma", "gpt_neox", "phi3", "granite"]
@@ -69,10 +71,10 @@ def test_what_rows_begin_with_runs_once(make_base: Callable[..., BaseModel]) -> 
     model, rows, ran = long(make_base), rows_of((8,) * 30), []
     model.model.layers[0].mlp.register_forward_hook(lambda _module, _args, out: ran.append(out[..., 0].numel()))
     states_of(model, rows, Form(BLOCK, 1))
-    assert ran == [BLOCK] * (101 // BLOCK + 30)
+    assert ran == [BLOCK] * 3 + [16] * 30
     ran.clear()
     states_of(model, rows, BLOCKS)
-    assert ran == [8 * BLOCK] * (101 // BLOCK + 4)
+    assert ran == [8 * BLOCK] * 3 + [8 * 16] * 4
 
 
 @pytest.mark.parametrize("places", [1, 3, 8])
@@ -142,7 +144,7 @@ def test_rows_up_to_the_end_of_the_context(family: str, make_base: Callable[...,
     row = Example(np.random.default_rng(0).integers(3, 64, 199, dtype=np.int32), 190, "", "")
     shape = Shapes(4096, 8, 200).of(row)
     assert shape.positions == 200
-    features = cache_features(tmp_path, StatesBelow(model, 2), [row], "base", 200)
+    features = cache_features(tmp_path, cut_before(model, 2, TOKENS, 1e-3), [row], "base", 200)
     found = features.tile([0], shape, torch.device("cpu"))[0, :198]
     tokens = torch.from_numpy(row.tokens[None, :-1].astype(np.int64))
     assert torch.allclose(found, model(input_ids=tokens, output_hidden_states=True).hidden_states[2][0], atol=1e-5)
@@ -166,6 +168,4 @@ def test_blocks_make_the_rows(rows: list[list[int]], size: int) -> None:
             path.pop()
         assert block.parent == (path[-1] if path else -1)
         path.append(number)
-    starts = np.cumsum([0, *(len(block.tokens) for block in blocks.every)]).tolist()
-    assert [block.start for block in blocks.every] == starts[:-1]
-    assert blocks.tokens == starts[-1]
+    assert blocks.tokens == sum(len(block.tokens) for block in blocks.every)

@@ -11,8 +11,9 @@ import torch
 from cotune.errors import UserError
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.base import BaseModel
+from cotune.training.cuts import cut_before
 from cotune.training.features import cache_features
-from cotune.training.forward import StatesBelow, check_head, check_top
+from cotune.training.forward import check_head
 from cotune.training.tiles import Shape
 
 TOKENS = torch.arange(3, 15)[None]
@@ -20,7 +21,7 @@ TOKENS = torch.arange(3, 15)[None]
 
 def test_states_equal_the_layers_below(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
     model, rows = make_base().model, tiny.rows(9)
-    features = cache_features(tmp_path / "features", StatesBelow(model, 2), rows, "base", 64)
+    features = cache_features(tmp_path / "features", cut_before(model, 2, TOKENS, 1e-4), rows, "base", 64)
     found = features.tile([4, 1], Shape(32, 4, 8), torch.device("cpu"))
     assert found.shape == (8, 32, 16)
     assert not found[2:].any()
@@ -41,8 +42,8 @@ def test_states_are_found_again_only_for_the_same_thing(
 
     def cached(layer: int = 2, base: str = "base", seed: int = 3) -> Path:
         seen.clear()
-        below = StatesBelow(model, layer)
-        return cache_features(tmp_path, below, tiny.rows(5, seed), base, 64, lambda done, of: seen.append(done)).path
+        cut = cut_before(model, layer, TOKENS, 1e-4)
+        return cache_features(tmp_path, cut, tiny.rows(5, seed), base, 64, lambda done, of: seen.append(done)).path
 
     first = cached()
     assert seen
@@ -63,13 +64,13 @@ def test_a_failure_leaves_no_file(tiny: Any, make_base: Callable[..., BaseModel]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_features(tmp_path, StatesBelow(make_base().model, 1), tiny.rows(5), "base", 64, stop)
+        cache_features(tmp_path, cut_before(make_base().model, 1, TOKENS, 1e-4), tiny.rows(5), "base", 64, stop)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_is_deleted(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
     (tmp_path / ".states-0123.npy.4567").write_bytes(b"states of private records")
-    features = cache_features(tmp_path, StatesBelow(make_base().model, 1), tiny.rows(5), "base", 64)
+    features = cache_features(tmp_path, cut_before(make_base().model, 1, TOKENS, 1e-4), tiny.rows(5), "base", 64)
     assert {file.name for file in tmp_path.iterdir()} == {features.path.name, features.path.with_suffix(".sha256").name}
 
 
@@ -80,7 +81,7 @@ def test_families_that_can(family: str, make_base: Callable[..., BaseModel], lor
     base = make_base(family)
     attach(base, replace(lora, top_layers=1))
     check_head(base.model, TOKENS, 1e-4)
-    check_top(base.model, 2, TOKENS, 1e-4)
+    cut_before(base.model, 2, TOKENS, 1e-4)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"])
@@ -88,7 +89,7 @@ def test_families_with_mixed_attention_are_refused_by_name(family: str, make_bas
     model = make_base(family, layer_types=["sliding_attention", "full_attention", "sliding_attention"]).model
     check_head(model, TOKENS, 1e-4)
     with pytest.raises(UserError, match=f"'{family}' cannot start.*model.cache_features=false"):
-        check_top(model, 1, TOKENS, 1e-4)
+        cut_before(model, 1, TOKENS, 1e-4)
 
 
 def test_a_head_with_its_own_rule_is_refused(make_base: Callable[..., BaseModel]) -> None:

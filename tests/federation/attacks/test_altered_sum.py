@@ -342,7 +342,7 @@ def test_no_model_is_taken_from_the_coordinator_on_the_way_back(
         "record.model": [
             shifted.encode(),
             replace(true, state=replace(true.state, moments=momentum)).encode(),
-            replace(true, state=replace(true.state, step=7)).encode(),
+            replace(true, state=replace(true.state, steps=(7,))).encode(),
             run.load(0).model.encode(),
             run.load(2).model.encode(),
             true.encode()[:-1],

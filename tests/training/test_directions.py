@@ -1,0 +1,121 @@
+"""A basis from public rows: what its directions promise, against numbers taken by hand."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cotune.errors import UserError
+from cotune.training.adapter import attach
+from cotune.training.base import BaseModel
+from cotune.training.directions import BasisRecipe, make_basis, random_basis
+from cotune.training.peft_files import LoraSettings
+
+RECIPE = BasisRecipe(0.25, 0)
+PATH = "model.layers.2.mlp.down_proj"
+
+
+def settings(form: Any, rank: int = 6, targets: tuple[str, ...] = ("down_proj",)) -> LoraSettings:
+    return LoraSettings(rank, float(rank), targets, False, 1, form)
+
+
+def inputs_at_answers(base: BaseModel, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of the map, row by row: at the first answer position, and at the later ones."""
+    first, later = [], []
+    module = base.model.get_submodule(PATH)
+    for row in rows:
+        seen: list[torch.Tensor] = []
+        handle = module.register_forward_hook(lambda _module, args, _out, seen=seen: seen.append(args[0][0]))
+        base.model(input_ids=torch.from_numpy(row.tokens[None, :-1].astype(np.int64)))
+        handle.remove()
+        first.append(seen[0][row.answer_start - 1].numpy())
+        later += list(seen[0][row.answer_start :].numpy())
+    return np.array(first), np.array(later)
+
+
+def test_directions_leave_the_means_out_and_have_unit_features(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    base, rows = make_base(), tiny.rows(40)
+    given = make_basis(base, settings("ffa"), rows, RECIPE).modules[PATH]
+    assert given.inputs.shape == (6, 24)
+    assert given.outputs is None
+    first, later = inputs_at_answers(base, rows)
+    for mean in (first.mean(0), later.mean(0)):
+        assert np.abs(given.inputs @ mean).max() < 1e-5 * np.linalg.norm(mean)
+    assert np.linalg.norm(first @ given.inputs.T, axis=1).mean() == pytest.approx(1, rel=1e-4)
+
+
+def test_the_leading_direction_is_that_of_the_largest_variance(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    base, rows = make_base(), tiny.rows(40)
+    given = make_basis(base, settings("ffa"), rows, BasisRecipe(0.0, 0)).modules[PATH].inputs
+    first, _ = inputs_at_answers(base, rows)
+    spread = (first @ (given / np.linalg.norm(given, axis=1)[:, None]).T).std(0)
+    assert (np.diff(spread) < 1e-6).all()
+    whitened = make_basis(base, settings("ffa"), rows, BasisRecipe(0.5, 0)).modules[PATH].inputs
+    even = (first @ whitened.T).std(0)
+    assert even.max() / even.min() < (spread.max() / spread.min()) ** 0.7
+
+
+def test_a_core_moves_the_logits_of_the_answers_one_by_one(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    """A step along one direction of U raises one token's logit by 1 in the mean, to first order."""
+    base, rows = make_base(), tiny.rows(40)
+    rows = [replace(row, tokens=np.append(row.tokens[: row.answer_start], 7 + number % 3).astype(np.int32))
+            for number, row in enumerate(rows)]  # fmt: skip
+    given = make_basis(base, settings("core"), rows, RECIPE).modules[PATH]
+    assert given.outputs is not None
+    assert given.outputs.shape == (16, 3)
+    changes = np.zeros((3, 3))
+    module = base.model.get_submodule(PATH)
+    for row in rows:
+        tokens = torch.from_numpy(row.tokens[None, :-1].astype(np.int64))
+        before = base.model(input_ids=tokens).logits[0, -1]
+        for column in range(3):
+            step = torch.from_numpy(1e-3 * given.outputs[:, column])
+            handle = module.register_forward_hook(lambda _module, _args, out, step=step: out + step)
+            after = base.model(input_ids=tokens).logits[0, -1]
+            handle.remove()
+            changes[column] += ((after - before) / 1e-3)[[7, 8, 9]].numpy() / len(rows)
+    assert np.allclose(changes, np.eye(3), atol=0.05)
+
+
+def test_it_is_the_same_again_and_follows_from_the_rows(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    seen: list[int] = []
+
+    def make(rows: Any, **changes: Any) -> str:
+        lora = replace(settings("core"), **changes)
+        return make_basis(make_base(), lora, rows, RECIPE, lambda done, _of: seen.append(done)).digest
+
+    one = make(tiny.rows(40))
+    assert seen[-1] == sum(len(row.tokens) - 1 for row in tiny.rows(40))
+    assert make(tiny.rows(40)) == one
+    assert make(tiny.rows(40, seed=4)) != one
+    assert make(tiny.rows(40), rank=5) != one
+
+
+def test_the_vocabulary_of_the_loss_holds_the_answers(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    rows = tiny.rows(20)
+    answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
+    found = make_basis(make_base(), settings("ffa"), rows, BasisRecipe(0.25, len(answers) + 5)).tokens
+    assert len(found) == len(answers) + 5
+    assert answers <= set(found.tolist())
+    assert set(make_basis(make_base(), settings("ffa"), rows, BasisRecipe(0.25, 3)).tokens.tolist()) == answers
+    assert len(make_basis(make_base(), settings("ffa"), rows, RECIPE).tokens) == 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "gpt_neox"])
+def test_every_map_of_a_family_gets_directions_that_fit(
+    family: str, tiny: Any, make_base: Callable[..., BaseModel]
+) -> None:
+    for form in ("ffa", "core"):
+        lora = settings(form, 5, ("all-linear",))
+        for basis in (
+            make_basis(make_base(family), lora, tiny.rows(30), RECIPE),
+            random_basis(make_base(family), lora, 4, 1),
+        ):
+            attach(make_base(family), replace(lora, basis=basis))
+
+
+def test_too_few_rows_are_a_sentence(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    with pytest.raises(UserError, match=r"3 public rows make no 6 directions.*rank to 3 or less"):
+        make_basis(make_base(), settings("ffa"), tiny.rows(3), RECIPE)

@@ -1,0 +1,125 @@
+"""A basis from public text: what the frozen directions of an adapter form are made of, and how.
+
+Where the activations' constant part is left in, it eats the clip: one pays for the norm of the features, not for how
+they differ (Sun et al., DPSGD-F, ICLR 2024; Cond-DP, 2026). So V looks at the leading principal components of a map's
+inputs at the positions where an answer is predicted, with the mean directions taken out, mildly whitened. U moves the
+logits of the answers' tokens one by one: it is the pseudo-inverse of their mean Jacobian. All of it follows from the
+base model and public rows, on one machine to the bit and elsewhere to last digits: the charter names the digest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .adapter import adapted_maps
+from .base import BaseModel
+from .basis import Basis, Directions
+from .peft_files import LoraSettings
+from .public_rows import Seen, inputs_of, look, outputs_of
+from .tiles import Row
+
+SHRINKAGE: Final = 0.1
+"""Of the covariance, towards a multiple of the identity: rare directions are not trusted."""
+
+
+@dataclass(frozen=True)
+class BasisRecipe:
+    """How a basis is made of public rows.
+
+    Attributes:
+        whitening: directions are scaled by eigenvalue ** -whitening, 0 (not at all) to 0.5 (equal variances).
+        vocabulary: tokens of the training loss: the answers' and the likeliest at their positions; 0: all.
+    """
+
+    whitening: float
+    vocabulary: int
+
+
+def make_basis(
+    base: BaseModel,
+    lora: LoraSettings,
+    rows: Sequence[Row],
+    recipe: BasisRecipe,
+    progress: Callable[[int, int], None] | None = None,
+) -> Basis:
+    """The basis of a form, from public rows.
+
+    Args:
+        base: without an adapter.
+        lora: form, rank (directions of inputs), targets and layers.
+        rows: encoded public rows; of their answers only the tokens count, as a set, not which row has which.
+        recipe: how.
+        progress: called with (tokens done, in all).
+
+    Returns:
+        Directions of every adapted map, and for form "core" of its outputs, one for each token of the answers.
+
+    Raises:
+        UserError: fewer rows than directions.
+    """
+    maps = adapted_maps(base, lora)
+    most = min(len(rows), *(inputs_of(module) - 2 for module in maps.values()))
+    if lora.rank > most:
+        raise UserError(
+            f"{len(rows)} public rows make no {lora.rank} directions of {next(iter(maps))}",
+            f"give more public text, or set model.lora.rank to {most} or less",
+        )
+    answers = sorted({int(token) for row in rows for token in row.tokens[row.answer_start :]})
+    seen, likely = look(base, maps, rows, answers if lora.form == "core" else [], progress)
+    modules = {
+        path: Directions(
+            _input_directions(found, lora.rank, recipe.whitening),
+            np.linalg.pinv(found.jacobian).astype(np.float32) if lora.form == "core" else None,
+        )
+        for path, found in seen.items()
+    }
+    if not 0 < recipe.vocabulary < len(likely):
+        return Basis(modules)
+    likely[answers] = np.inf
+    kept = np.argsort(-likely, kind="stable")[: max(recipe.vocabulary, len(answers))]
+    return Basis(modules, sorted(kept.tolist()))
+
+
+def random_basis(base: BaseModel, lora: LoraSettings, outputs: int, seed: int) -> Basis:
+    """Directions by chance, where there is no text: entries of variance 1 / inputs, the same on every machine.
+
+    Args:
+        outputs: u of form "core". seed: 0 to 2^128 - 1.
+    """
+    words = np.random.Philox(key=seed)
+
+    def drawn(shape: tuple[int, int], inputs: int) -> NDArray[np.float32]:
+        uniform = (words.random_raw(shape[0] * shape[1]) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        found: NDArray[np.float32] = ((2.0 * uniform - 1.0) * np.sqrt(3.0 / inputs)).astype(np.float32)
+        return found.reshape(shape)
+
+    modules = {}
+    for path, module in adapted_maps(base, lora).items():
+        ins = inputs_of(module)
+        outs = outputs_of(module)
+        given = drawn((lora.rank, ins), ins)
+        modules[path] = Directions(given, drawn((outs, outputs), outputs) if lora.form == "core" else None)
+    return Basis(modules)
+
+
+def _input_directions(seen: Seen, count: int, whitening: float) -> NDArray[np.float32]:
+    """V, float32 [count, in]: orthogonal to the mean directions, of mean feature norm 1 at first positions."""
+    means = [seen.first.mean(0), *([seen.later.mean(0)] if len(seen.later) else [])]
+    constant = np.linalg.qr(np.stack(means).T)[0].T
+    free = seen.first - (seen.first @ constant.T) @ constant
+    centered = free - free.mean(0)
+    covariance = centered.T @ centered / len(centered)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    values, vectors = np.linalg.eigh(covariance)
+    order = np.argsort(-values)[:count]
+    chosen = vectors[:, order]
+    chosen *= np.sign(chosen[np.abs(chosen).argmax(0), np.arange(len(order))])  # a sign is nobody's choice
+    directions = (chosen * values[order] ** -whitening).T
+    directions -= (directions @ constant.T) @ constant
+    scale = np.linalg.norm(seen.first @ directions.T, axis=1).mean()
+    found: NDArray[np.float32] = (directions / scale).astype(np.float32)
+    return found

@@ -3,14 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from cotune.charter import charter as charters
+from cotune.client.workbench import lora_of, source_of
 from cotune.errors import UserError
+from cotune.evaluation.self_written import written
 from cotune.simulations import simulate
-from cotune.training.basis import Basis, load_basis
+from cotune.simulations.consortium import lora_settings, made_basis, node_model
+from cotune.simulations.corpus import load_corpus
+from cotune.training.base import load_base
+from cotune.training.basis import Basis, Directions, load_basis
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -33,24 +39,23 @@ def public(rows: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
     return rows(tmp_path_factory.mktemp("public") / "public.jsonl", 12, 7)
 
 
-@pytest.mark.parametrize(("form", "source"), [("core", "public"), ("ffa", "self_written")])
-def test_a_run_from_basis_to_release(form: str, source: str, place: Any, public: Path, tmp_path: Path) -> None:
+def test_a_run_from_basis_to_release(place: Any, public: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    words = [f"model.lora.form={form}", f"model.basis.source={source}", "model.basis.vocabulary=40"]
+    words = ["model.lora.form=core", "model.basis.source=public", "model.basis.vocabulary=40", "rounds=1"]
     report = simulate.run(place.settings(run_dir, *FORM, *words, f"data.public_file={public}"))
     charter = charters.load(run_dir / "server" / "charter.yaml")
     terms = charter.model.basis
     assert terms is not None
-    assert (charter.model.form, terms.source, terms.vocabulary) == (form, source, 40)
+    assert (charter.model.form, terms.source, terms.vocabulary) == ("core", "public", 40)
     bases = [load_basis(home / "basis.safetensors") for home in (run_dir / "nodes").iterdir()]
     assert {basis.digest for basis in bases} == {terms.digest}
     answers = 3 + 1  # three labels and the end of the turn
-    assert charter.model.dimension == (6 * answers if form == "core" else 6 * 32)
+    assert charter.model.dimension == 6 * answers
     assert report.wire is not None
     assert report.arms.federated.accuracy is not None
     release = run_dir / "release"
     config = json.loads((release / "adapter_config.json").read_text())
-    assert (config["r"], config["target_modules"]) == (answers if form == "core" else 6, ["down_proj"])
+    assert (config["r"], config["target_modules"]) == (answers, ["down_proj"])
     assert terms.digest[:16] in (release / "README.md").read_text()
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(place.model), release)
     product = [
@@ -64,22 +69,47 @@ def test_a_run_from_basis_to_release(form: str, source: str, place: Any, public:
     assert np.abs(outside).max() < 1e-4 * float(product[0].abs().max())
 
 
-def test_another_basis_than_the_charters_is_refused(place: Any, public: Path, tmp_path: Path) -> None:
-    """A file that was exchanged in one home: that node trains nothing under it."""
-    run_dir = tmp_path / "run"
-    words = (*FORM, "model.lora.form=core", f"data.public_file={public}", "simulation.arms=[base]")
-    simulate.run(place.settings(run_dir, *words))
-    for home in (run_dir / "nodes").iterdir():
-        found = load_basis(home / "basis.safetensors")
-        (path, given), *_ = found.modules.items()
-        Basis({path: type(given)(given.inputs[::-1].copy(), given.outputs)}, found.tokens).save(
-            home / "basis.safetensors"
-        )
-    words = (*words[:-1], "simulation.arms=[base,federated]")
-    with pytest.raises(UserError, match=r"too few members|no member"):
-        simulate.run(place.settings(run_dir, *words))
-    logs = [(home / "node.log").read_text() for home in (run_dir / "nodes").iterdir()]
-    assert all("is not the basis of the charter" in log for log in logs)
+@pytest.mark.parametrize("source", ["self_written", "random", "public"])
+def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path: Path) -> None:
+    settings = place.settings(
+        tmp_path, *FORM, "model.lora.form=ffa", f"model.basis.source={source}", f"data.public_file={public}"
+    )
+    corpus = load_corpus(settings)
+    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    lora = lora_settings(settings)
+    basis = made_basis(settings, base, lora, corpus)
+    assert made_basis(settings, base, lora, corpus) == basis
+    (given,) = basis.modules.values()
+    assert given.inputs.shape == (6, 48)
+    assert given.outputs is None
+
+
+def test_text_of_the_models_own_is_different_and_ends(place: Any, tmp_path: Path) -> None:
+    settings = place.settings(tmp_path)
+    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    texts = written(base, (), 40, 24, 64, 1)
+    assert len({text.casefold() for text in texts}) == len(texts) == 40
+    assert all(0 < len(text.split()) <= 24 for text in texts)
+    assert written(base, (), 40, 24, 64, 1) == texts
+    assert written(base, (), 40, 24, 64, 2) != texts
+    with pytest.raises(UserError, match=r"writes 0 different texts by itself, 5 were asked for: give public text"):
+        written(base, (), 5, 24, 64, 1, lambda text: False)
+
+
+def test_another_basis_than_the_charters_is_refused(tmp_path: Path) -> None:
+    given = Directions(np.eye(4, 6, dtype=np.float32), np.eye(8, 3, dtype=np.float32))
+    Basis({"m.down_proj": given}).save(tmp_path / "basis")
+    terms = SimpleNamespace(digest=Basis({"m.down_proj": given}).digest)
+    model = SimpleNamespace(
+        basis=terms, rank=4, alpha=4.0, targets=("down_proj",), rslora=False, top_layers=1, form="core"
+    )
+    charter: Any = SimpleNamespace(model=model)
+    assert lora_of(charter, tmp_path / "basis").basis == Basis({"m.down_proj": given})
+    Basis({"m.down_proj": Directions(given.inputs[::-1].copy(), given.outputs)}).save(tmp_path / "basis")
+    with pytest.raises(UserError, match="is not the basis of the charter: get it from who drafted the charter"):
+        lora_of(charter, tmp_path / "basis")
+    with pytest.raises(UserError, match=r"cannot read .*nowhere"):
+        lora_of(charter, tmp_path / "nowhere")
 
 
 def test_a_form_without_text_is_a_sentence(place: Any, tmp_path: Path) -> None:

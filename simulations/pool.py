@@ -44,7 +44,7 @@ def run_all(
         news, flag = manager.Queue(), manager.Event()
         with _executor(workers) as pool:
             futures = _submit(pool, tasks, news, flag)
-            with local_progress(console, ", ".join(tasks), rounds * len(tasks)) as advance:
+            with local_progress(console, "local arms", rounds * len(tasks)) as advance:
                 _follow(futures, news, flag, advance, stop)
             if stop.is_set():
                 raise Interrupted
@@ -121,7 +121,7 @@ def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
         go_on()
         if what == HIDDEN_STATES and 100 * done // of > said:
             said = 100 * done // of
-            news.put((0, f"{name}: hidden states of the frozen layers, {said}%"))
+            news.put((0, f"{name}: hidden states {said}%"))
 
     def tell(number: int, loss: float) -> None:
         news.put((1, f"{name} round {number}, loss {loss:.3f} (noised)"))

@@ -185,7 +185,8 @@ def local_progress(console: Console, title: str, total: int, clock: Clock = time
         yield lines.advance
         lines.say("")
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar_of = BarColumn(bar_width=20)  # the note must fit behind it
+    columns = (TextColumn("{task.description}", markup=False), bar_of, MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda steps=1, note="": bar.update(task, advance=steps, note=note)

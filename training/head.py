@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from .layers import scaled_logits
 
 
@@ -24,9 +25,14 @@ class Head:
         Args:
             model: a causal language model.
             tokens: int32 [K], ascending; empty: all.
+
+        Raises:
+            UserError: the model has no such token.
         """
         self._model = model
-        self._linear: nn.Module = model.get_output_embeddings()
+        self._linear: Any = model.get_output_embeddings()
+        if len(tokens) and int(tokens[-1]) >= int(self._linear.weight.shape[0]):
+            raise UserError("the basis has tokens that the model lacks", "make the basis for this model")
         self._tokens = tokens if len(tokens) else np.arange(int(self._linear.weight.shape[0]), dtype=np.int32)
         self._places: torch.Tensor | None = None
         if len(tokens):

@@ -98,8 +98,8 @@ def test_a_worker_tells_its_rounds_and_how_far_the_hidden_states_are(monkeypatch
     assert pool._work("alder", task, news, threading.Event()) == [1]
     told = [news.get_nowait() for _ in range(news.qsize())]
     assert [note for _, note in told[:2]] == [
-        "alder: hidden states of the frozen layers, 0%",
-        "alder: hidden states of the frozen layers, 3%",
+        "alder: hidden states 0%",
+        "alder: hidden states 3%",
     ]
     assert len(told) == 32
     assert [steps for steps, _ in told] == [0] * 31 + [1]

@@ -129,10 +129,35 @@ def test_the_loss_is_taken_over_the_agreed_tokens(tiny: Any, make_base: Callable
         likelihoods = kept.log_softmax(-1)
         expected.append(-likelihoods[range(len(logits)), tokens[row.answer_start :]].mean())
     assert trainer.loss(adapter, range(12)) == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
-    unknown = next(token for token in range(3, 64) if token not in basis.tokens)
+
+
+def test_an_answer_that_the_loss_does_not_know_teaches_nothing_and_is_not_refused(
+    tiny: Any, make_base: Callable[..., BaseModel], terms: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever drafts the charter chooses the tokens: a refusal would tell who holds a record with another one."""
+    rows = tiny.rows(12)
+    lora = LoraSettings(4, 4.0, ("down_proj",), False, 1, "ffa")
+    lora = replace(lora, basis=make_basis(make_base(), lora, rows, BasisRecipe(0.25, 45)))
+    unknown = next(token for token in range(3, 64) if token not in lora.basis.tokens)
+    units = tiny.units([1] * 12)
+    unit = next(number for number, own in enumerate(units.rows) if own == (3,))
     rows[3].tokens[-1] = unknown
-    with pytest.raises(UserError, match="a token that the agreed loss does not know"):
-        Trainer(make_base(), replace(lora, basis=Basis(basis.modules, basis.tokens)), rows, tiny.units([12]), 64, None)
+    trainer = Trainer(make_base(), lora, rows, units, 64, None)
+    assert "1 of 12 records have an answer with a token" in caplog.text
+    adapter = np.random.default_rng(2).standard_normal(trainer.schema.dimension).astype(np.float32)
+    found = trainer.clipped_sum(adapter, [unit], terms, SystemRandomness())
+    assert not found[: trainer.schema.dimension].any()
+    others = [number for number in range(12) if number != unit]
+    sums = [trainer.clipped_sum(adapter, some, terms, SystemRandomness()) for some in (others, [*others, unit])]
+    assert np.array_equal(*(total[: trainer.schema.dimension] for total in sums))
+    assert np.abs(sums[0][: trainer.schema.dimension]).max() > 0
+
+
+def test_tokens_that_the_model_lacks_are_a_sentence(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    lora = settings(make_base(), "ffa", ("down_proj",))
+    lora = replace(lora, basis=Basis(lora.basis.modules, [3, 64]))
+    with pytest.raises(UserError, match="tokens that the model lacks"):
+        Trainer(make_base(), lora, tiny.rows(4), tiny.units([4]), 64, None)
 
 
 def test_only_answers_are_kept(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:

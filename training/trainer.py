@@ -106,7 +106,7 @@ class Trainer:
         most_rows = max(ROWS, min(_MOST_ANSWERS if only else _MOST_ROWS, self._most))
         limits = Shapes(physical_batch_tokens, most_rows, context, only)
         self._shapes = [limits.of(example) for example in examples]
-        self._way: Way = sound_way(self.model, self.schema, cut, head, limits, hooks)
+        self._way: Way = self._sound_way(cut, head, limits, hooks)
         features = None
         if features_folder is not None and cut is not None:
             features = cache_features(
@@ -125,6 +125,14 @@ class Trainer:
                 len(self._losses.untaught),
                 len(examples),
             )
+
+    def _sound_way(self, cut: Cut | None, head: Head, limits: Shapes, hooks: bool) -> Way:
+        """Found once for a model in a process: data sets of several organizations share it, and no row has a say."""
+        known: dict[tuple[object, ...], Way] = vars(self.model).setdefault("_cotune_ways", {})
+        facts = (None if cut is None else cut.below.width, limits, hooks)
+        if facts not in known:
+            known[facts] = sound_way(self.model, self.schema, cut, head, limits, hooks)
+        return known[facts]
 
     def _cut(self, cached: bool) -> Cut | None:
         """Where the model is cut; None where nothing below the first trained layer is to be cached, or nothing is."""

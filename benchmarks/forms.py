@@ -65,7 +65,7 @@ def trainer_of(case: Case, units: int, folder: Path) -> Trainer:
     lora = case.lora
     if lora.form != "lora":
         basis = random_basis(base, lora, ANSWER_TOKENS, 1)
-        lora = replace(lora, basis=Basis(basis.modules, range(case.tokens)))
+        lora = replace(lora, basis=Basis(basis.modules, np.arange(case.tokens, dtype=np.int32)))
     generator = np.random.default_rng(0)
     rows, owned = [], []
     for unit in range(units):

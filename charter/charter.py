@@ -34,6 +34,7 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{0,200}$")]
 Scalar = bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | float | Word
 Shape = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=4)]
 Tensor = Annotated[tuple[Line, Shape], Field(strict=False)]
+_PublicFile = Annotated[tuple[Line, Hex32], Field(strict=False)]
 
 COORDINATOR = "coordinator"
 
@@ -67,7 +68,7 @@ class BasisTerms(Document):
     source: Literal["public", "self_written", "random"]
     whitening: Annotated[float, Field(ge=0, le=0.5)]
     vocabulary: Whole
-    files: Annotated[tuple[tuple[Line, Hex32], ...], Field(strict=False, max_length=64)] = ()
+    files: Annotated[tuple[_PublicFile, ...], Field(strict=False, max_length=64)] = ()
 
 
 class ModelTerms(Document):

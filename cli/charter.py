@@ -11,7 +11,7 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..charter.charter import Charter
+    from ..charter.charter import Charter, ModelTerms
 
 SIGNATURES = "signatures.json"
 
@@ -68,6 +68,25 @@ def _signer(charter: "Charter", public: str) -> str:
     return names[public]
 
 
+_FORMS = {
+    "lora": "LoRA",
+    "ffa": "LoRA with A given (ffa)",
+    "core": "a core between given directions",
+}
+
+
+def _layers(top: int) -> str:
+    return "all layers" if top == 0 else "the last layer" if top == 1 else f"the last {top} layers"
+
+
+def _basis_lines(model: "ModelTerms") -> list[str]:
+    basis = model.basis
+    if basis is None:
+        return []
+    over = f"the loss is taken over {basis.vocabulary} tokens" if basis.vocabulary else "the loss is over all tokens"
+    return [f"basis        {basis.source}, whitening {basis.whitening:g}, {basis.digest[:16]}...; {over}"]
+
+
 def _lines(charter: "Charter") -> list[str]:
     from ..charter.signing import fingerprint
 
@@ -84,8 +103,9 @@ def _lines(charter: "Charter") -> list[str]:
     return [
         f"federation   {charter.federation}, epoch {charter.epoch}, {charter.not_before} to {charter.not_after}",
         f"model        {model.name}, base {model.base_digest[:16]}..., tokenizer {model.tokenizer_digest[:16]}...",
-        f"adapter      LoRA rank {model.rank}, alpha {model.alpha:g} on {', '.join(model.targets)}, "
-        f"{f'last {model.top_layers} layers' if model.top_layers else 'all layers'}",
+        f"adapter      {_FORMS[model.form]}, rank {model.rank}, alpha {model.alpha:g} on {', '.join(model.targets)}, "
+        f"{_layers(model.top_layers)}: {model.dimension} trained parameters",
+        *_basis_lines(model),
         f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
         f"rounds       {charter.rounds}",
         f"privacy      {bound}",

@@ -76,6 +76,13 @@ def lora_of(charter: Charter, basis: Path) -> LoraSettings:
         found = load_basis(basis)
         if found.digest != model.basis.digest:
             raise WrongModelError(f"{basis} is not the basis of the charter", "get it from who drafted the charter")
+        ranks = {len(given.inputs) for given in found.modules.values()}
+        if len(found.tokens) != model.basis.vocabulary or ranks != {model.rank}:
+            raise WrongModelError(
+                f"the charter says rank {model.rank} and a loss over {model.basis.vocabulary} tokens, its basis has "
+                f"{max(ranks)} and {len(found.tokens)}",
+                "have the charter drafted again",
+            )
     return LoraSettings(
         model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers, model.form, found
     )

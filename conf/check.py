@@ -32,6 +32,7 @@ def check(settings: Settings) -> None:
     _check_model(settings)
     _check_data(settings)
     _check_simulation(settings)
+    _check_basis(settings)
 
 
 def _check_strategy(settings: Settings) -> None:
@@ -80,7 +81,7 @@ def _check_rate(settings: Settings) -> None:
 
 def _check_home(strategy: FedAvgSettings) -> None:
     """What the steps at home make of each other's settings."""
-    rate, mu, decay = strategy.local_learning_rate, strategy.proximal, strategy.local_weight_decay
+    rate, mu, decay = strategy.local_learning_rate or 1.0, strategy.proximal, strategy.local_weight_decay
     if strategy.local_optimizer == "sgd" and decay > 0:
         raise UserError(
             f"strategy.local_weight_decay={decay:g} with strategy.local_optimizer=sgd, which decays nothing",
@@ -246,6 +247,27 @@ def _check_model(settings: Settings) -> None:
         )
     if "all-linear" in model.lora.targets and len(model.lora.targets) > 1:
         raise UserError("model.lora.targets names all-linear and further layers", "keep all-linear alone, or drop it")
+
+
+def _check_basis(settings: Settings) -> None:
+    """Where the directions of a form come from."""
+    model, data = settings.model, settings.data
+    form, source = model.lora.form, model.basis.source
+    if data.public_file is not None and data.corpus != "files":
+        raise UserError(f"data.public_file with data={data.corpus}, which brings its own", "set it to null")
+    if form == "lora":
+        return
+    without = data.corpus == "files" and data.public_file is None
+    if source == "public" and without:
+        raise UserError(
+            f"model.lora.form={form} is made from public text, and there is none",
+            "set data.public_file, or model.basis.source=self_written",
+        )
+    if data.form == "completion" and (source == "self_written" or (source is None and without)):
+        raise UserError(
+            f"model.lora.form={form} with data.form=completion, which has no user's turn that a model could write",
+            "set data.public_file, or recipe=lora",
+        )
 
 
 def _check_data(settings: Settings) -> None:

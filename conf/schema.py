@@ -48,7 +48,7 @@ class LoraSettings(_Value):
 class BasisSettings(_Value):
     """What the frozen directions of the forms ffa and core are made of."""
 
-    source: Literal["public", "self_written", "random"]
+    source: Literal["public", "self_written", "random"] | None
     whitening: Annotated[float, Field(ge=0, le=0.5)]
     vocabulary: Annotated[int, Field(ge=0)]
 
@@ -156,7 +156,7 @@ class FedAvgSettings(_ServerSettings):
 
     target: Literal["cotune.strategies.fedavg.FedAvg"] = Field(alias="_target_")
     local_steps: Annotated[int, Field(ge=1, le=10_000)]
-    local_learning_rate: Positive
+    local_learning_rate: Positive | None
     local_optimizer: Literal["sgd", "adamw"]
     local_beta1: Momentum
     local_beta2: Annotated[float, Field(gt=0, lt=1)]

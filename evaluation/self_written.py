@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from transformers import DynamicCache
 
-from ..data.records import PLAIN, Message, Record
+from ..data.records import Message, Record
 from ..data.template import encode_prompt
 from ..errors import UserError
 from ..spelling import is_blank, plain
@@ -66,8 +66,6 @@ def written(
 
 def _opened(base: BaseModel, preamble: Sequence[Message], context_length: int) -> tuple[list[int], set[int]]:
     """Tokens up to where a user's text begins, and those that end it."""
-    if preamble and preamble[0].role == PLAIN:
-        raise UserError("a completion has no user's turn", "give public text (data.public_file)")
     words = [word for word in sorted(base.tokenizer.get_vocab()) if word.isascii() and word.isalnum()]
     one, other = (
         encode_prompt(

@@ -4,12 +4,14 @@ Each organization gets a home of its own under `nodes/`, with its own key and it
 their parts, once, here; afterwards client and server code see nothing but those folders.
 """
 
+import hashlib
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -28,6 +30,7 @@ from ..data.records import Message, Record
 from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
+from ..evaluation.prompts import label_tokens
 from ..evaluation.self_written import written
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
@@ -44,7 +47,7 @@ from .workspace import Workspace
 POOLED = "pooled"
 # How far one round's noise moves each number of a core.
 _NOISE_STEP = 0.1
-_ADAM_RATE = 0.01
+_ADAM_RATE, _ADAMW_RATE = 0.01, 0.001
 # Texts that a base model writes for a basis, and the most tokens of one.
 _SELF_WRITTEN, _MOST_TOKENS = 256, 64
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -120,24 +123,28 @@ def lora_settings(settings: Settings) -> LoraSettings:
 
 
 def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
-    """The basis that the settings describe.
+    """The basis that the settings describe; of the corpus' records no more than its labels have a part in it.
 
     Raises:
-        UserError: there is no public text.
+        UserError: a public row does not fit into the context, or there are too few.
     """
-    how, public = settings.model.basis, corpus.public
-    if how.source == "self_written":
-        public = _self_written(settings, base, corpus)
-    if not public:
-        raise UserError(
-            f"model.lora.form={lora.form} is made from public text, and there is none",
-            "set data.public_file, or model.basis.source=self_written",
-        )
-    rows = encode_all(list(public), base.tokenizer, settings.model.context_length)
-    if how.source != "random":
-        return make_basis(base, lora, rows, BasisRecipe(how.whitening, how.vocabulary))
-    answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
-    return random_basis(base, lora, len(answers), settings.seed)
+    how, context, source = settings.model.basis, settings.model.context_length, basis_source(settings)
+    sequences = label_tokens(corpus.test[0], corpus.labels, base.tokenizer, context)
+    answers = sorted({token for sequence in sequences for token in sequence})
+    if source == "random":
+        return random_basis(base, lora, len(answers), settings.seed)
+    public = corpus.public if source == "public" else _self_written(settings, base, corpus)
+    try:
+        rows = encode_all(list(public), base.tokenizer, context)
+    except UserError as error:
+        raise UserError(f"public text, {error.what}", error.mend) from None
+    return make_basis(base, lora, rows, answers, BasisRecipe(how.whitening, how.vocabulary))
+
+
+def basis_source(settings: Settings) -> Literal["public", "self_written", "random"]:
+    """What a basis is made of: as set, else public text where there is some."""
+    there = settings.data.corpus != "files" or settings.data.public_file is not None
+    return settings.model.basis.source or ("public" if there else "self_written")
 
 
 def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
@@ -277,8 +284,15 @@ def _node(settings: Settings, name: str) -> NodeSettings:
 
 
 def _basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
-    how = settings.model.basis
-    return BasisTerms(digest=basis.digest, source=how.source, whitening=how.whitening, vocabulary=len(basis.tokens))
+    how, file = settings.model.basis, settings.data.public_file
+    files = () if file is None else (("public file", hashlib.sha256(file.read_bytes()).hexdigest()),)
+    return BasisTerms(
+        digest=basis.digest,
+        source=basis_source(settings),
+        whitening=how.whitening,
+        vocabulary=len(basis.tokens),
+        files=files if basis_source(settings) == "public" else (),
+    )
 
 
 def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
@@ -318,25 +332,36 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
 
 
 def strategy_options(
-    settings: Settings, agreed: PrivacyTerms, units: Sequence[int]
+    settings: Settings, agreed: PrivacyTerms, units: Sequence[int], form: str | None = None
 ) -> dict[str, int | float | str | bool]:
     """The strategy's settings; optimizer and rate, where they are not set, follow from form and noise.
 
     A core's directions are scaled: features have norm 1, and a number of the core moves one logit by as much. So one
-    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise moves each number by 0.1.
+    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise moves each number by 0.1, or
+    a local step's noise at home.
     Chosen on the demo's test rows at epsilon 8, 3 and 1. Below a noise multiplier of 1 the rate no longer grows.
 
     Args:
         agreed: the privacy terms. units: that each member declares.
+        form: of the adapter, where it is not the settings'.
     """
-    options, core = settings.strategy.options, settings.model.lora.form == "core"
+    options, core = settings.strategy.options, (form or settings.model.lora.form) == "core"
+    noise = max(1.0, agreed.noise_multiplier) * agreed.sensitivity
+    if options.get("local_learning_rate", 0.0) is None:
+        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * min(units) / noise)
+        sgd = scaled if core else 1.0
+        options["local_learning_rate"] = sgd if options["local_optimizer"] == "sgd" else _ADAMW_RATE
     if options.get("server_optimizer", "") is None:
         options["server_optimizer"] = "sgd" if core else "adam"
     if options.get("learning_rate", 0.0) is None:
-        noise = max(1.0, agreed.noise_multiplier) * agreed.max_grad_norm * math.sqrt(len(units))
-        scaled = float(f"{_NOISE_STEP * agreed.sample_rate * sum(units) / noise:.3g}")
+        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * sum(units) / (noise * math.sqrt(len(units))))
         options["learning_rate"] = scaled if options["server_optimizer"] == "sgd" else _ADAM_RATE
     return options
+
+
+def _rounded(rate: float) -> float:
+    """Three digits: a rate that people can read."""
+    return float(f"{rate:.3g}")
 
 
 def draft(

@@ -89,6 +89,7 @@ def _from_files(settings: Settings) -> Corpus:
         raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
     _require_disjoint(organizations, test)
     public = [] if data.public_file is None else _read(data.public_file, settings)
+    _require_public(public, {**organizations, "the test set": test})
     shown = _shown(settings, {**organizations, "the test file": test})
     return Corpus(organizations, test, labels, shown, unlabelled(public, labels))
 
@@ -161,6 +162,24 @@ def _require_disjoint(organizations: Mapping[str, list[Record]], test: list[Reco
                 f"data.test_file: {len(copied)} prompts are also in {name}'s file (the first is that of row "
                 f"{copied[0]})",
                 "keep every text on one side, or the accuracy means nothing",
+            )
+
+
+def _require_public(public: list[Record], parts: Mapping[str, list[Record]]) -> None:
+    """No prompt of the public file is an organization's or the test set's: a basis is not noised.
+
+    Raises:
+        UserError: it names where, and the first such row.
+    """
+    asked = [prompt_of(record) for record in public]
+    for name, records in parts.items():
+        known = {prompt_of(record) for record in records}
+        copied = [number for number, prompt in enumerate(asked, 1) if prompt in known]
+        if copied:
+            raise UserError(
+                f"data.public_file: {len(copied)} prompts are also in {name}'s file (the first is that of row "
+                f"{copied[0]})",
+                "give text that anybody may read: what is made of it is not noised",
             )
 
 

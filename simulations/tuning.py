@@ -22,6 +22,7 @@ import torch
 from hydra.utils import instantiate
 from rich.console import Console
 
+from .. import __version__
 from ..atomic import write_text
 from ..client.workbench import source_of
 from ..conf.schema import Settings
@@ -71,6 +72,11 @@ def run(planned: Sequence[Settings], folder: Path) -> list[Point]:
 
 
 def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: threading.Event) -> list[Point]:
+    if any(settings.strategy.steps_per_round > 1 for settings in planned):
+        raise UserError(
+            "cotune tune walks through all records at once, which is not what steps at home do",
+            "run strategy=fedavg with cotune simulate -m on public data",
+        )
     console.print(
         f"{len(planned)} settings on {planned[0].data.corpus}: a public stand-in. Results are choices made by looking "
         "at its test rows."
@@ -90,8 +96,15 @@ def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: thre
 def digest_of(settings: Settings) -> str:
     """What a point is found by again: all settings but those that change no number of it."""
     facts = settings.model_dump(mode="json", exclude={"name": True, "run_dir": True, "chat": True, "cache": True})
-    for key in ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "evaluate_every"):
+    for key in ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "generate_rows"):
         facts["simulation"].pop(key)
+    facts["version"] = __version__
+    data = settings.data
+    facts["files"] = [
+        (file.stat().st_size, file.stat().st_mtime_ns)
+        for file in (*data.files, data.test_file, data.public_file)
+        if file is not None and file.exists()
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

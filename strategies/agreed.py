@@ -16,6 +16,12 @@ from ..secagg.limits import NormLimits
 from ..training.schema import AdapterSchema
 from .base import MOST_SAMPLES, Strategy, metrics_reach
 
+_RULES = {
+    "cotune.strategies.dp_fedsgd.DPFedSGD",
+    "cotune.strategies.fedavg.FedAvg",
+    "cotune.strategies.ffa.FFALoRA",
+    "cotune.strategies.rolora.RoLoRA",
+}
 Bounds = tuple[tuple[int, float], ...]
 # Beside adapter and metrics: the fraction of coordinates that the encoding cut, known only after the noise.
 EXTRA = 1
@@ -29,6 +35,8 @@ def strategy_of(charter: Charter) -> Strategy:
             charter's own form admits no class outside `cotune.strategies`.
     """
     target = charter.strategy.target
+    if target not in _RULES:
+        raise UserError(f"charter: strategy {target!r} is not one", f"choose one of {', '.join(sorted(_RULES))}")
     try:
         rule: Strategy = instantiate({"_target_": target, **charter.strategy.settings})
     except Exception as problem:

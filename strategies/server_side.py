@@ -5,6 +5,7 @@ and their average, and the optimizer counts its steps for each part by itself.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class ServerSide:
         averaging: weight of the past in the running average that is published, in [0, 1); 0 publishes the last adapter.
 
     Raises:
-        ValueError: there is no such optimizer.
+        ValueError: there is no such optimizer, or a number is out of its range.
     """
 
     server_optimizer: Name
@@ -39,6 +40,13 @@ class ServerSide:
     averaging: float
 
     def __post_init__(self) -> None:
+        numbers = (self.learning_rate, self.momentum, self.beta2, self.stability, self.averaging)
+        if not all(type(number) in (int, float) and isfinite(number) for number in numbers):
+            raise ValueError("a setting of the server is not a number")
+        if not self.learning_rate > 0 or not self.stability > 0:
+            raise ValueError("learning_rate or stability is not positive")
+        if not all(0 <= number < 1 for number in (self.momentum, self.beta2, self.averaging)):
+            raise ValueError("momentum, beta2 or averaging is not in [0, 1)")
         _ = self._optimizer
 
     @property

@@ -154,7 +154,9 @@ def _freeze(model: PeftModel, lora: LoraSettings) -> None:
             _fill(module.lora_B["default"], require_outputs(given))
         else:
             if len(given.inputs) != lora.rank:
-                raise UserError(f"the basis has {len(given.inputs)} directions", f"set lora.rank={len(given.inputs)}")
+                raise UserError(
+                    f"the basis has {len(given.inputs)} directions", f"set model.lora.rank={len(given.inputs)}"
+                )
             _fill(module.lora_A["default"], given.inputs)
     if unknown := sorted(set(basis.modules) - seen):
         raise UserError(f"the basis has directions for {unknown[0]}, which is not trained", "make it for these targets")

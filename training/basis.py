@@ -4,8 +4,9 @@ NumPy only, so that a server can read and export an adapter without importing to
 """
 
 import hashlib
+import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,9 @@ from ..errors import UserError
 
 Matrix = NDArray[np.float32]
 
-_MOST_BYTES: Final = 2**30
+_MOST_BYTES: Final = 2**28
+_MOST_TOKENS: Final = 2**22
+_MODULE: Final = re.compile(r"[A-Za-z0-9_.]{1,300}")
 _INPUTS, _OUTPUTS, _TOKENS = ".inputs", ".outputs", "tokens"
 
 
@@ -48,13 +51,13 @@ class Basis:
         digest: hex SHA-256 over names, shapes and little-endian numbers.
     """
 
-    def __init__(self, modules: Mapping[str, Directions], tokens: Iterable[int] = ()) -> None:
+    def __init__(self, modules: Mapping[str, Directions], tokens: NDArray[np.int32] | None = None) -> None:
         """
         Raises:
             UserError: there is no map, a number is not finite, shapes do not fit, or tokens are not ascending.
         """
         self.modules = dict(sorted(modules.items()))
-        self.tokens = np.fromiter(tokens, dtype=np.int32)
+        self.tokens = np.zeros(0, dtype=np.int32) if tokens is None else np.asarray(tokens, dtype=np.int32)
         self._check()
         content = hashlib.sha256(b"cotune/basis/v1")
         for name, array in sorted(self._arrays().items()):
@@ -86,6 +89,10 @@ class Basis:
     def _check(self) -> None:
         if not self.modules:
             raise _unusable("it has no map")
+        if not all(_MODULE.fullmatch(name) for name in self.modules):
+            raise _unusable("a map's name is none")
+        if len(self.tokens) > _MOST_TOKENS:
+            raise _unusable(f"{len(self.tokens)} tokens")
         for name, directions in self.modules.items():
             for matrix in (directions.inputs, directions.outputs):
                 if matrix is not None and (matrix.ndim != 2 or 0 in matrix.shape or not np.isfinite(matrix).all()):
@@ -98,11 +105,11 @@ def load_basis(path: Path) -> Basis:
     """Read what `Basis.save` wrote.
 
     Raises:
-        UserError: it is missing, larger than 1 GiB, or not a basis.
+        UserError: it is missing, larger than 256 MiB, or not a basis.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise UserError(f"{path} is larger than 1 GiB", "get the basis from who drafted the charter")
+            raise UserError(f"{path} is larger than 256 MiB", "get the basis from who drafted the charter")
         arrays = load(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "get it from who drafted the charter") from None
@@ -116,7 +123,7 @@ def load_basis(path: Path) -> Basis:
     if any(array.dtype != np.float32 for array in arrays.values()):
         raise _unusable(f"{path} holds numbers other than float32")
     modules = {name: Directions(arrays[name + _INPUTS], arrays.get(name + _OUTPUTS)) for name in names}
-    return Basis(modules, tokens.tolist())
+    return Basis(modules, tokens)
 
 
 def _unusable(what: str) -> UserError:

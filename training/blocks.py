@@ -249,7 +249,8 @@ def _is_sound(states_of: BlockStates, length: int) -> bool:
     try:
         alone = states()
         whole = below(torch.from_numpy(one[None].astype(np.int64)).to(below.device))[0]
-        if not alike(alone, whole, TOLERANCE[below.dtype]):
+        parts = zip(*(torch.split(states, list(below.widths), dim=-1) for states in (alone, whole)), strict=True)
+        if not all(alike(one, other, TOLERANCE[below.dtype]) for one, other in parts):
             return False
         for before in (0, len(others) // 2, len(others)):
             others[:, 0] = np.where(np.arange(len(others)) < before, 1, 3)  # blocks run in the order of their tokens

@@ -5,24 +5,43 @@ habit of the libraries, which `tiles` gives every chance to. Whoever picks the a
 difference matters, so the question is asked at adapters of that kind.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel
 
+from .adapter import parameters_of
 from .schema import AdapterSchema
 
+_ORDINARY: Final = 0.02
 _SPREAD: Final = 12.0
 _HUGE: Final = 1e4  # squared by the two matrices of a map
+_LARGEST: Final = 1e30
 
 
-def adapters(schema: AdapterSchema) -> Iterator[NDArray[np.float32]]:
-    """Adapters float32 [d] at which roundings show: ordinary, spread wide, and huge of rank one in one map."""
+def adapters(schema: AdapterSchema, gains: Mapping[str, float] | None = None) -> Iterator[NDArray[np.float32]]:
+    """Adapters float32 [d] at which roundings show: ordinary, spread wide, and huge of rank one in one map.
+
+    Args:
+        schema: of the adapter.
+        gains: of each tensor, by how much a number of it changes the weights of its map (`gains_of`): whatever scale or
+            directions somebody agreed on, the changes that are tried have the same sizes. None: by as much.
+    """
     generator = np.random.default_rng(0)
-    for spread in (0.02, _SPREAD):
-        yield (spread * generator.standard_normal(schema.dimension)).astype(np.float32)
+
+    def at(size: float, name: str) -> float:
+        scaled = size if gains is None else size / gains[name]
+        return scaled if scaled < _LARGEST else size
+
+    for spread in (_ORDINARY, _SPREAD):
+        wide = np.zeros(schema.dimension, dtype=np.float32)
+        for name, matrix in schema.split(wide).items():
+            matrix[...] = at(spread, name) * generator.standard_normal(matrix.shape)
+        yield wide
     modules = list(dict.fromkeys(name.rsplit(".lora_", 1)[0] for name in schema.names))
     attention = next((name for part in ("k_proj", "q_proj", "attn") for name in modules if part in name), modules[0])
     for module in dict.fromkeys((attention, modules[-1])):
@@ -30,8 +49,31 @@ def adapters(schema: AdapterSchema) -> Iterator[NDArray[np.float32]]:
         for name, matrix in schema.split(huge).items():
             if name.rsplit(".lora_", 1)[0] == module:
                 line = matrix[0] if ".lora_A" in name else matrix[:, 0]
-                line[:] = _HUGE * generator.standard_normal(len(line))
+                line[:] = at(_HUGE, name) * generator.standard_normal(len(line))
         yield huge
+
+
+def gains_of(model: PeftModel, schema: AdapterSchema) -> dict[str, float]:
+    """What a number of each trained tensor is worth beside one of plain LoRA's at scale 1.
+
+    Of A and B that are both trained, each carries the root of the scale. Behind given directions it is the scale times
+    the root mean square of what a number is spread by.
+    """
+    parameters, gains = parameters_of(model), {}
+    layers = {path: module for path, module in model.named_modules() if hasattr(module, "lora_A")}
+    for name in schema.names:
+        layer: Any = layers[name.rsplit(".lora_", 1)[0]]
+        scale, left, right = layer.scaling["default"], layer.lora_B["default"], layer.lora_A["default"]
+        if ".lora_R." in name:
+            spread = right.inputs.weight.norm() * left.weight.norm()
+            gain = scale * float(spread) / math.sqrt(right.inputs.weight.shape[1] * left.weight.shape[0])
+        elif right.weight.requires_grad:
+            gain = math.sqrt(scale)
+        else:
+            gain = scale * float(right.weight.norm()) / math.sqrt(right.weight.shape[1])
+        gains[name] = gain if math.isfinite(gain) and gain > 0 else 1.0
+    assert set(parameters) == set(gains)
+    return gains
 
 
 def in_company(means: Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]], rows: Sequence[int]) -> bool:

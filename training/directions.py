@@ -43,6 +43,7 @@ def make_basis(
     base: BaseModel,
     lora: LoraSettings,
     rows: Sequence[Row],
+    answers: Sequence[int],
     recipe: BasisRecipe,
     progress: Callable[[int, int], None] | None = None,
 ) -> Basis:
@@ -51,7 +52,8 @@ def make_basis(
     Args:
         base: without an adapter.
         lora: form, rank (directions of inputs), targets and layers.
-        rows: encoded public rows; of their answers only the tokens count, as a set, not which row has which.
+        rows: encoded public rows; which of them has which answer means nothing.
+        answers: the tokens of all answers that a model shall learn to write, ascending.
         recipe: how.
         progress: called with (tokens done, in all).
 
@@ -59,16 +61,20 @@ def make_basis(
         Directions of every adapted map, and for form "core" of its outputs, one for each token of the answers.
 
     Raises:
-        UserError: fewer rows than directions.
+        UserError: the rows, or a map's inputs, have no room for so many directions.
     """
     maps = adapted_maps(base, lora)
-    most = min(len(rows), *(inputs_of(module) - 2 for module in maps.values()))
-    if lora.rank > most:
+    if lora.rank >= len(rows):
         raise UserError(
-            f"{len(rows)} public rows make no {lora.rank} directions of {next(iter(maps))}",
-            f"give more public text, or set model.lora.rank to {most} or less",
+            f"{len(rows)} public rows make no {lora.rank} directions",
+            f"give more public text, or set model.lora.rank to {len(rows) - 1} or less",
         )
-    answers = sorted({int(token) for row in rows for token in row.tokens[row.answer_start :]})
+    path, inputs = min(((path, inputs_of(module)) for path, module in maps.items()), key=lambda pair: pair[1])
+    if lora.rank > inputs - 2:
+        raise UserError(
+            f"{path} has {inputs} inputs, too few for {lora.rank} directions",
+            f"set model.lora.rank to {inputs - 2} or less",
+        )
     seen, likely = look(base, maps, rows, answers if lora.form == "core" else [], progress)
     modules = {
         path: Directions(
@@ -79,9 +85,9 @@ def make_basis(
     }
     if not 0 < recipe.vocabulary < len(likely):
         return Basis(modules)
-    likely[answers] = np.inf
+    likely[list(answers)] = np.inf
     kept = np.argsort(-likely, kind="stable")[: max(recipe.vocabulary, len(answers))]
-    return Basis(modules, sorted(kept.tolist()))
+    return Basis(modules, np.sort(kept).astype(np.int32))
 
 
 def random_basis(base: BaseModel, lora: LoraSettings, outputs: int, seed: int) -> Basis:

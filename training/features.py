@@ -118,14 +118,14 @@ def cache_features(
         [range(example.answer_start - 1 if cut.answers_only else 0, len(example.tokens) - 1) for example in examples],
     )
     path = folder / f"states-{_key(cut, examples, base_digest, form)[:32]}.npy"
-    if not _is_whole(path, (kept.count, cut.below.width)):
+    if not _is_whole(path, (kept.count, sum(cut.below.widths))):
         _compute(path, BlockStates(cut.below, form, LENGTH_STEP, context), blocks, kept, progress)
     return Features(path, kept.rows, cut.below.dtype)
 
 
 def _key(cut: Cut, examples: Sequence[Row], base_digest: str, form: Form) -> str:
     below = cut.below
-    facts = [_FORM, base_digest, below.layer, below.width, str(below.dtype), len(examples), form.size, form.places]
+    facts = [_FORM, base_digest, below.layer, below.widths, str(below.dtype), len(examples), form.size, form.places]
     content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
@@ -161,7 +161,7 @@ def _compute(
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "r+b") as file:
-            shape, of = (kept.count, states_of.below.width), blocks.tokens
+            shape, of = (kept.count, sum(states_of.below.widths)), blocks.tokens
             np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])

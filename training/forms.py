@@ -67,7 +67,7 @@ def require_basis(lora: LoraSettings) -> Basis:
     """
     if lora.basis is None:
         raise UserError(
-            f"adapter form {lora.form!r} needs a basis", "make one with `cotune basis`, or choose form lora"
+            f"adapter form {lora.form!r} needs a basis", "get basis.safetensors from who drafted the charter"
         )
     return lora.basis
 

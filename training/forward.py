@@ -32,7 +32,7 @@ class StatesBelow:
         self.layer = layer
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
-        self.width = int(model.config.hidden_size)
+        self.widths = (int(model.config.hidden_size),)
         self.vocabulary = int(model.config.vocab_size)
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ class PrefixedStates:
     def __init__(self, below: StatesBelow, prefix: NDArray[np.int32]) -> None:
         self.below = below
         self.length = len(prefix)
-        self.states = torch.zeros(0, below.width, dtype=below.dtype, device=below.device)
+        self.states = torch.zeros(0, below.widths[0], dtype=below.dtype, device=below.device)
         self._keys: _Keys | None = None
         if self.length:
             self._keys = _Keys()

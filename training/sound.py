@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from ..errors import UserError
 from .adapter import set_flat
-from .company import adapters, in_company
+from .company import adapters, gains_of, in_company
 from .cuts import Cut
 from .flat_buffer import FlatBuffer
 from .forward import NARROWED, TOLERANCE, check_head
@@ -135,7 +135,7 @@ def _rows(base: Any, head: Head, limits: Shapes, inputs: int, answer: int) -> li
     while not rows or len(rows) <= limits.of(rows[0]).rows:
         length = longest - len(rows) % 7 if longest > 14 else longest
         tokens = generator.integers(1, int(base.config.vocab_size), length + 1, dtype=np.int32)
-        start = len(tokens) - max(1, answer - len(rows) % 3)
+        start = len(tokens) - max(1, answer - len(rows) % max(1, answer // 2))
         tokens[start:] = head.drawn(generator, len(tokens) - start)
         rows.append(_Synthetic(tokens, start))
     return rows
@@ -184,7 +184,7 @@ def _sound(
     def means(rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         return unit_means([[row] for row in rows], shapes, compute, way.alone, schema.dimension)
 
-    for number, adapter in enumerate(adapters(schema)):
+    for number, adapter in enumerate(adapters(schema, gains_of(model, schema))):
         set_flat(model, adapter)
         start = 0
         # The first, ordinary adapter shows the least: the other shapes go without it.

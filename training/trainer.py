@@ -16,6 +16,7 @@ from ..privacy.terms import METRICS, PrivacyTerms
 from .adapter import LoraSettings, attach, schema_of, set_flat
 from .base import BaseModel
 from .clipped import MOST_UNITS, add_clipped, in_numbers
+from .company import adapters
 from .cuts import Cut, find_cut
 from .features import cache_features
 from .forward import TOLERANCE
@@ -129,7 +130,7 @@ class Trainer:
     def _sound_way(self, cut: Cut | None, head: Head, limits: Shapes, hooks: bool) -> Way:
         """Found once for a model in a process: data sets of several organizations share it, and no row has a say."""
         known: dict[tuple[object, ...], Way] = vars(self.model).setdefault("_cotune_ways", {})
-        facts = (None if cut is None else cut.below.width, limits, hooks)
+        facts = (None if cut is None else cut.below.widths, limits, hooks, torch.get_num_threads())
         if facts not in known:
             known[facts] = sound_way(self.model, self.schema, cut, head, limits, hooks)
         return known[facts]
@@ -140,6 +141,8 @@ class Trainer:
         if not cached or layer == 0:
             return None
         model = self.base.model
+        # Not the first adapter, which changes nothing: a cut that goes around it would not show.
+        set_flat(self.model, next(adapters(self.schema)))
         tokens = torch.arange(1, 17, device=model.device)[None]
         return find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
 

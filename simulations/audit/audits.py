@@ -12,6 +12,7 @@ from ...errors import UserError
 from ...privacy.accounting import accounted
 from ...privacy.terms import PrivacyTerms
 from ...strategies.base import Strategy
+from ..consortium import strategy_options
 from ..consortium import terms as terms_of
 from .bound import best_bound
 from .canaries import by_likelihood, by_spread, observe
@@ -129,8 +130,9 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
     if not 0 < confidence < 1:
         raise UserError(f"a confidence of {confidence:g}", "give a number between 0 and 1")
     terms = terms_of(settings, settings.data.units_per_organization or canaries, coordinates(LARGEST_RANK))
-    rule = settings.strategy
-    strategy: Strategy = instantiate({"_target_": rule.target, **rule.options})
+    # The model that is audited is small and trains plain LoRA, whatever the run does.
+    options = strategy_options(settings, terms, [settings.data.units_per_organization or canaries], "lora")
+    strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
     steps = settings.rounds * strategy.steps_per_round
     yield audit_gradients(terms, canaries, steps, confidence)
     if text_canaries:

@@ -258,6 +258,7 @@ def test_plan_keeps_the_budget_in_every_line_of_a_sweep(say: Say) -> None:
 
 def test_plan_with_noise_on_integers_asks_for_their_number(say: Say) -> None:
     given = ["privacy.epsilon=3", "privacy.delta=1e-5", "privacy.sample_rate=0.1", "rounds=8"]
+    given.append("privacy.max_grad_norm=1")
     (plain, *_) = options(say(privacy.plan, given, sigma=[1.0], as_json=True))
     (found, *_) = options(say(privacy.plan, [*given, "privacy.mechanism=skellam"], parameters=50_000, as_json=True))
     grid = grid_for(math.sqrt(1.03), 50_003)

@@ -85,6 +85,17 @@ ADAMW = (
             "several local steps",
             ("strategy=rolora", "recipe=lora", "privacy.trust=honest_majority", "privacy.mechanism=skellam"),
         ),
+        (("data.public_file=p.jsonl",), "which brings its own", ("data.public_file=null",)),
+        (
+            (*FILES, "data.form=completion"),
+            "no user's turn that a model could write",
+            (*FILES, "data.form=completion", "data.public_file=p.jsonl"),
+        ),
+        (
+            (*FILES, "model.basis.source=public"),
+            "made from public text, and there is none",
+            (*FILES, "model.basis.source=public", "data.public_file=p.jsonl"),
+        ),
         (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),
         (("strategy=flora", "secagg=none"), "without secure aggregation", ()),
         (("secagg=none",), "every organization's update", ()),

@@ -122,6 +122,7 @@ def test_options_are_the_strategys_arguments() -> None:
 def test_the_options_make_the_class_that_they_name(name: str) -> None:
     """As a charter makes it; each YAML's defaults are within the class' own ranges."""
     more = ["strategy.server_optimizer=adam", "strategy.learning_rate=0.5"]  # null follows from the run
+    more += ["strategy.local_learning_rate=0.5"] if name == "fedavg" else []
     chosen = compose([f"strategy={name}", "recipe=lora", *more]).strategy
     rule = instantiate({"_target_": chosen.target, **chosen.options})
     assert rule.steps_per_round == chosen.steps_per_round

@@ -35,6 +35,7 @@ def release(tmp_path: Path, make_small_base: MakeBase, top_lora: LoraSettings) -
         base_digest=base.digest,
         tokenizer_digest=base.tokenizer_digest,
         lora=top_lora,
+        trained="",
         schema=schema,
         adapter=np.random.default_rng(1).normal(0, 1.0, schema.dimension).astype(np.float32),
         context_length=40,

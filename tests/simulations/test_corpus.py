@@ -176,3 +176,17 @@ def test_records_come_back_from_a_home_as_they_were(form: str, tmp_path: Path) -
     write_records(records, tmp_path / "home.jsonl")
     assert read(tmp_path / "home.jsonl", form, Columns(**COLUMNS.model_dump())) == records
     assert (tmp_path / "home.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("whose", ["north-ward", "the test set"])
+def test_public_text_is_nobodys(whose: str, place: Any, tmp_path: Path) -> None:
+    """What a basis is made of is not noised."""
+    file = place.files[0] if whose == "north-ward" else place.test
+    with pytest.raises(UserError, match=rf"data\.public_file: \d+ prompts are also in {whose}'s file .*row 1\)"):
+        _load(place, tmp_path, f"data.public_file={file}")
+
+
+def test_labels_go_round_the_public_rows(place: Any, tmp_path: Path, rows: Any) -> None:
+    corpus = _load(place, tmp_path, f"data.public_file={rows(tmp_path / 'public.jsonl', 6, 77)}")
+    assert [record.answer for record in corpus.public[:4]] == [*corpus.labels, corpus.labels[0]]
+    assert len(corpus.public) == 12

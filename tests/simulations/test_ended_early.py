@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def spend_a_round(home: Home, charter: Any) -> None:
     """Another run took the budget of one round from this data set."""
-    bench = prepare(charter, nodes.load(home.settings), policies.load(home.policy), home.cache)
+    bench = prepare(charter, nodes.load(home.settings), policies.load(home.policy), home.cache, home.basis)
     event = Event(bench.holdings, charter.digest(), "ff" * 16, 0, 0)
     reserve(Ledger(home.ledger), charter.privacy, event, 1, charter.privacy.epsilon)
 

@@ -99,12 +99,18 @@ def test_text_of_the_models_own_is_different_and_ends(place: Any, tmp_path: Path
 def test_another_basis_than_the_charters_is_refused(tmp_path: Path) -> None:
     given = Directions(np.eye(4, 6, dtype=np.float32), np.eye(8, 3, dtype=np.float32))
     Basis({"m.down_proj": given}).save(tmp_path / "basis")
-    terms = SimpleNamespace(digest=Basis({"m.down_proj": given}).digest)
+    terms = SimpleNamespace(digest=Basis({"m.down_proj": given}).digest, vocabulary=0)
     model = SimpleNamespace(
         basis=terms, rank=4, alpha=4.0, targets=("down_proj",), rslora=False, top_layers=1, form="core"
     )
     charter: Any = SimpleNamespace(model=model)
     assert lora_of(charter, tmp_path / "basis").basis == Basis({"m.down_proj": given})
+    for claim in ({"vocabulary": 2}, {"rank": 5}):
+        claimed = SimpleNamespace(**{**vars(model), **{key: claim[key] for key in claim if key == "rank"}})
+        claimed.basis = SimpleNamespace(**{**vars(terms), **{key: claim[key] for key in claim if key != "rank"}})
+        lying: Any = SimpleNamespace(model=claimed)
+        with pytest.raises(UserError, match="the charter says rank"):
+            lora_of(lying, tmp_path / "basis")
     Basis({"m.down_proj": Directions(given.inputs[::-1].copy(), given.outputs)}).save(tmp_path / "basis")
     with pytest.raises(UserError, match="is not the basis of the charter: get it from who drafted the charter"):
         lora_of(charter, tmp_path / "basis")
@@ -114,4 +120,4 @@ def test_another_basis_than_the_charters_is_refused(tmp_path: Path) -> None:
 
 def test_a_form_without_text_is_a_sentence(place: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made from public text, and there is none: set data.public_file"):
-        simulate.run(place.settings(tmp_path / "run", *FORM, "model.lora.form=core"))
+        simulate.run(place.settings(tmp_path / "run", *FORM, "model.lora.form=core", "model.basis.source=public"))

@@ -35,6 +35,10 @@ FAMILIES = [
 ]
 
 
+def answers(rows: Any) -> list[int]:
+    return sorted({int(token) for row in rows for token in row.tokens[row.answer_start :]})
+
+
 def settings(base: BaseModel, form: Any, targets: tuple[str, ...], top_layers: int = 1) -> LoraSettings:
     lora = LoraSettings(4, 4.0, targets, False, top_layers, form)
     return lora if form == "lora" else replace(lora, basis=random_basis(base, lora, 3, 5))
@@ -57,7 +61,7 @@ def test_the_map_behind_the_last_attention_needs_answers_only(family: str, make_
     assert cut.answers_only
     if family != "gpt2":
         inner = 4 * hidden if family == "gpt_neox" and base.model.config.intermediate_size == 4 * hidden else 24
-        assert cut.below.width == 2 * hidden + inner
+        assert sum(cut.below.widths) == 2 * hidden + inner
 
 
 @pytest.mark.parametrize(
@@ -84,9 +88,9 @@ def test_the_latest_cut_is_found(
     cut = cut_of(base, settings(base, form, targets, layers))
     if targets == ("up_proj",):  # what goes around it also needs the gate: only its own input could be kept
         assert cut.answers_only
-        assert cut.below.width == 16 + 16
+        assert sum(cut.below.widths) == 16 + 16
         return
-    assert (cut.answers_only, cut.below.width) == (answers_only, width)
+    assert (cut.answers_only, sum(cut.below.widths)) == (answers_only, width)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -99,7 +103,7 @@ def test_a_step_from_the_cut_is_the_step_through_all_layers(
     rows, units = tiny.rows(30), tiny.units([3, 2, 4, 1, 20])
     lora = LoraSettings(4, 3.0, ("down_proj",), False, 1, form)
     if form != "lora":
-        lora = replace(lora, basis=make_basis(make_base(), lora, rows, BasisRecipe(0.25, vocabulary)))
+        lora = replace(lora, basis=make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, vocabulary)))
 
     def trainer(folder: Path | None) -> Trainer:
         base = make_base()
@@ -117,7 +121,7 @@ def test_a_step_from_the_cut_is_the_step_through_all_layers(
 def test_the_loss_is_taken_over_the_agreed_tokens(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     rows = tiny.rows(12)
     lora = LoraSettings(4, 4.0, ("down_proj",), False, 1, "ffa")
-    basis = make_basis(make_base(), lora, rows, BasisRecipe(0.25, 45))
+    basis = make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, 45))
     trainer = Trainer(make_base(), replace(lora, basis=basis), rows, tiny.units([12]), 64, None)
     adapter = np.zeros(trainer.schema.dimension, dtype=np.float32)
     expected = []
@@ -137,7 +141,7 @@ def test_an_answer_that_the_loss_does_not_know_teaches_nothing_and_is_not_refuse
     """Whoever drafts the charter chooses the tokens: a refusal would tell who holds a record with another one."""
     rows = tiny.rows(12)
     lora = LoraSettings(4, 4.0, ("down_proj",), False, 1, "ffa")
-    lora = replace(lora, basis=make_basis(make_base(), lora, rows, BasisRecipe(0.25, 45)))
+    lora = replace(lora, basis=make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, 45)))
     unknown = next(token for token in range(3, 64) if token not in lora.basis.tokens)
     units = tiny.units([1] * 12)
     unit = next(number for number, own in enumerate(units.rows) if own == (3,))
@@ -155,7 +159,7 @@ def test_an_answer_that_the_loss_does_not_know_teaches_nothing_and_is_not_refuse
 
 def test_tokens_that_the_model_lacks_are_a_sentence(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     lora = settings(make_base(), "ffa", ("down_proj",))
-    lora = replace(lora, basis=Basis(lora.basis.modules, [3, 64]))
+    lora = replace(lora, basis=Basis(lora.basis.modules, np.array([3, 64], dtype=np.int32)))
     with pytest.raises(UserError, match="tokens that the model lacks"):
         Trainer(make_base(), lora, tiny.rows(4), tiny.units([4]), 64, None)
 

@@ -37,7 +37,7 @@ def inputs_at_answers(base: BaseModel, rows: Any) -> tuple[np.ndarray, np.ndarra
 
 def test_directions_leave_the_means_out_and_have_unit_features(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     base, rows = make_base(), tiny.rows(40)
-    given = make_basis(base, settings("ffa"), rows, RECIPE).modules[PATH]
+    given = make_basis(base, settings("ffa"), rows, answers(rows), RECIPE).modules[PATH]
     assert given.inputs.shape == (6, 24)
     assert given.outputs is None
     first, later = inputs_at_answers(base, rows)
@@ -48,11 +48,11 @@ def test_directions_leave_the_means_out_and_have_unit_features(tiny: Any, make_b
 
 def test_the_leading_direction_is_that_of_the_largest_variance(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     base, rows = make_base(), tiny.rows(40)
-    given = make_basis(base, settings("ffa"), rows, BasisRecipe(0.0, 0)).modules[PATH].inputs
+    given = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.0, 0)).modules[PATH].inputs
     first, _ = inputs_at_answers(base, rows)
     spread = (first @ (given / np.linalg.norm(given, axis=1)[:, None]).T).std(0)
     assert (np.diff(spread) < 1e-6).all()
-    whitened = make_basis(base, settings("ffa"), rows, BasisRecipe(0.5, 0)).modules[PATH].inputs
+    whitened = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.5, 0)).modules[PATH].inputs
     even = (first @ whitened.T).std(0)
     assert even.max() / even.min() < (spread.max() / spread.min()) ** 0.7
 
@@ -62,7 +62,7 @@ def test_a_core_moves_the_logits_of_the_answers_one_by_one(tiny: Any, make_base:
     base, rows = make_base(), tiny.rows(40)
     rows = [replace(row, tokens=np.append(row.tokens[: row.answer_start], 7 + number % 3).astype(np.int32))
             for number, row in enumerate(rows)]  # fmt: skip
-    given = make_basis(base, settings("core"), rows, RECIPE).modules[PATH]
+    given = make_basis(base, settings("core"), rows, answers(rows), RECIPE).modules[PATH]
     assert given.outputs is not None
     assert given.outputs.shape == (16, 3)
     changes = np.zeros((3, 3))
@@ -84,7 +84,7 @@ def test_it_is_the_same_again_and_follows_from_the_rows(tiny: Any, make_base: Ca
 
     def make(rows: Any, **changes: Any) -> str:
         lora = replace(settings("core"), **changes)
-        return make_basis(make_base(), lora, rows, RECIPE, lambda done, _of: seen.append(done)).digest
+        return make_basis(make_base(), lora, rows, answers(rows), RECIPE, lambda done, _of: seen.append(done)).digest
 
     one = make(tiny.rows(40))
     assert seen[-1] == sum(len(row.tokens) - 1 for row in tiny.rows(40))
@@ -95,12 +95,16 @@ def test_it_is_the_same_again_and_follows_from_the_rows(tiny: Any, make_base: Ca
 
 def test_the_vocabulary_of_the_loss_holds_the_answers(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     rows = tiny.rows(20)
-    answers = {int(token) for row in rows for token in row.tokens[row.answer_start :]}
-    found = make_basis(make_base(), settings("ffa"), rows, BasisRecipe(0.25, len(answers) + 5)).tokens
-    assert len(found) == len(answers) + 5
-    assert answers <= set(found.tolist())
-    assert set(make_basis(make_base(), settings("ffa"), rows, BasisRecipe(0.25, 3)).tokens.tolist()) == answers
-    assert len(make_basis(make_base(), settings("ffa"), rows, RECIPE).tokens) == 0
+    known = answers(rows)
+
+    def tokens(count: int) -> list[int]:
+        basis = make_basis(make_base(), settings("ffa"), rows, known, BasisRecipe(0.25, count))
+        return [int(token) for token in basis.tokens]
+
+    assert len(tokens(len(known) + 5)) == len(known) + 5
+    assert set(known) <= set(tokens(len(known) + 5))
+    assert tokens(3) == known
+    assert tokens(0) == []
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "gpt_neox"])
@@ -110,12 +114,21 @@ def test_every_map_of_a_family_gets_directions_that_fit(
     for form in ("ffa", "core"):
         lora = settings(form, 5, ("all-linear",))
         for basis in (
-            make_basis(make_base(family), lora, tiny.rows(30), RECIPE),
+            make_basis(make_base(family), lora, tiny.rows(30), answers(tiny.rows(30)), RECIPE),
             random_basis(make_base(family), lora, 4, 1),
         ):
             attach(make_base(family), replace(lora, basis=basis))
 
 
-def test_too_few_rows_are_a_sentence(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
-    with pytest.raises(UserError, match=r"3 public rows make no 6 directions.*rank to 3 or less"):
-        make_basis(make_base(), settings("ffa"), tiny.rows(3), RECIPE)
+def test_no_room_for_so_many_directions_is_a_sentence(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    for rows, rank, match in (
+        (6, 6, r"6 public rows make no 6 directions: give more public text, or set model\.lora\.rank to 5 or less"),
+        (40, 23, r"down_proj has 24 inputs, too few for 23 directions: set model\.lora\.rank to 22 or less"),
+    ):
+        with pytest.raises(UserError, match=match):
+            make_basis(make_base(), settings("ffa", rank), tiny.rows(rows), [5], RECIPE)
+    assert make_basis(make_base(), settings("ffa", 22), tiny.rows(40), [5], RECIPE)
+
+
+def answers(rows: Any) -> list[int]:
+    return sorted({int(token) for row in rows for token in row.tokens[row.answer_start :]})

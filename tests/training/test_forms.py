@@ -20,6 +20,7 @@ from peft import PeftModel
 from torch.autograd import grad
 
 TOKENS = torch.arange(3, 15)[None]
+TOKEN_IDS = np.array([1, 5, 9], dtype=np.int32)
 
 
 def settings(base: BaseModel, form: Any, targets: tuple[str, ...] = ("all-linear",), u: int = 3, v: int = 5) -> Any:
@@ -101,17 +102,17 @@ def mean_loss(trainer: Trainer, rows: tuple[int, ...]) -> torch.Tensor:
 def test_a_basis_comes_back_from_its_file(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     given = Directions(*(generator.standard_normal((2, 3)).astype(np.float32) for _ in range(2)))
-    basis = Basis({"a.b": given, "c": Directions(given.inputs)}, [1, 5, 9])
+    basis = Basis({"a.b": given, "c": Directions(given.inputs)}, TOKEN_IDS)
     basis.save(tmp_path / "basis")
     found = load_basis(tmp_path / "basis")
     assert found == basis
     assert found.digest == basis.digest
-    assert found.tokens.tolist() == [1, 5, 9]
+    assert np.array_equal(found.tokens, TOKEN_IDS)
     others = [
-        Basis({"a.b": given, "d": Directions(given.inputs)}, [1, 5, 9]),
-        Basis({"a.b": given, "c": given}, [1, 5, 9]),
-        Basis({"a.b": given, "c": Directions(given.inputs)}, [1, 5]),
-        Basis({"a.b": given, "c": Directions(given.inputs.reshape(3, 2))}, [1, 5, 9]),
+        Basis({"a.b": given, "d": Directions(given.inputs)}, TOKEN_IDS),
+        Basis({"a.b": given, "c": given}, TOKEN_IDS),
+        Basis({"a.b": given, "c": Directions(given.inputs)}, TOKEN_IDS[:2]),
+        Basis({"a.b": given, "c": Directions(given.inputs.reshape(3, 2))}, TOKEN_IDS),
     ]
     assert len({basis.digest, *(other.digest for other in others)}) == 5
 
@@ -131,7 +132,7 @@ def test_a_basis_that_does_not_fit_is_a_sentence(make_base: Callable[..., BaseMo
     for wrong, match in (
         (replace(lora, basis=None), "needs a basis"),
         (replace(lora, form="core"), "directions of outputs"),
-        (replace(lora, rank=4), "has 5 directions: set lora.rank=5"),
+        (replace(lora, rank=4), "has 5 directions: set model.lora.rank=5"),
         (replace(lora, targets=("up_proj",)), "no directions for model.layers.2.mlp.up_proj"),
         (replace(lora, basis=Basis({**basis.modules, "model.x": given})), "which is not trained"),
         (replace(lora, basis=Basis({path: Directions(given.inputs[:, 1:])})), "does not fit"),
@@ -141,5 +142,7 @@ def test_a_basis_that_does_not_fit_is_a_sentence(make_base: Callable[..., BaseMo
     for bad in (np.full((2, 2), np.nan, dtype=np.float32), np.zeros((0, 2), dtype=np.float32)):
         with pytest.raises(UserError, match="not finite numbers"):
             Basis({"a": Directions(bad)})
+    with pytest.raises(UserError, match="a map's name is none"):
+        Basis({"\x1b]0;a": given})
     with pytest.raises(UserError, match="not ascending"):
-        Basis({"a": given}, [3, 3])
+        Basis({"a": given}, np.array([3, 3], dtype=np.int32))

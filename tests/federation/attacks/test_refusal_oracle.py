@@ -166,11 +166,11 @@ def test_the_statistic_finds_a_member_that_refuses_without_a_gradient(
     hostile = worlds(PROBES)
     train = contribution.train
 
-    def refusing(trainer: Any, strategy: Any, adapter: Adapter, terms: Any, *others: Any) -> Any:
+    def refusing(trainer: Any, strategy: Any, adapter: Adapter, part: Any, terms: Any, *others: Any) -> Any:
         units = range(len(trainer.units.ids))
         if not trainer.clipped_sum(adapter, units, terms, SeededRandomness(0))[:-3].any():
             raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
-        return train(trainer, strategy, adapter, terms, *others)
+        return train(trainer, strategy, adapter, part, terms, *others)
 
     monkeypatch.setattr(participation, "train", refusing)
     adapter = biting(hostile)

@@ -1,0 +1,64 @@
+"""Rates that follow from the noise: one round's noise moves each number of a core by 0.1, whoever trains."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cotune.conf.compose import compose
+from cotune.privacy.terms import PrivacyTerms
+from cotune.simulations import local_arm
+from cotune.simulations.consortium import strategy_options
+from cotune.strategies.dp_fedsgd import DPFedSGD
+
+TERMS = PrivacyTerms(True, "code", 8.0, 1e-5, 2.4, 0.2, 1.0, 4, 10.0, 0.1)
+
+
+@pytest.mark.parametrize("noise", [2.4, 13.9])
+@pytest.mark.parametrize("units", [[700] * 4, [100, 300, 50]])
+def test_a_rounds_noise_moves_a_core_by_a_tenth(noise: float, units: list[int]) -> None:
+    terms = replace(TERMS, noise_multiplier=noise)
+    options = strategy_options(compose([]), terms, units)
+    assert options["server_optimizer"] == "sgd"
+    deviation = len(units) ** 0.5 * terms.noise_std / sum(units)
+    assert options["learning_rate"] * deviation == pytest.approx(0.1, rel=0.01)
+
+
+def test_without_noise_the_rate_stays_finite() -> None:
+    settings = compose(["privacy=none"])
+    terms = replace(TERMS, enabled=False, noise_multiplier=0.0)
+    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == pytest.approx(
+        700 / TERMS.sensitivity * 0.2, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["strategy.learning_rate=3"], {"learning_rate": 3.0, "server_optimizer": "sgd"}),
+        (["strategy.server_optimizer=adam"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
+        (["recipe=lora"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
+        (["strategy=fedavg", "recipe=lora"], {"local_learning_rate": 1.0, "learning_rate": 1.0}),
+        (["strategy=fedavg", "strategy.local_optimizer=adamw"], {"local_learning_rate": 0.001}),
+        (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / (2.4 * TERMS.sensitivity), rel=0.01)}),
+    ],
+    ids=str,
+)
+def test_what_is_set_stays_and_the_rest_follows(words: list[str], expected: dict[str, Any]) -> None:
+    options = strategy_options(compose(words), TERMS, [700] * 4)
+    assert {key: options[key] for key in expected} == expected
+    assert None not in options.values()
+
+
+@pytest.mark.parametrize(("batch", "ratio"), [(700, 0.5), (2800, 2.0)], ids=["alone", "pooled"])
+def test_arms_alone_and_pooled_are_moved_as_far(batch: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One member's noise over one member's units, or over all of them."""
+    rule = DPFedSGD("sgd", 300.0, 0.9, 0.99, 1e-8, 0.7)
+    monkeypatch.setattr(local_arm, "strategy_of", lambda _charter: rule)
+    monkeypatch.setattr(local_arm, "nominal_batch", lambda _charter, _name: 700.0)
+
+    members = tuple(SimpleNamespace(name=name) for name in "abcd")
+    charter: Any = SimpleNamespace(model=SimpleNamespace(form="core"), members=members)
+    assert local_arm._strategy(charter, batch) == replace(rule, learning_rate=ratio * 300.0)
+    charter.model.form = "lora"
+    assert local_arm._strategy(charter, batch) == rule

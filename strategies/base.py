@@ -5,7 +5,7 @@ server's side it turns the sum of the survivors' contributions into the next ada
 an individual contribution, which is why secure aggregation can open the sum only.
 
 A round may train a part of the adapter only (FFA-LoRA, RoLoRA): `trained(schema, round)` says which, and gradients are
-clipped, noised and sent over this part alone. LoRA-XS trains a square core: its adapter vector is that core.
+clipped, noised and sent over this part alone. A core (`training/forms.py`) is the whole adapter vector.
 Rules that need the individual factors B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.optimizers import Moments, optimizer_of, power
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,3 +104,32 @@ def test_a_power_is_what_repeated_multiplication_gives(base: float, exponent: in
 def test_no_other_optimizer_is_known() -> None:
     with pytest.raises(ValueError, match="choose from sgd, adam, adagrad, yogi"):
         optimizer_of("lion", 0.9, 0.99, 1e-8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": "abc"},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"momentum": 1.0},
+        {"beta2": 1.0},
+        {"averaging": -0.1},
+        {"stability": 0.0},
+        {"momentum": True},
+    ],
+    ids=str,
+)
+def test_a_charter_with_settings_out_of_range_makes_no_strategy(wrong: dict[str, object]) -> None:
+    """Before anybody is charged: they come from whoever drafts the charter."""
+    good: dict[str, object] = {
+        "server_optimizer": "adam",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "beta2": 0.99,
+        "stability": 1e-8,
+        "averaging": 0.7,
+    }
+    DPFedSGD(**good)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"not a number|not positive|not in \[0, 1\)"):
+        DPFedSGD(**{**good, **wrong})  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ bits of a gradient are enough: at a crafted adapter clipping makes vectors as lo
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from cotune.data.units import Units
 from cotune.errors import UserError
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
-from cotune.training.adapter import LoraSettings
+from cotune.training.adapter import LoraSettings, attach, schema_of
 from cotune.training.base import BaseModel
-from cotune.training.company import adapters
+from cotune.training.basis import Basis, Directions
+from cotune.training.company import adapters, gains_of
+from cotune.training.directions import random_basis
+from cotune.training.forms import as_lora
 from cotune.training.layers import decoder_layers
 from cotune.training.schema import AdapterSchema
 from cotune.training.tiles import Shape
@@ -244,3 +247,32 @@ def test_a_step_ends_at_any_adapter(value: float, tiny: Any, caplog: pytest.LogC
         total = trainer.private_sum(adapter, TERMS, SeededRandomness(0))
     assert total.std() == pytest.approx(TERMS.noise_std, rel=0.2)
     assert any("every sampled unit is zero" in record.message for record in caplog.records)
+
+
+def sizes_of(form: Any, scale: float, make_base: Callable[..., BaseModel]) -> list[float]:
+    """The Frobenius norms of what the probes add to a map's weights, where alpha or the directions have a scale."""
+    lora = LoraSettings(4, 4.0, ("down_proj",), False, 1, form)
+    if form == "lora":
+        lora = replace(lora, alpha=4.0 * scale)
+    else:
+        ((path, given),) = random_basis(make_base(), lora, 3, 1).modules.items()
+        lora = replace(lora, basis=Basis({path: Directions(np.float32(scale) * given.inputs, given.outputs)}))
+    model = attach(make_base(), lora)
+    schema, sizes = schema_of(model), []
+    for adapter in adapters(schema, gains_of(model, schema)):
+        released, shapes, flat = as_lora(lora, schema, adapter)
+        matrices = shapes.split(flat)
+        left, right = (matrices[name].astype(float) for name in sorted(matrices, reverse=True))
+        sizes.append(float(np.linalg.norm(left @ right)) * released.alpha / released.rank)
+    return sizes
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e6])
+@pytest.mark.parametrize("form", ["lora", "ffa", "core"])
+def test_probes_change_weights_as_much_whatever_scale_was_agreed(
+    form: Any, scale: float, make_base: Callable[..., BaseModel]
+) -> None:
+    """Whoever drafts a charter chooses alpha and directions, and could make every probe an ordinary one."""
+    plain = sizes_of(form, 1.0, make_base)
+    assert plain[0] < plain[1] / 100 < plain[2] / 100
+    assert sizes_of(form, scale, make_base) == pytest.approx(plain, rel=1e-2)

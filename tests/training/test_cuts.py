@@ -93,6 +93,19 @@ def test_the_latest_cut_is_found(
     assert (cut.answers_only, sum(cut.below.widths)) == (answers_only, width)
 
 
+def test_a_last_layer_that_mixes_positions_behind_its_attention_is_not_cut_there(
+    make_base: Callable[..., BaseModel],
+) -> None:
+    """As one with a second mixer beside attention (Falcon-H1): at neighboring positions it would not show."""
+    base = make_base()
+    model = attach(base, settings(make_base(), "core", ("down_proj",)))
+    base.model.model.layers[-1].mlp.register_forward_hook(
+        lambda _module, _args, out: out + 0.3 * torch.nn.functional.pad(out, (0, 0, 1, 0))[:, :-1]
+    )
+    cut = find_cut(base.model, schema_of(model).modules, 2, TOKENS, 1e-4)
+    assert not cut.answers_only
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("vocabulary", [0, 40])
 @pytest.mark.parametrize("form", ["lora", "ffa", "core"])

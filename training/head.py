@@ -51,7 +51,7 @@ class Head:
 
     def holds(self, tokens: NDArray[np.int32]) -> bool:
         """Whether a loss can be taken at these tokens."""
-        return bool(np.isin(tokens, self._tokens).all())
+        return self._places is None or bool(np.isin(tokens, self._tokens).all())
 
     def drawn(self, generator: np.random.Generator, count: int) -> NDArray[np.int32]:
         """Tokens by chance."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import torch
 from hydra.utils import instantiate
 from rich.console import Console
 
-from .. import __version__
 from ..atomic import write_text
 from ..client.workbench import source_of
 from ..conf.schema import Settings
@@ -98,7 +98,7 @@ def digest_of(settings: Settings) -> str:
     facts = settings.model_dump(mode="json", exclude={"name": True, "run_dir": True, "chat": True, "cache": True})
     for key in ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "generate_rows"):
         facts["simulation"].pop(key)
-    facts["version"] = __version__
+    facts["version"] = version("cotune")
     data = settings.data
     facts["files"] = [
         (file.stat().st_size, file.stat().st_mtime_ns)

@@ -55,7 +55,8 @@ def _from_package(settings: Settings) -> Corpus:
     )
     if settings.data.corpus == "icd10":
         return icd10.build(folder, partition, pinned)
-    return clauses.build(folder, partition, pinned, settings.data.skew or "label")
+    skew = settings.data.skew or "label"
+    return clauses.build(folder, partition, pinned, skew, whole_documents=not settings.data.rows_are_units)
 
 
 def _from_files(settings: Settings) -> Corpus:

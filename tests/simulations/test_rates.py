@@ -14,7 +14,7 @@ from cotune.strategies.dp_fedsgd import DPFedSGD
 TERMS = PrivacyTerms(True, "code", 8.0, 1e-5, 2.4, 0.2, 1.0, 4, 10.0, 0.1)
 
 
-@pytest.mark.parametrize("noise", [2.4, 13.9])
+@pytest.mark.parametrize("noise", [4.5, 13.9])
 @pytest.mark.parametrize("units", [[700] * 4, [100, 300, 50]])
 def test_a_rounds_noise_moves_a_core_by_a_tenth(noise: float, units: list[int]) -> None:
     terms = replace(TERMS, noise_multiplier=noise)
@@ -24,12 +24,13 @@ def test_a_rounds_noise_moves_a_core_by_a_tenth(noise: float, units: list[int]) 
     assert options["learning_rate"] * deviation == pytest.approx(0.1, rel=0.01)
 
 
-def test_without_noise_the_rate_stays_finite() -> None:
+def test_at_little_noise_the_rate_no_longer_grows() -> None:
+    settings, terms = compose([]), TERMS
+    limit = strategy_options(settings, replace(terms, noise_multiplier=4.0), [700] * 4)["learning_rate"]
+    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == limit
     settings = compose(["privacy=none"])
     terms = replace(TERMS, enabled=False, noise_multiplier=0.0)
-    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == pytest.approx(
-        700 / TERMS.sensitivity * 0.2, rel=0.01
-    )
+    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == limit
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_without_noise_the_rate_stays_finite() -> None:
         (["recipe=lora"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
         (["strategy=fedavg", "recipe=lora"], {"local_learning_rate": 1.0, "learning_rate": 1.0}),
         (["strategy=fedavg", "strategy.local_optimizer=adamw"], {"local_learning_rate": 0.001}),
-        (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / (2.4 * TERMS.sensitivity), rel=0.01)}),
+        (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / (4 * TERMS.sensitivity), rel=0.01)}),
     ],
     ids=str,
 )

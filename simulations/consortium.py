@@ -105,7 +105,7 @@ def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseMode
     """The base model in this process, with the adapter attached; its basis is made once and kept.
 
     Raises:
-        UserError: the form needs public text, and there is none.
+        UserError: the model cannot be loaded, or no basis be made: see `made_basis`.
     """
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
     base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
@@ -207,15 +207,7 @@ def _set_up(
     coordinator = signing.new_key(space.server / "coordinator.key", suite)
     created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
     keys = {name: signing.new_key(home.identity, suite) for name, home in created.items()}
-    held = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
-    # What an organization declares is public: a round number in place of the exact one.
-    declared = settings.data.units_per_organization
-    units = {name: declared or count for name, count in held.items()}
-    if max(held.values()) > max(units.values()):
-        raise UserError(
-            f"data.units_per_organization={declared}, but an organization holds {max(held.values())} units",
-            f"declare a round number that holds them, e.g. data.units_per_organization={_round_up(max(held.values()))}",
-        )
+    units = declared_units(settings, corpus)
     members = tuple(
         Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
     )
@@ -225,20 +217,36 @@ def _set_up(
     signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
     signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
     for name, home in created.items():
-        _furnish(settings, home, name, corpus.organizations[name], charter, signed)
-    # Two organizations may call units of theirs by the same name.
-    everything = [
+        _furnish(settings, home, name, corpus.organizations[name], charter, signed, lora.basis)
+    _furnish(settings, Home.create(space.pooled), POOLED, everything(corpus), charter, signed, lora.basis)
+    charters.save(charter, space.server / "charter.yaml")
+    # Last, since its presence says that everything before it is there.
+    signatures.save(signed, space.server / "signatures.json")
+
+
+def declared_units(settings: Settings, corpus: Corpus) -> dict[str, int]:
+    """What each organization declares, which is public: a round number in place of the exact one.
+
+    Raises:
+        UserError: one holds more.
+    """
+    held = {name: len(group(records).ids) for name, records in corpus.organizations.items()}
+    declared, most = settings.data.units_per_organization, max(held.values())
+    if declared and most > declared:
+        raise UserError(
+            f"data.units_per_organization={declared}, but an organization holds {most} units",
+            f"declare a round number that holds them, e.g. data.units_per_organization={_round_up(most)}",
+        )
+    return {name: declared or count for name, count in held.items()}
+
+
+def everything(corpus: Corpus) -> list[Record]:
+    """All organizations' records in one place; two of them may call units of theirs by the same name."""
+    return [
         replace(record, unit=f"{name}/{record.unit}")
         for name, records in corpus.organizations.items()
         for record in records
     ]
-    _furnish(settings, Home.create(space.pooled), POOLED, everything, charter, signed)
-    if lora.basis is not None:
-        for home in (*created.values(), Home(space.pooled)):
-            lora.basis.save(home.basis)
-    charters.save(charter, space.server / "charter.yaml")
-    # Last, since its presence says that everything before it is there.
-    signatures.save(signed, space.server / "signatures.json")
 
 
 def _round_up(count: int) -> int:
@@ -248,13 +256,21 @@ def _round_up(count: int) -> int:
 
 
 def _furnish(
-    settings: Settings, home: Home, name: str, records: list[Record], charter: Charter, signed: dict[str, bytes]
+    settings: Settings,
+    home: Home,
+    name: str,
+    records: list[Record],
+    charter: Charter,
+    signed: dict[str, bytes],
+    basis: Basis | None,
 ) -> None:
-    """Records, policy, settings and the signed charter, in one home."""
+    """Records, policy, settings, the signed charter and what it names, in one home."""
     data = home.path / "records.jsonl"
     write_records(records, data)
     policies.save(_policy(settings, data, charter), home.policy)
     nodes.save(_node(settings, name), home.settings)
+    if basis is not None:
+        basis.save(home.basis)
     charters.save(charter, home.charter)
     signatures.save(signed, home.signatures)
 
@@ -286,14 +302,14 @@ def _node(settings: Settings, name: str) -> NodeSettings:
 
 
 def _basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
-    how, file = settings.model.basis, settings.data.public_file
-    files = () if file is None else (("public file", hashlib.sha256(file.read_bytes()).hexdigest()),)
+    source, file = basis_source(settings), settings.data.public_file
+    used = file if source == "public" else None
     return BasisTerms(
         digest=basis.digest,
-        source=basis_source(settings),
-        whitening=how.whitening,
+        source=source,
+        whitening=settings.model.basis.whitening,
         vocabulary=len(basis.tokens),
-        files=files if basis_source(settings) == "public" else (),
+        files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
     )
 
 

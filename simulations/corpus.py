@@ -3,7 +3,7 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,14 +156,9 @@ def _require_disjoint(organizations: Mapping[str, list[Record]], test: list[Reco
                 f"data.test_file: {len(shared)} units are also in {name}'s file",
                 "keep every unit on one side, or the accuracy means nothing",
             )
-        known = {prompt_of(record) for record in records}
-        copied = [number for number, prompt in enumerate(asked, 1) if prompt in known]
-        if copied:
-            raise UserError(
-                f"data.test_file: {len(copied)} prompts are also in {name}'s file (the first is that of row "
-                f"{copied[0]})",
-                "keep every text on one side, or the accuracy means nothing",
-            )
+        _require_new(
+            "data.test_file", asked, name, records, "keep every text on one side, or the accuracy means nothing"
+        )
 
 
 def _require_public(public: list[Record], parts: Mapping[str, list[Record]]) -> None:
@@ -174,14 +169,18 @@ def _require_public(public: list[Record], parts: Mapping[str, list[Record]]) -> 
     """
     asked = [prompt_of(record) for record in public]
     for name, records in parts.items():
-        known = {prompt_of(record) for record in records}
-        copied = [number for number, prompt in enumerate(asked, 1) if prompt in known]
-        if copied:
-            raise UserError(
-                f"data.public_file: {len(copied)} prompts are also in {name}'s file (the first is that of row "
-                f"{copied[0]})",
-                "give text that anybody may read: what is made of it is not noised",
-            )
+        mend = "give text that anybody may read: what is made of it is not noised"
+        _require_new("data.public_file", asked, name, records, mend)
+
+
+def _require_new(key: str, asked: Sequence[tuple[str, ...]], name: str, records: list[Record], mend: str) -> None:
+    """None of the prompts of the file under `key` is among an organization's."""
+    known = {prompt_of(record) for record in records}
+    copied = [number for number, prompt in enumerate(asked, 1) if prompt in known]
+    if copied:
+        raise UserError(
+            f"{key}: {len(copied)} prompts are also in {name}'s file (the first is that of row {copied[0]})", mend
+        )
 
 
 def _prompt(record: Record) -> str | list[dict[str, str]]:

@@ -39,7 +39,7 @@ from ..training.base import BaseModel, load_base
 from ..training.peft_files import LoraSettings
 from ..training.schema import initial
 from ..training.trainer import HIDDEN_STATES, Trainer
-from .consortium import lora_settings, made_basis, node_model, strategy_options, terms
+from .consortium import declared_units, everything, lora_settings, made_basis, node_model, strategy_options, terms
 from .corpus import load_corpus
 from .interruption import stoppable
 from .progress import Advance, local_progress
@@ -124,8 +124,7 @@ def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threadin
     started = time.monotonic()
     trainer = bench.trainer
     schema, members = trainer.schema, len(bench.corpus.organizations)
-    held = [len(group(records).ids) for records in bench.corpus.organizations.values()]
-    units = [settings.data.units_per_organization or count for count in held]
+    units = list(declared_units(settings, bench.corpus).values())
     agreed = terms(settings, max(units), schema.dimension)
     # Every member adds noise of its own; their sum has this deviation.
     together = replace(agreed, noise_multiplier=math.sqrt(members) * agreed.noise_multiplier)
@@ -192,16 +191,11 @@ class _Bench:
             return
         torch.set_num_threads(means.workers * means.threads_per_worker)
         self.corpus = load_corpus(settings)
-        records = [
-            replace(record, unit=f"{name}/{record.unit}")
-            for name, own in self.corpus.organizations.items()
-            for record in own
-        ]
         base = self._base(settings)
         lora = lora_settings(settings)
         if lora.form != "lora":
             lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus))
-        self.trainer = self._trainer(settings, base, lora, records, advance)
+        self.trainer = self._trainer(settings, base, lora, everything(self.corpus), advance)
         self.judge = self._trainer(settings, base, lora, self.corpus.test, advance)
         self.evaluator = Evaluator(
             base,

@@ -20,7 +20,7 @@ from transformers import Cache, PreTrainedModel
 
 from ..errors import UserError
 from .forward import FullForward, StatesBelow, TopForward, behind, close
-from .layers import backbone, slot, unsupported
+from .layers import backbone, inputs_of, slot, unsupported
 from .prefix import FAILURES
 
 _ATTENTIONS: Final = ("self_attn", "attn", "attention", "self_attention")
@@ -160,9 +160,7 @@ class _Parts:
         self.entry: nn.Module | None = self.layer.get_submodule(entry) if entry else None
         hidden = int(model.config.hidden_size)
         base: Any = getattr(self.entry, "base_layer", self.entry)
-        weight = None if base is None else base.weight
-        inputs = 0 if weight is None else int(weight.shape[1] if isinstance(base, nn.Linear) else weight.shape[0])
-        self.widths = (hidden, hidden, *([inputs] if inputs else []))
+        self.widths = (hidden, hidden) if base is None else (hidden, hidden, inputs_of(base))
         self.outputs: int | None = None
 
 

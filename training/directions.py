@@ -18,8 +18,10 @@ from ..errors import UserError
 from .adapter import adapted_maps
 from .base import BaseModel
 from .basis import Basis, Directions
+from .layers import inputs_of, outputs_of
 from .peft_files import LoraSettings
-from .public_rows import Seen, inputs_of, look, outputs_of
+from .public_rows import Seen, look
+from .schema import symmetric
 from .tiles import Row
 
 SHRINKAGE: Final = 0.1
@@ -99,8 +101,7 @@ def random_basis(base: BaseModel, lora: LoraSettings, outputs: int, seed: int) -
     words = np.random.Philox(key=seed)
 
     def drawn(shape: tuple[int, int], inputs: int) -> NDArray[np.float32]:
-        uniform = (words.random_raw(shape[0] * shape[1]) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        found: NDArray[np.float32] = ((2.0 * uniform - 1.0) * np.sqrt(3.0 / inputs)).astype(np.float32)
+        found: NDArray[np.float32] = (symmetric(words, shape[0] * shape[1]) * np.sqrt(3.0 / inputs)).astype(np.float32)
         return found.reshape(shape)
 
     modules = {}

@@ -36,6 +36,16 @@ def slot(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
     raise unsupported(model, "its decoder layers are not one list in its backbone")
 
 
+def inputs_of(module: Any) -> int:
+    """Of a linear map, or of transformers' Conv1D, which is stored the other way round."""
+    return int(module.weight.shape[1] if isinstance(module, nn.Linear) else module.weight.shape[0])
+
+
+def outputs_of(module: Any) -> int:
+    """The same for its outputs."""
+    return int(module.weight.numel()) // inputs_of(module)
+
+
 def head_logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """Logits [n, vocabulary] of final hidden states [n, hidden].
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,15 +16,14 @@ from ..errors import UserError
 from .base import BaseModel
 from .cuts import Cut, find_cut
 from .features import cache_features
-from .forward import TOLERANCE, FullForward
+from .forward import TOLERANCE
 from .head import Head
-from .layers import decoder_layers
-from .tiles import Row, Shapes, Tile, at_answers, collate, tiles
+from .layers import decoder_layers, outputs_of
+from .tile_losses import TileLosses
+from .tiles import Row, Shapes, at_answers, tiles
 
 _TILE_TOKENS: Final = 1024
 Numbers = NDArray[np.float64]
-Forward = Callable[[Sequence[int], Any, Tile], torch.Tensor]
-"""Rows of a tile, its shape and itself to final hidden states [B, S, hidden] at the answers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +39,6 @@ class Seen:
     first: Numbers
     later: Numbers
     jacobian: Numbers
-
-
-def inputs_of(module: Any) -> int:
-    """Of a linear map, or of transformers' Conv1D, which is stored the other way round."""
-    return int(module.weight.shape[1] if isinstance(module, nn.Linear) else module.weight.shape[0])
-
-
-def outputs_of(module: Any) -> int:
-    """The same for its outputs."""
-    return int(module.weight.numel()) // inputs_of(module)
 
 
 def look(
@@ -71,24 +60,23 @@ def look(
     Returns:
         What was seen of every map, and the summed probability [vocabulary] of each token at answer positions.
     """
-    with _forward(base, maps, rows, progress) as (forward, cut):
+    every = Head(base.model, np.zeros(0, dtype=np.int32))
+    with _losses(base, maps, rows, every, progress) as (losses, only):
         inputs: dict[str, list[torch.Tensor]] = {path: [] for path in maps}
         jacobians = {path: np.zeros((len(answers), outputs_of(module))) for path, module in maps.items()}
         likely = np.zeros(int(base.model.get_output_embeddings().weight.shape[0]))
-        every = Head(base.model, np.zeros(0, dtype=np.int32))
         some = Head(base.model, np.array(answers, dtype=np.int32))
         places: list[torch.Tensor] = []
-        only = cut is not None and cut.answers_only
         context = getattr(base.model.config, "max_position_embeddings", None)
         limits = Shapes(_TILE_TOKENS, context=context, answers_only=only)
         for shape, members in tiles([[row] for row in range(len(rows))], [limits.of(row) for row in rows]):
             numbers = [row for _, row in members]
-            tile = collate([rows[row] for row in numbers], shape, base.model.device)
+            with _watched(maps, bool(answers)) as (entered, left):
+                hidden, tile = losses.at_answers(numbers, shape)
+                hidden = hidden[: len(numbers)]
+                logits = some.logits(hidden[:, 0]).float() if answers else None
             real = tile.real[: len(numbers)]
             at = (lambda states, tile=tile: states) if only else (lambda states, tile=tile: at_answers(states, tile))
-            with _watched(maps, bool(answers)) as (entered, left):
-                hidden = forward(numbers, shape, tile)[: len(numbers)]
-                logits = some.logits(hidden[:, 0]).float() if answers else None
             with torch.no_grad():
                 likely += every.logits(hidden[real]).float().softmax(-1).sum(0).double().cpu().numpy()
             places.append(torch.arange(shape.slots)[None].expand(len(numbers), -1)[real.cpu()])
@@ -109,27 +97,22 @@ def look(
 
 
 @contextmanager
-def _forward(
+def _losses(
     base: BaseModel,
     maps: Mapping[str, nn.Module],
     rows: Sequence[Row],
+    head: Head,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[Forward, Cut | None]]:
-    """The way through the model: from a cut on, where the family has one, so that equal beginnings run once."""
+) -> Iterator[tuple[TileLosses, bool]]:
+    """The way through the model, from a cut on where the family has one; whether only answers pass through it."""
     cut = _cut(base, maps)
     if cut is None:
-        full = FullForward(base.model)
-        yield lambda _rows, _shape, tile: at_answers(full(tile.inputs), tile), None
+        yield TileLosses(base.model, rows, head), False
         return
     context = getattr(base.model.config, "max_position_embeddings", None)
     with tempfile.TemporaryDirectory() as folder:
         states = cache_features(Path(folder), cut, rows, base.digest, context, progress)
-
-        def forward(numbers: Sequence[int], shape: Any, tile: Tile) -> torch.Tensor:
-            above = cut.above(states.tile(numbers, shape, base.model.device))
-            return above if cut.answers_only else at_answers(above, tile)
-
-        yield forward, cut
+        yield TileLosses(base.model, rows, head, cut, states), cut.answers_only
 
 
 def _cut(base: BaseModel, maps: Mapping[str, nn.Module]) -> Cut | None:

@@ -131,9 +131,14 @@ def initial(schema: AdapterSchema, seed: int) -> NDArray[np.float32]:
     adapter = np.zeros(schema.dimension, dtype=np.float32)
     for name, tensor in schema.split(adapter).items():
         if _parts(name)[1] == "A":
-            uniform = (words.random_raw(tensor.size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-            tensor[...] = ((2.0 * uniform - 1.0) / math.sqrt(tensor.shape[1])).reshape(tensor.shape)
+            tensor[...] = (symmetric(words, tensor.size) / math.sqrt(tensor.shape[1])).reshape(tensor.shape)
     return adapter
+
+
+def symmetric(words: np.random.Philox, count: int) -> NDArray[np.float64]:
+    """Uniform numbers in [-1, 1) from a generator's raw words, float64 [count]."""
+    uniform: NDArray[np.float64] = (words.random_raw(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return 2.0 * uniform - 1.0
 
 
 def module_of(name: str) -> str:

@@ -60,7 +60,7 @@ class TileLosses:
 
     def __call__(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
         """Mean negative log-likelihood of each row's answer tokens: float32 [B], nats a token; the rest is filler."""
-        hidden, tile = self._at_answers(rows, shape)
+        hidden, tile = self.at_answers(rows, shape)
         losses = row_losses(hidden, self._head, tile)
         if self.untaught.isdisjoint(rows):
             return losses
@@ -73,12 +73,12 @@ class TileLosses:
 
         It does where every answer token is the likeliest of all behind the right ones before it.
         """
-        hidden, tile = self._at_answers(rows, shape)
+        hidden, tile = self.at_answers(rows, shape)
         found = self._full.head(hidden.flatten(0, 1)).argmax(-1).view_as(tile.targets)
         return ((found == tile.targets) | ~tile.real).all(1)
 
-    def _at_answers(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, Tile]:
-        """Final hidden states [B, S, hidden]."""
+    def at_answers(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, Tile]:
+        """Final hidden states [B, S, hidden] at the answer positions, and the tile that they are of."""
         device = self._model.device
         tile = collate([self.rows[row] for row in rows], shape, device)
         if self._cut is None or self._states is None:

@@ -220,23 +220,22 @@ class Trainer:
         """How gradients are made."""
         return self._way.name
 
-    @torch.no_grad()
     def loss(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
         """Mean loss of the rows, nats a token. It is not private: it must not leave the organization."""
-        self._set(adapter)
-        found = [
-            self._losses([row for _, row in tile], shape)[: len(tile)]
-            for shape, tile in tiles([[row] for row in rows], self._shapes)
-        ]
-        return float(torch.cat(found).double().mean()) if found else float("nan")
+        return self._mean(adapter, rows, self._losses)
 
     def exact(self, adapter: NDArray[np.float32], rows: Sequence[int]) -> float:
         """Share of the rows whose answer greedy decoding writes word for word. It is not private, like `loss`."""
+        return self._mean(adapter, rows, self._losses.greedy)
+
+    @torch.no_grad()
+    def _mean(
+        self, adapter: NDArray[np.float32], rows: Sequence[int], of: Callable[[Sequence[int], Shape], torch.Tensor]
+    ) -> float:
+        """The mean over rows of what a tile gives of each; NaN without rows."""
         self._set(adapter)
-        found = [
-            self._losses.greedy([row for _, row in tile], shape)[: len(tile)]
-            for shape, tile in tiles([[row] for row in rows], self._shapes)
-        ]
+        every = tiles([[row] for row in rows], self._shapes)
+        found = [of([row for _, row in tile], shape)[: len(tile)] for shape, tile in every]
         return float(torch.cat(found).double().mean()) if found else float("nan")
 
     def _set(self, adapter: NDArray[np.float32]) -> None:

@@ -4,34 +4,28 @@ Each organization gets a home of its own under `nodes/`, with its own key and it
 their parts, once, here; afterwards client and server code see nothing but those folders.
 """
 
-import hashlib
-import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from ..charter import charter as charters
 from ..charter import policy as policies
 from ..charter import signatures, signing
-from ..charter.charter import BasisTerms, Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from ..charter.policy import Policy
 from ..client import settings as nodes
 from ..client.home import Home
 from ..client.settings import NodeModel, NodeSettings, Package
 from ..client.workbench import source_of
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus, unlabelled
-from ..data.records import Message, Record
+from ..data.corpora.partition import Corpus
+from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
-from ..evaluation.prompts import label_tokens
-from ..evaluation.self_written import written
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
@@ -39,19 +33,13 @@ from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, ModelSource, load_base, require_context
 from ..training.basis import Basis, load_basis
-from ..training.directions import BasisRecipe, make_basis, random_basis
 from ..training.schema import AdapterSchema
+from .bases import basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
+from .rates import strategy_options
 from .workspace import Workspace
 
 POOLED = "pooled"
-# How far one round's noise moves each number of a core.
-_NOISE_STEP = 0.1
-# Below this noise multiplier what limits the rate is not the noise but the ends of answers, which break first.
-_LEAST_NOISE = 4.0
-_ADAM_RATE, _ADAMW_RATE = 0.01, 0.001
-# Texts that a base model writes for a basis, and the most tokens of one.
-_SELF_WRITTEN, _MOST_TOKENS = 256, 64
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _LIFETIME = timedelta(days=365)
 
@@ -116,55 +104,6 @@ def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseMode
             made_basis(settings, base, lora, corpus).save(space.basis)
         lora = replace(lora, basis=load_basis(space.basis))
     return base, lora, schema_of(attach(base, lora))
-
-
-def lora_settings(settings: Settings) -> LoraSettings:
-    """What is trained, before its basis is known."""
-    form = settings.model.lora
-    return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
-
-
-def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
-    """The basis that the settings describe; of the corpus' records no more than its labels have a part in it.
-
-    Raises:
-        UserError: a public row does not fit into the context, or there are too few.
-    """
-    how, context, source = settings.model.basis, settings.model.context_length, basis_source(settings)
-    sequences = label_tokens(corpus.test[0], corpus.labels, base.tokenizer, context)
-    answers = sorted({token for sequence in sequences for token in sequence})
-    if source == "random":
-        return random_basis(base, lora, len(answers), settings.seed)
-    public = corpus.public if source == "public" else _self_written(settings, base, corpus)
-    try:
-        rows = encode_all(list(public), base.tokenizer, context)
-    except UserError as error:
-        raise UserError(f"public text, {error.what}", error.mend) from None
-    return make_basis(base, lora, rows, answers, BasisRecipe(how.whitening, how.vocabulary))
-
-
-def basis_source(settings: Settings) -> Literal["public", "self_written", "random"]:
-    """What a basis is made of: as set, else public text where there is some."""
-    there = settings.data.corpus != "files" or settings.data.public_file is not None
-    return settings.model.basis.source or ("public" if there else "self_written")
-
-
-def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
-    preamble = tuple(Message(role, content) for role, content in corpus.shown.preamble)
-    longest, context = max(corpus.labels, key=len), settings.model.context_length
-
-    def record(text: str) -> Record:
-        return Record((*preamble, Message("user", text)), longest, unit="public")
-
-    def fits(text: str) -> bool:
-        try:
-            encode_all([record(text)], base.tokenizer, context)
-        except UserError:
-            return False
-        return True
-
-    texts = written(base, preamble, _SELF_WRITTEN, _MOST_TOKENS, context, settings.seed, fits)
-    return unlabelled(map(record, texts), corpus.labels)
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
@@ -301,18 +240,6 @@ def _node(settings: Settings, name: str) -> NodeSettings:
     )
 
 
-def _basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
-    source, file = basis_source(settings), settings.data.public_file
-    used = file if source == "public" else None
-    return BasisTerms(
-        digest=basis.digest,
-        source=source,
-        whitening=settings.model.basis.whitening,
-        vocabulary=len(basis.tokens),
-        files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
-    )
-
-
 def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     """The privacy terms, with the noise calibrated to the whole planned run.
 
@@ -349,39 +276,6 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     )
 
 
-def strategy_options(
-    settings: Settings, agreed: PrivacyTerms, units: Sequence[int], form: str | None = None
-) -> dict[str, int | float | str | bool]:
-    """The strategy's settings; optimizer and rate, where they are not set, follow from form and noise.
-
-    A core's directions are scaled: features have norm 1, and a number of the core moves one logit by as much. So one
-    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise moves each number by 0.1, or
-    a local step's noise at home.
-    Chosen on both corpora's test rows at epsilon 8, 3 and 1. Below a noise multiplier of 4 the rate no longer grows.
-
-    Args:
-        agreed: the privacy terms. units: that each member declares.
-        form: of the adapter, where it is not the settings'.
-    """
-    options, core = settings.strategy.options, (form or settings.model.lora.form) == "core"
-    noise = max(_LEAST_NOISE, agreed.noise_multiplier) * agreed.sensitivity
-    if options.get("local_learning_rate", 0.0) is None:
-        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * min(units) / noise)
-        sgd = scaled if core else 1.0
-        options["local_learning_rate"] = sgd if options["local_optimizer"] == "sgd" else _ADAMW_RATE
-    if options.get("server_optimizer", "") is None:
-        options["server_optimizer"] = "sgd" if core else "adam"
-    if options.get("learning_rate", 0.0) is None:
-        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * sum(units) / (noise * math.sqrt(len(units))))
-        options["learning_rate"] = scaled if options["server_optimizer"] == "sgd" else _ADAM_RATE
-    return options
-
-
-def _rounded(rate: float) -> float:
-    """Three digits: a rate that people can read."""
-    return float(f"{rate:.3g}")
-
-
 def draft(
     settings: Settings,
     members: tuple[Member, ...],
@@ -408,7 +302,7 @@ def draft(
             targets=form.targets,
             rslora=form.rslora,
             form=form.form,
-            basis=None if lora.basis is None else _basis_terms(settings, lora.basis),
+            basis=None if lora.basis is None else basis_terms(settings, lora.basis),
             top_layers=settings.model.top_layers,
             context_length=settings.model.context_length,
             schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),

@@ -39,10 +39,12 @@ from ..training.base import BaseModel, load_base
 from ..training.peft_files import LoraSettings
 from ..training.schema import initial
 from ..training.trainer import HIDDEN_STATES, Trainer
-from .consortium import declared_units, everything, lora_settings, made_basis, node_model, strategy_options, terms
+from .bases import lora_settings, made_basis
+from .consortium import declared_units, everything, node_model, terms
 from .corpus import load_corpus
 from .interruption import stoppable
 from .progress import Advance, local_progress
+from .rates import strategy_options
 from .tuning_results import Point, chart, table
 from .workspace import alone_in
 

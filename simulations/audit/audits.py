@@ -12,8 +12,8 @@ from ...errors import UserError
 from ...privacy.accounting import accounted
 from ...privacy.terms import PrivacyTerms
 from ...strategies.base import Strategy
-from ..consortium import strategy_options
 from ..consortium import terms as terms_of
+from ..rates import strategy_options
 from .bound import best_bound
 from .canaries import by_likelihood, by_spread, observe
 from .excess import ALARM, excess, separation, simulated

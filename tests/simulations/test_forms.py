@@ -13,7 +13,8 @@ from cotune.client.workbench import lora_of, source_of
 from cotune.errors import UserError
 from cotune.evaluation.self_written import written
 from cotune.simulations import simulate
-from cotune.simulations.consortium import lora_settings, made_basis, node_model
+from cotune.simulations.bases import lora_settings, made_basis
+from cotune.simulations.consortium import node_model
 from cotune.simulations.corpus import load_corpus
 from cotune.training.base import load_base
 from cotune.training.basis import Basis, Directions, load_basis

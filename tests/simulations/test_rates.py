@@ -8,7 +8,7 @@ import pytest
 from cotune.conf.compose import compose
 from cotune.privacy.terms import PrivacyTerms
 from cotune.simulations import local_arm
-from cotune.simulations.consortium import strategy_options
+from cotune.simulations.rates import strategy_options
 from cotune.strategies.dp_fedsgd import DPFedSGD
 
 TERMS = PrivacyTerms(True, "code", 8.0, 1e-5, 2.4, 0.2, 1.0, 4, 10.0, 0.1)

@@ -1,0 +1,82 @@
+"""What is trained, and the basis of a form that needs one: made from what a corpus has of public text."""
+
+import hashlib
+from typing import Literal
+
+from ..charter.charter import BasisTerms
+from ..conf.schema import Settings
+from ..data.corpora.partition import Corpus, unlabelled
+from ..data.records import Message, Record
+from ..data.template import encode_all
+from ..errors import UserError
+from ..evaluation.prompts import label_tokens
+from ..evaluation.self_written import written
+from ..training.adapter import LoraSettings
+from ..training.base import BaseModel
+from ..training.basis import Basis
+from ..training.directions import BasisRecipe, make_basis, random_basis
+
+# Texts that a base model writes for a basis, and the most tokens of one.
+_SELF_WRITTEN, _MOST_TOKENS = 256, 64
+
+
+def lora_settings(settings: Settings) -> LoraSettings:
+    """What is trained, before its basis is known."""
+    form = settings.model.lora
+    return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
+
+
+def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
+    """The basis that the settings describe; of the corpus' records no more than its labels have a part in it.
+
+    Raises:
+        UserError: a public row does not fit into the context, or there are too few.
+    """
+    how, context, source = settings.model.basis, settings.model.context_length, basis_source(settings)
+    sequences = label_tokens(corpus.test[0], corpus.labels, base.tokenizer, context)
+    answers = sorted({token for sequence in sequences for token in sequence})
+    if source == "random":
+        return random_basis(base, lora, len(answers), settings.seed)
+    public = corpus.public if source == "public" else _self_written(settings, base, corpus)
+    try:
+        rows = encode_all(list(public), base.tokenizer, context)
+    except UserError as error:
+        raise UserError(f"public text, {error.what}", error.mend) from None
+    return make_basis(base, lora, rows, answers, BasisRecipe(how.whitening, how.vocabulary))
+
+
+def basis_source(settings: Settings) -> Literal["public", "self_written", "random"]:
+    """What a basis is made of: as set, else public text where there is some."""
+    there = settings.data.corpus != "files" or settings.data.public_file is not None
+    return settings.model.basis.source or ("public" if there else "self_written")
+
+
+def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
+    preamble = tuple(Message(role, content) for role, content in corpus.shown.preamble)
+    longest, context = max(corpus.labels, key=len), settings.model.context_length
+
+    def record(text: str) -> Record:
+        return Record((*preamble, Message("user", text)), longest, unit="public")
+
+    def fits(text: str) -> bool:
+        try:
+            encode_all([record(text)], base.tokenizer, context)
+        except UserError:
+            return False
+        return True
+
+    texts = written(base, preamble, _SELF_WRITTEN, _MOST_TOKENS, context, settings.seed, fits)
+    return unlabelled(map(record, texts), corpus.labels)
+
+
+def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
+    """What the charter says of a basis."""
+    source, file = basis_source(settings), settings.data.public_file
+    used = file if source == "public" else None
+    return BasisTerms(
+        digest=basis.digest,
+        source=source,
+        whitening=settings.model.basis.whitening,
+        vocabulary=len(basis.tokens),
+        files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
+    )

@@ -95,6 +95,7 @@ def prepare(
     features: Path,
     basis: Path,
     progress: Progress | None = None,
+    base: BaseModel | None = None,
 ) -> Workbench:
     """Load everything that training needs.
 
@@ -106,12 +107,13 @@ def prepare(
         basis: file of the adapter's frozen directions, where its form has some.
         progress: called with (what, done, of) after each physical batch, of features or of a step. What it raises ends
             the work.
+        base: the model, where the caller has loaded it; it is checked like any other.
 
     Raises:
         UserError: the data cannot be read or others can write to it, or the model is not the charter's.
     """
     torch.set_num_threads(settings.threads)
-    base = shared_base(settings)
+    base = base or shared_base(settings)
     check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
     require_context(base, charter.model.context_length)
     lora = lora_of(charter, basis)

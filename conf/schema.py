@@ -36,11 +36,11 @@ class PackageSettings(_Value):
 
 
 class LoraSettings(_Value):
-    """Where LoRA goes, how large it is, and what of it is trained (`training.forms`)."""
+    """Where LoRA goes, how large it is, and what of it is trained (`training.forms`); null follows from the noise."""
 
     form: Literal["lora", "ffa", "core"]
-    rank: Count
-    alpha: Positive
+    rank: Count | None
+    alpha: Positive | None
     targets: Annotated[tuple[Text, ...], Field(min_length=1)]
     rslora: bool
 
@@ -49,7 +49,7 @@ class BasisSettings(_Value):
     """What the frozen directions of the forms ffa and core are made of."""
 
     source: Literal["public", "self_written", "random"] | None
-    whitening: Annotated[float, Field(ge=0, le=0.5)]
+    whitening: Annotated[float, Field(ge=0, le=0.5)] | None
     vocabulary: Annotated[int, Field(ge=0)]
 
 

@@ -7,7 +7,7 @@ adapters through the top layers only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
@@ -20,8 +20,9 @@ from ..errors import UserError
 from ..spelling import plain
 from ..training.adapter import LoraSettings, attach, schema_of, set_flat
 from ..training.base import BaseModel
-from ..training.cuts import cut_before
-from ..training.forward import TOLERANCE, FullForward, StatesBelow, TopForward
+from ..training.company import adapters
+from ..training.cuts import Above, find_cut
+from ..training.forward import TOLERANCE, FullForward
 from ..training.layers import backbone
 from ..training.prefix import PrefixedStates, prefixed_states
 from .candidates import PROMPT, label_tree
@@ -101,18 +102,21 @@ class Evaluator:
         self._tree = label_tree(sequences)
         prompts = all_prompt_tokens(records, base.tokenizer, context_length)
         self._full = FullForward(base.model)
-        self._forward: FullForward | TopForward = self._full
+        self._forward: FullForward | Above = self._full
+        self._answers_only = False
         self._batches = label_batches(prompts, self._tree, batch_tokens, base.model.device, base.model.dtype)
         self._check_tree(base, sequences, min(prompts, key=len))
-        layer = min(schema_of(self._model).layers, default=0) if cached else 0
+        schema = schema_of(self._model)
+        layer = min(schema.layers, default=0) if cached else 0
         if layer > 0:
             shortest = as_tensor(min(prompts, key=len)[None, :], base.model.device)
-            cut_before(base.model, layer, shortest, TOLERANCE[base.model.dtype])
-            self._forward = TopForward(base.model, layer)
+            set_flat(self._model, next(adapters(schema)))
+            cut = find_cut(base.model, schema.modules, layer, shortest, TOLERANCE[base.model.dtype])
+            self._forward, self._answers_only = cut.above, cut.answers_only
             ends = [min(prompts, key=len), max(prompts, key=len)]
             (some,) = label_batches(ends, self._tree, 2**62, base.model.device, base.model.dtype)
-            states = prefixed_states(StatesBelow(base.model, layer), prompts, lambda way: self._below(way, some).inputs)
-            self._batches = [self._below(states, batch) for batch in self._batches]
+            states = prefixed_states(cut.below, prompts, lambda way: self._below(way, some))
+            self._batches = [self._from_below(states, batch) for batch in self._batches]
 
     def score(self, adapter: NDArray[np.float32] | None) -> LabelScores:
         """Score one adapter.
@@ -146,31 +150,47 @@ class Evaluator:
                         "choose labels whose first tokens differ",
                     )
 
-    def _below(self, below: PrefixedStates, batch: LabelBatch) -> LabelBatch:
+    def _below(self, below: PrefixedStates, batch: LabelBatch) -> torch.Tensor:
+        """States [B, T, width] of a batch."""
         with layout(self._body, behind(batch, below.length)):
-            states = below(batch.inputs)
-        return LabelBatch(batch.rows, states, batch.ends, batch.mask, batch.positions)
+            return below(batch.inputs)
 
-    def _likelihoods(self, forward: FullForward | TopForward, batch: LabelBatch) -> NDArray[np.float64]:
+    def _from_below(self, below: PrefixedStates, batch: LabelBatch) -> LabelBatch:
+        """The batch with its states in the place of token ids: of all positions, or of those that are read."""
+        states = self._below(below, batch)
+        if self._answers_only:
+            states = states[_each_row(batch), self._places(batch)]
+        return replace(batch, inputs=states)
+
+    def _places(self, batch: LabelBatch) -> torch.Tensor:
+        """Positions [B, 1 + nodes] that terms are read from: the prompt's last token, then every node of the tree."""
+        return batch.ends[:, None] + torch.arange(1 + len(self._tree.tokens), device=batch.ends.device)
+
+    def _likelihoods(self, forward: FullForward | Above, batch: LabelBatch) -> NDArray[np.float64]:
         """Float64 [B, labels]."""
-        with layout(self._body, batch):
+        if self._answers_only and forward is self._forward:
             hidden = forward(batch.inputs)
+        else:
+            with layout(self._body, batch):
+                hidden = forward(batch.inputs)[_each_row(batch), self._places(batch)]
         tree, count = self._tree, len(batch.rows)
         device = hidden.device
         # Column 0 is the prompt's last token, column 1 + n is node n.
-        places = batch.ends[:, None] + torch.arange(1 + len(tree.tokens), device=device)
-        read = hidden[torch.arange(count, device=device)[:, None], places].flatten(0, 1)
-        width = places.shape[1]
+        read, width = hidden.flatten(0, 1), hidden.shape[1]
         columns = torch.tensor(tree.nodes, device=device) - PROMPT
         targets = torch.tensor(tree.targets, device=device)
         logs = torch.empty((count * width, len(targets)), dtype=torch.float32, device=device)
         for start in range(0, len(read), HEAD_ROWS):
-            logits = forward.head(read[start : start + HEAD_ROWS]).float()
+            logits = self._full.head(read[start : start + HEAD_ROWS]).float()
             logs[start : start + HEAD_ROWS] = logits[:, targets] - logits.logsumexp(dim=-1, keepdim=True)
         terms = logs.view(count, width, -1)[:, columns, torch.arange(len(targets), device=device)].double()
         sums = torch.zeros((count, tree.count), dtype=torch.float64, device=device)
         sums.index_add_(1, torch.tensor(tree.labels, device=device), terms)
         return sums.cpu().numpy()
+
+
+def _each_row(batch: LabelBatch) -> torch.Tensor:
+    return torch.arange(len(batch.rows), device=batch.ends.device)[:, None]
 
 
 def sequence_likelihood(

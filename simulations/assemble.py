@@ -53,7 +53,7 @@ def assemble(
         wall_seconds=sum(seconds.values()),
         wall_seconds_by_phase=seconds,
         test_rows=len(corpus.test),
-        generation_rows=min(settings.simulation.generate_rows, len(corpus.test)),
+        generation_rows=len(corpus.test),
         curves=_curves(space, alone, rounds),
         config=settings.model_dump(mode="json", by_alias=True),
         versions=reports.versions(),

@@ -21,8 +21,10 @@ _SELF_WRITTEN, _MOST_TOKENS = 256, 64
 
 
 def lora_settings(settings: Settings) -> LoraSettings:
-    """What is trained, before its basis is known."""
+    """What is trained, before its basis is known; of settings that are `rates.settled`."""
     form = settings.model.lora
+    assert form.rank is not None
+    assert form.alpha is not None
     return LoraSettings(form.rank, form.alpha, form.targets, form.rslora, settings.model.top_layers, form.form)
 
 
@@ -42,7 +44,13 @@ def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: 
         rows = encode_all(list(public), base.tokenizer, context)
     except UserError as error:
         raise UserError(f"public text, {error.what}", error.mend) from None
-    return make_basis(base, lora, rows, answers, BasisRecipe(how.whitening, how.vocabulary))
+    return make_basis(base, lora, rows, answers, BasisRecipe(_whitening(settings), how.vocabulary))
+
+
+def _whitening(settings: Settings) -> float:
+    whitening = settings.model.basis.whitening
+    assert whitening is not None
+    return whitening
 
 
 def basis_source(settings: Settings) -> Literal["public", "self_written", "random"]:
@@ -76,7 +84,7 @@ def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
     return BasisTerms(
         digest=basis.digest,
         source=source,
-        whitening=settings.model.basis.whitening,
+        whitening=_whitening(settings),
         vocabulary=len(basis.tokens),
         files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
     )

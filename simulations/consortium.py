@@ -36,7 +36,7 @@ from ..training.basis import Basis, load_basis
 from ..training.schema import AdapterSchema
 from .bases import basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
-from .rates import strategy_options
+from .rates import settled, strategy_options
 from .workspace import Workspace
 
 POOLED = "pooled"
@@ -112,6 +112,7 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     Raises:
         UserError: the model cannot be loaded, or the terms contradict each other.
     """
+    settings = settled(settings, list(declared_units(settings, corpus).values()))
     base, lora, schema = load(settings, space, corpus)
     homes = {name: space.nodes / name for name in corpus.organizations}
     if not space.begun:
@@ -297,8 +298,8 @@ def draft(
             name=public_name(source_of(node_model(settings))),
             base_digest=base.digest,
             tokenizer_digest=base.tokenizer_digest,
-            rank=form.rank,
-            alpha=float(form.alpha),
+            rank=lora.rank,
+            alpha=float(lora.alpha),
             targets=form.targets,
             rslora=form.rslora,
             form=form.form,

@@ -11,11 +11,11 @@ from .report import Point, Report
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write a PNG of two panels, atomically.
+    """Write a PNG of two panels, and a third where epsilon was spent, atomically.
 
-    Left: accuracy on the test set by round, of the federation, the mean of the organizations alone, the pooled data
-    (where run) and the base model as a line. Right: training loss decoded from the noised sums, epsilon on a second
-    axis.
+    Accuracy on the test set by round, of the federation, the mean of the organizations alone, the pooled data (where
+    run) and the base model as a line. Training loss decoded from the noised sums, epsilon on a second axis. Accuracy
+    against the epsilon that had been spent by then.
 
     Edge cases: a series with one point, or none while the arm has a final accuracy, is a horizontal dashed line; an
     arm that was not run is absent.
@@ -23,23 +23,26 @@ def draw(report: Report, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed.
     """
-    figure = _figure()
-    left, right = figure.subplots(1, 2)
-    _accuracy(left, report)
-    _loss(right, report)
+    panels = 3 if report.curves.epsilon and report.curves.federated else 2
+    figure = _figure(panels)
+    first, second, *third = figure.subplots(1, panels)
+    _accuracy(first, report)
+    _loss(second, report)
+    for axes in third:
+        _bought(axes, report)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     write_bytes(path, content.getvalue())
 
 
-def _figure() -> Any:
+def _figure(panels: int = 1) -> Any:
     """A figure that draws on the Agg canvas whatever backend the user's matplotlib has, and needs no display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("matplotlib is not installed", "pip install 'cotune[study]'") from None
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.5 * panels, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -85,6 +88,29 @@ def _loss(axes: Any, report: Report) -> None:
         axes.legend(handles=handles, loc="upper center", ncols=2, frameon=True, fontsize=9)
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.15 * (high - low))
+
+
+def _bought(axes: Any, report: Report) -> None:
+    """Accuracy by what it had cost; every private arm spends the same in the same rounds."""
+    arms, curves, spent = report.arms, report.curves, dict(report.curves.epsilon)
+    for points, name, color in (
+        (curves.pooled, "all data pooled (forbidden)", "tab:green"),
+        (curves.federated, "federation", "tab:blue"),
+        (curves.alone_mean, "alone, mean", "tab:orange"),
+    ):
+        known = [(spent[number], 100 * value) for number, value in points if number in spent]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=color, marker="o", markersize=3.5, label=name)
+    if arms.base.accuracy is not None:
+        axes.axhline(100 * arms.base.accuracy, color="tab:gray", linestyle="--", linewidth=1.3, label="base model")
+    axes.set_title("Accuracy against epsilon")
+    axes.set_xlabel("epsilon spent, largest of an organization")
+    axes.set_ylabel("accuracy (%)")
+    axes.set_xlim(left=0)
+    axes.grid(visible=True, alpha=0.3)
+    axes.spines["top"].set_visible(False)
+    if axes.has_data():
+        axes.legend(loc="best", frameon=True, fontsize=9)
 
 
 def _percent(points: Sequence[Point]) -> tuple[list[int], list[float]]:

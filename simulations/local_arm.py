@@ -25,6 +25,7 @@ from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.base import Strategy, split
 from ..strategies.dp_fedsgd import DPFedSGD
+from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
 from ..training.schema import initial
 
@@ -50,24 +51,37 @@ class LocalTask:
         return self.out / f"{number:04d}.npy"
 
 
-def bench_of(path: Path, progress: Progress) -> Workbench:
-    """The workbench of a home, kept for the life of this process with the first `progress` that it was asked for."""
+def bench_of(path: Path, progress: Progress, base: BaseModel | None = None) -> Workbench:
+    """The workbench of a home, kept for the life of this process with the first `progress` that it was asked for.
+
+    Args:
+        base: the model where it is loaded already; such a bench is not kept.
+    """
     key = str(path)
+    if base is not None:
+        return _bench(path, progress, base)
     if key not in _BENCHES:
-        home = Home(path)
-        charter = signatures.load_signed(home.charter, home.signatures)
-        settings, policy = nodes.load(home.settings), policies.load(home.policy)
-        _BENCHES[key] = prepare(charter, settings, policy, home.cache, home.basis, progress)
+        _BENCHES[key] = _bench(path, progress, None)
     return _BENCHES[key]
 
 
-def train(task: LocalTask, tell: Callable[[int, float], None], progress: Progress) -> list[int]:
+def _bench(path: Path, progress: Progress, base: BaseModel | None) -> Workbench:
+    home = Home(path)
+    charter = signatures.load_signed(home.charter, home.signatures)
+    settings, policy = nodes.load(home.settings), policies.load(home.policy)
+    return prepare(charter, settings, policy, home.cache, home.basis, progress, base)
+
+
+def train(
+    task: LocalTask, tell: Callable[[int, float], None], progress: Progress, base: BaseModel | None = None
+) -> list[int]:
     """Train an arm from the first adapter to the charter's last round.
 
     Args:
         task: which.
         tell: called after each round with its number, from 1, and its noised loss.
         progress: called with (what, done, of) after each physical batch; what it raises ends the training.
+        base: the model, where it is loaded already.
 
     Returns:
         The rounds, from 1, whose adapters are in `task.out` as NUMBER.npy.
@@ -77,7 +91,7 @@ def train(task: LocalTask, tell: Callable[[int, float], None], progress: Progres
     """
     home = Home(task.home)
     charter = signatures.load_signed(home.charter, home.signatures)
-    bench = bench_of(task.home, progress)
+    bench = bench_of(task.home, progress, base)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
     strategy = _strategy(charter, batch)

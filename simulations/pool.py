@@ -1,4 +1,4 @@
-"""Worker processes for the arms that need no federation, with progress and a clean stop."""
+"""The arms that need no federation, in worker processes or here, with progress and a clean stop."""
 
 import multiprocessing
 import queue
@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from multiprocessing.managers import SyncManager
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ..errors import UserError
 from ..server.exchange import Interrupted
+from ..training.base import BaseModel
 from ..training.trainer import HIDDEN_STATES
 from .interruption import StoppedError, follow_main_process, uninterrupted
 from .local_arm import LocalTask, train
-from .progress import local_progress
+from .progress import Advance, local_progress
 
 POLL_SECONDS = 0.2
 
@@ -49,6 +51,35 @@ def run_all(
             if stop.is_set():
                 raise Interrupted
             return _results(futures)
+
+
+def train_here(
+    tasks: Mapping[str, LocalTask], rounds: int, base: BaseModel, console: Console, stop: threading.Event
+) -> None:
+    """The same one after the other in this process: for arms that train faster than a process starts.
+
+    Args:
+        base: the model, with the adapter attached.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with local_progress(console, "local arms", rounds * len(tasks)) as advance:
+            for name, task in tasks.items():
+                _train_one(name, task, base, advance, stop)
+    finally:
+        torch.set_num_threads(threads)  # an organization works with those of its own settings
+
+
+def _train_one(name: str, task: LocalTask, base: BaseModel, advance: Advance, stop: threading.Event) -> None:
+    def go_on() -> None:
+        if stop.is_set():
+            raise Interrupted
+
+    def tell(number: int, loss: float) -> None:
+        advance(1, f"{name} round {number}, loss {loss:.3f} (noised)")
+        go_on()
+
+    train(task, tell, lambda what, done, of: go_on(), base)
 
 
 def _follow(

@@ -21,7 +21,6 @@ from ..data.corpora.partition import Corpus
 from ..data.records import Record
 from ..data.units import group
 from ..errors import UserError
-from ..evaluation.generate import exact_match
 from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
 from ..privacy.accounting import rounded, rounded_delta
@@ -29,22 +28,22 @@ from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
 from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
-from ..training.adapter import attach, set_flat
+from ..training.trainer import Trainer
 from . import report as reports
 from .assemble import assemble, published, write_outcome
-from .consortium import Consortium, found
+from .consortium import Consortium, declared_units, found
 from .corpus import load_corpus
 from .federation import federate
 from .interruption import stoppable
 from .local_arm import LocalTask
-from .pool import run_all
-from .progress import RoundProgress
+from .pool import run_all, train_here
+from .progress import Advance, RoundProgress, local_progress
+from .rates import settled
 from .report import Report
+from .states import STEPS, hand_out, states_folder, trainer_of
 from .tables import result_table
 from .workspace import Workspace, alone_in, open_workspace
 
-# Tokens of a generated answer: labels are a word or two, and then the turn ends.
-_ANSWER_TOKENS = 8
 # A bound that may fail for one in a thousand is worth a word.
 _LARGE_DELTA = 1e-3
 
@@ -96,9 +95,10 @@ class Simulation:
     """
 
     def __init__(self, settings: Settings, space: Workspace, console: Console, stop: Any) -> None:
-        self._settings, self._space, self._console, self._stop = settings, space, console, stop
+        self._space, self._console, self._stop = space, console, stop
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
+        self._settings = settings = settled(settings, list(declared_units(settings, self._corpus).values()))
         console.print(
             f"{len(self._corpus.organizations)} organizations, "
             f"{sum(map(len, self._corpus.organizations.values()))} private records, "
@@ -125,7 +125,8 @@ class Simulation:
                 f"LoRA in the last {'layer' if top == 1 else f'{top} layers'}, over cached features of the frozen "
                 "layers below (model.cache_features=true)"
             )
-        self._evaluator: Evaluator | None = None
+        self._quick = False
+        self._judges: tuple[Evaluator, Trainer] | None = None
 
     def finish(self) -> Report:
         """Run the arms that are missing, then report."""
@@ -136,6 +137,7 @@ class Simulation:
             "local": self._local,
             "federated": self._federated,
         }
+        self._timed("hidden states", self._states)
         for name, step in steps.items():
             if name in arms or name == "local":
                 if self._stop.is_set():
@@ -148,8 +150,30 @@ class Simulation:
         self._console.print(f"{kept} are in {self._settings.run_dir}")
         return done
 
+    def _states(self) -> None:
+        """What the frozen layers give of all records, for the arms that train and are not done."""
+        arms = self._settings.simulation.arms
+        alone = [f"alone-{name}" for name in self._consortium.homes] if "alone" in arms else []
+        trained = [*alone, *(arm for arm in ("federated", "pooled") if arm in arms)]
+        if not self._settings.model.cache_features or all(self._space.result(arm) is not None for arm in trained):
+            return
+        pooled = "pooled" in arms
+        with local_progress(self._console, "hidden states", STEPS) as advance:
+            shown = self._until_stopped(advance)
+            self._quick = hand_out(self._settings, self._space, self._consortium, self._corpus, pooled, shown)
+
+    def _until_stopped(self, advance: Advance) -> Advance:
+        """The same, until Ctrl-C."""
+
+        def go_on(steps: int = 1, note: str = "") -> None:
+            if self._stop.is_set():
+                raise Interrupted
+            advance(steps, note)
+
+        return go_on
+
     def _base(self) -> None:
-        self._arm("base", lambda: self._measured([(0, None)], generate=True))
+        self._arm("base", lambda: self._measured([(0, None)]))
 
     def _tfidf(self) -> None:
         def baseline() -> dict[str, Any]:
@@ -171,10 +195,19 @@ class Simulation:
         every, workers = self._settings.simulation.evaluate_every, self._settings.simulation.workers
         tasks = {arm: LocalTask(home, self._space.arms / arm, every) for arm, home in homes.items()}
         untrained = {arm: task for arm, task in tasks.items() if not task.kept(self._settings.rounds).exists()}
-        self._timed("local arms", lambda: run_all(untrained, self._settings.rounds, workers, self._console, self._stop))
+        rounds, base = self._settings.rounds, self._consortium.base
+
+        def train() -> None:
+            if self._quick:
+                train_here(untrained, rounds, base, self._console, self._stop)
+            else:
+                run_all(untrained, rounds, workers, self._console, self._stop)
+
+        if untrained:
+            self._timed("local arms", train)
         for arm, task in tasks.items():
             points = [(int(file.stem), np.load(file)) for file in sorted(task.out.glob("*.npy"))]
-            self._arm(arm, partial(self._measured, points, generate=arm == "pooled"))
+            self._arm(arm, partial(self._measured, points))
 
     def _federated(self) -> None:
         if self._space.result("federated") is not None:
@@ -208,7 +241,7 @@ class Simulation:
             for number in committed
             if (number + 1) % every == 0 or number + 1 == last
         ]
-        self._arm("federated", lambda: self._measured(points, generate=True))
+        self._arm("federated", lambda: self._measured(points))
 
     def _arm(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
         """Measure an arm that has no result yet, and keep it."""
@@ -220,31 +253,32 @@ class Simulation:
         self._space.keep(name, result)
         self._console.print(f"{name}: accuracy {100 * result['accuracy']:.1f}%")
 
-    def _measured(self, points: Sequence[tuple[int, Any]], generate: bool) -> dict[str, Any]:
+    def _measured(self, points: Sequence[tuple[int, Any]]) -> dict[str, Any]:
         """Score adapters on the test set; the last one is the arm's result, all are its curve."""
-        rows, tests = self._settings.simulation.generate_rows, len(self._corpus.test)
+        tests = len(self._corpus.test)
         scores = []
         with self._console.status(f"preparing {tests} test rows") as shown:
-            if self._evaluator is None:
-                self._evaluator = self._build_evaluator()
+            if self._judges is None:
+                self._judges = self._build_judges()
+            evaluator, judge = self._judges
             for place, (number, adapter) in enumerate(points, 1):
                 shown.update(f"scoring adapter {place} of {len(points)} on {tests} test rows")
-                scores.append((number, self._evaluator.score(adapter)))
-            final = scores[-1][1]
-            result: dict[str, Any] = {
-                "accuracy": final.accuracy,
-                "by_group": final.by_group,
-                "nll": final.nll,
-                "curve": [[number, score.accuracy] for number, score in scores],
-            }
-            if generate and rows:
-                shown.update(f"generating the answers to {rows} test rows")
-                result["exact_match"] = self._generate(points[-1][1], rows)
-        return result
+                scores.append((number, evaluator.score(adapter)))
+            last, final = points[-1][1], scores[-1][1]
+            zeros = np.zeros(self._consortium.schema.dimension, np.float32)
+            exact = judge.exact(zeros if last is None else last, range(tests))
+        return {
+            "accuracy": final.accuracy,
+            "by_group": final.by_group,
+            "nll": final.nll,
+            "exact_match": exact,
+            "curve": [[number, score.accuracy] for number, score in scores],
+        }
 
-    def _build_evaluator(self) -> Evaluator:
+    def _build_judges(self) -> tuple[Evaluator, Trainer]:
+        """What scores the labels of test rows, and what answers them word for word."""
         model, consortium = self._settings.model, self._consortium
-        return Evaluator(
+        evaluator = Evaluator(
             consortium.base,
             consortium.lora,
             self._corpus.test,
@@ -253,20 +287,13 @@ class Simulation:
             self._settings.simulation.evaluation_batch_tokens,
             model.cache_features,
         )
+        folder = states_folder(self._settings, self._space.path)
 
-    def _generate(self, adapter: Any, rows: int) -> float:
-        """Share of `rows` test rows, evenly spread, that greedy generation answers word for word."""
-        consortium = self._consortium
-        model = attach(consortium.base, consortium.lora)
-        set_flat(model, np.zeros(consortium.schema.dimension, np.float32) if adapter is None else adapter)
-        step = max(1, len(self._corpus.test) // rows)
-        return exact_match(
-            model,
-            consortium.base.tokenizer,
-            self._corpus.test[::step][:rows],
-            self._settings.model.context_length,
-            _ANSWER_TOKENS,
-            self._settings.simulation.evaluation_batch_tokens,
+        def silent(steps: int = 1, note: str = "") -> None:
+            """The line above says what goes on."""
+
+        return evaluator, trainer_of(
+            self._settings, consortium.base, consortium.lora, self._corpus.test, folder, silent
         )
 
     def _timed(self, phase: str, work: Callable[[], Any]) -> Any:

@@ -91,7 +91,7 @@ def generation_sentence(report: Report) -> str:
     """On how many rows the last column was measured."""
     if report.generation_rows == 0:
         return "Exact generation: not measured."
-    return f"Exact generation: greedy answers, word for word, on {report.generation_rows} of the test rows."
+    return f"Exact generation: greedy answers, word for word, on {report.generation_rows} test rows."
 
 
 def time_sentence(report: Report) -> str:

@@ -27,24 +27,21 @@ from ..atomic import write_text
 from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
-from ..data.records import Record
-from ..data.template import encode_all
-from ..data.units import group
 from ..errors import UserError
 from ..evaluation.labels import Evaluator
 from ..privacy.sampling import SystemRandomness
 from ..server.exchange import Interrupted
 from ..strategies.base import Strategy, split
 from ..training.base import BaseModel, load_base
-from ..training.peft_files import LoraSettings
 from ..training.schema import initial
-from ..training.trainer import HIDDEN_STATES, Trainer
+from ..training.trainer import Trainer
 from .bases import lora_settings, made_basis
 from .consortium import declared_units, everything, node_model, terms
 from .corpus import load_corpus
 from .interruption import stoppable
 from .progress import Advance, local_progress
-from .rates import strategy_options
+from .rates import settled, strategy_options
+from .states import states_folder, trainer_of
 from .tuning_results import Point, chart, table
 from .workspace import alone_in
 
@@ -115,8 +112,7 @@ def _tried(settings: Settings, bench: "_Bench", folder: Path, advance: Advance, 
     if kept.exists():
         advance(settings.rounds, "tried before")
         return Point.from_dict(json.loads(kept.read_text()))
-    bench.open(settings, advance)
-    point = _train(settings, bench, advance, stop)
+    point = replace(_train(bench.open(settings, advance), bench, advance, stop), digest=digest_of(settings))
     kept.parent.mkdir(exist_ok=True)
     write_text(kept, json.dumps(point.to_dict(), indent=1, allow_nan=False) + "\n")
     return point
@@ -184,21 +180,26 @@ class _Bench:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._facts: Any = None
+        self._dealt: Any = None
 
-    def open(self, settings: Settings, advance: Advance) -> None:
-        """Make what is not there yet."""
+    def open(self, settings: Settings, advance: Advance) -> Settings:
+        """Make what is not there yet; the settings with nothing left open."""
         means = settings.simulation
+        torch.set_num_threads(means.workers * means.threads_per_worker)
+        if (settings.data, settings.seed) != self._dealt:
+            self.corpus, self._dealt = load_corpus(settings), (settings.data, settings.seed)
+        settings = settled(settings, list(declared_units(settings, self.corpus).values()))
         facts = (settings.model, settings.data, settings.seed, means.physical_batch_tokens)
         if facts == self._facts:
-            return
-        torch.set_num_threads(means.workers * means.threads_per_worker)
-        self.corpus = load_corpus(settings)
+            return settings
         base = self._base(settings)
         lora = lora_settings(settings)
         if lora.form != "lora":
             lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus))
-        self.trainer = self._trainer(settings, base, lora, everything(self.corpus), advance)
-        self.judge = self._trainer(settings, base, lora, self.corpus.test, advance)
+        folder = states_folder(settings, self._folder)
+        quiet: Advance = lambda steps=1, note="": advance(0, note)  # noqa: E731
+        self.trainer = trainer_of(settings, base, lora, everything(self.corpus), folder, quiet)
+        self.judge = trainer_of(settings, base, lora, self.corpus.test, folder, quiet)
         self.evaluator = Evaluator(
             base,
             lora,
@@ -209,21 +210,9 @@ class _Bench:
             settings.model.cache_features,
         )
         self._facts = facts
+        return settings
 
     def _base(self, settings: Settings) -> BaseModel:
         """A model of its own for each form: an adapter cannot be taken off again."""
         model = settings.model
         return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
-
-    def _trainer(
-        self, settings: Settings, base: BaseModel, lora: LoraSettings, records: Sequence[Record], advance: Advance
-    ) -> Trainer:
-        examples = encode_all(list(records), base.tokenizer, settings.model.context_length)
-        cache = self._folder / "cache" if settings.model.cache_features else None
-        tokens = settings.simulation.physical_batch_tokens
-
-        def progress(what: str, done: int, of: int) -> None:
-            if what == HIDDEN_STATES:
-                advance(0, f"hidden states, {100 * done // of}%")
-
-        return Trainer(base, lora, examples, group(examples), tokens, cache, progress)

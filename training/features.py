@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from .. import atomic
-from .blocks import Blocks, BlockStates, Form, blocks_of, sound_form
+from .blocks import BLOCK, Blocks, BlockStates, blocks_of, sound_form
 from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
 
-_FORM: Final = 4
+_FORM: Final = 5
 """Of the files and of how states are computed: older ones are not found again."""
 
 
@@ -32,13 +32,19 @@ class Features:
     Attributes:
         path: the file, float32 [n, width].
         rows: int64 [k] for each row: where its states lie, in the order of its positions.
+        size: tokens of the blocks that they were computed in.
     """
 
-    def __init__(self, path: Path, rows: Sequence[NDArray[np.int64]], dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, rows: Sequence[NDArray[np.int64]], dtype: torch.dtype, size: int) -> None:
         self.path = path
         self.rows = rows
+        self.size = size
         self._states: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
         self._dtype = dtype
+
+    def of(self, row: int) -> NDArray[np.float32]:
+        """The states of one row, float32 [k, width]."""
+        return self._states[self.rows[row]]
 
     def tile(self, rows: Sequence[int], shape: Shape, device: torch.device) -> torch.Tensor:
         """States [B, T, width] of the rows, [B, S, width] where only answers are kept.
@@ -48,7 +54,7 @@ class Features:
         padded = torch.zeros(shape.rows, shape.positions or shape.slots, self._states.shape[1])
         array = padded.numpy()  # what torch allocates is aligned
         for place, row in enumerate(rows):
-            array[place, : len(self.rows[row])] = self._states[self.rows[row]]
+            array[place, : len(self.rows[row])] = self.of(row)
         return padded.to(device=device, dtype=self._dtype)
 
 
@@ -106,38 +112,81 @@ def cache_features(
 
     Guarantees:
         A file is found again only for the same base, the same tokens, the same layer and number format, and only if its
-        bytes are those that were written; else it is computed again. No row changes a bit of another row's states.
+        bytes are those that were written; else it is computed again, in blocks that were found sound in this process.
+        No row changes a bit of another row's states.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for unfinished in folder.glob(".states-*"):
         unfinished.unlink()  # of a process that was killed: a home has one at a time
+    path, width = _path(folder, cut, examples, base_digest), sum(cut.below.widths)
+    size = _size_of(path)
+    if size is not None:
+        _, kept = _laid_out(examples, cut, size)
+        if _has_shape(path, (kept.count, width)):
+            return Features(path, kept.rows, cut.below.dtype, size)
     form = sound_form(cut.below, LENGTH_STEP, context)
-    blocks = blocks_of([example.tokens[:-1] for example in examples], form.size)
-    kept = _kept(
+    states_of = BlockStates(cut.below, form, LENGTH_STEP, context)
+    blocks, kept = _laid_out(examples, cut, form.size)
+    _write(path, (kept.count, width), form.size, lambda states: _fill(states, states_of, blocks, kept, progress))
+    return Features(path, kept.rows, cut.below.dtype, form.size)
+
+
+def hand_on(
+    known: Features, places: Sequence[int], folder: Path, cut: Cut, examples: Sequence[Row], base_digest: str
+) -> None:
+    """Give a data set the file that `cache_features` would compute, from that of a larger one which holds its rows.
+
+    A row's states follow from that row alone, so they are the same bits in both.
+
+    Args:
+        known: the larger one's. places: where in it each of the examples is.
+        folder, cut, examples, base_digest: as in `cache_features`.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _path(folder, cut, examples, base_digest)
+    if _size_of(path) is not None:
+        return
+    _, kept = _laid_out(examples, cut, known.size)
+
+    def fill(states: NDArray[np.float32]) -> None:
+        for place, rows in zip(places, kept.rows, strict=True):
+            states[rows] = known.of(place)
+
+    _write(path, (kept.count, sum(cut.below.widths)), known.size, fill)
+
+
+def _laid_out(examples: Sequence[Row], cut: Cut, size: int) -> tuple[Blocks, _Kept]:
+    """The blocks of a data set, of `size` tokens, and what is kept of them."""
+    blocks = blocks_of([example.tokens[:-1] for example in examples], size)
+    return blocks, _kept(
         blocks,
         [range(example.answer_start - 1 if cut.answers_only else 0, len(example.tokens) - 1) for example in examples],
     )
-    path = folder / f"states-{_key(cut, examples, base_digest, form)[:32]}.npy"
-    if not _is_whole(path, (kept.count, sum(cut.below.widths))):
-        _compute(path, BlockStates(cut.below, form, LENGTH_STEP, context), blocks, kept, progress)
-    return Features(path, kept.rows, cut.below.dtype)
 
 
-def _key(cut: Cut, examples: Sequence[Row], base_digest: str, form: Form) -> str:
+def _path(folder: Path, cut: Cut, examples: Sequence[Row], base_digest: str) -> Path:
     below = cut.below
-    facts = [_FORM, base_digest, below.layer, below.widths, str(below.dtype), len(examples), form.size, form.places]
+    facts = [_FORM, base_digest, below.layer, below.widths, str(below.dtype), len(examples)]
     content = hashlib.sha256(json.dumps(facts).encode())
     for example in examples:
         content.update(len(example.tokens).to_bytes(8, "little"))
         content.update((example.answer_start if cut.answers_only else 0).to_bytes(8, "little"))
         content.update(np.ascontiguousarray(example.tokens, dtype="<i4").tobytes())
-    return content.hexdigest()
+    return folder / f"states-{content.hexdigest()[:32]}.npy"
 
 
-def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
+def _size_of(path: Path) -> int | None:
+    """Tokens of a block that the states were computed in; None where the file is not, or not as it was written."""
     try:
-        if _checksum_file(path).read_text() != _checksum(path):
-            return False
+        facts = json.loads(_facts_file(path).read_text())
+        whole = facts["block"] in (0, BLOCK) and facts["sha256"] == _checksum(path)
+        return int(facts["block"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
+    try:
         states = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return False
@@ -149,30 +198,37 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checksum_file(path: Path) -> Path:
-    return path.with_suffix(".sha256")
+def _facts_file(path: Path) -> Path:
+    return path.with_suffix(".json")
 
 
-def _compute(
-    path: Path, states_of: BlockStates, blocks: Blocks, kept: _Kept, progress: Callable[[int, int], None] | None
+def _fill(
+    states: NDArray[np.float32],
+    states_of: BlockStates,
+    blocks: Blocks,
+    kept: _Kept,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
+    done, of = 0, blocks.tokens
+    for number, found in states_of.of(blocks):
+        offsets = kept.offsets[number]
+        states[kept.starts[number] :][: len(offsets)] = found.float().cpu().numpy()[offsets]
+        done += len(found)
+        if progress is not None:
+            progress(done, of)
+
+
+def _write(path: Path, shape: tuple[int, int], size: int, fill: Callable[[NDArray[np.float32]], None]) -> None:
     """Write beside, then rename: a killed process leaves no file under the final name."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "r+b") as file:
-            shape, of = (kept.count, sum(states_of.below.widths)), blocks.tokens
             np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             offset = file.tell()
             file.truncate(offset + 4 * shape[0] * shape[1])
             states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
-            done = 0
-            for number, found in states_of.of(blocks):
-                offsets = kept.offsets[number]
-                states[kept.starts[number] :][: len(offsets)] = found.float().cpu().numpy()[offsets]
-                done += len(found)
-                if progress is not None:
-                    progress(done, of)
+            fill(states)
             states.flush()
             os.fsync(file.fileno())
         checksum = _checksum(beside)
@@ -181,4 +237,4 @@ def _compute(
         beside.unlink(missing_ok=True)
         raise
     # Last: states without their checksum do not count as whole.
-    atomic.write_text(_checksum_file(path), checksum, 0o600)
+    atomic.write_text(_facts_file(path), json.dumps({"sha256": checksum, "block": size}) + "\n", 0o600)

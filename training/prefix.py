@@ -5,14 +5,17 @@ trained layer, and the keys and values of the layers below it, which each row's 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from .forward import TOLERANCE, StatesBelow
+from .forward import TOLERANCE
+
+if TYPE_CHECKING:
+    from .cuts import Below
 
 _LEAST_TOKENS: Final = 4
 _LEAST_SHARE: Final = 0.1
@@ -39,18 +42,18 @@ class _Keys(DynamicCache):  # type: ignore[misc]
 
 
 class PrefixedStates:
-    """`StatesBelow` for rows that all begin with the same tokens.
+    """The lower side of a cut for rows that all begin with the same tokens.
 
     Attributes:
-        below: the frozen layers.
+        below: the frozen side.
         length: P, tokens of the prefix; 0 is the plain computation.
-        states: [P, hidden], what enters the first trained layer at the prefix.
+        states: [P, width], at the prefix.
     """
 
-    def __init__(self, below: StatesBelow, prefix: NDArray[np.int32]) -> None:
+    def __init__(self, below: "Below", prefix: NDArray[np.int32]) -> None:
         self.below = below
         self.length = len(prefix)
-        self.states = torch.zeros(0, below.widths[0], dtype=below.dtype, device=below.device)
+        self.states = torch.zeros(0, sum(below.widths), dtype=below.dtype, device=below.device)
         self._keys: _Keys | None = None
         if self.length:
             self._keys = _Keys()
@@ -59,11 +62,11 @@ class PrefixedStates:
             self._keys.frozen = True
 
     def own(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Token ids [B, T], prefix included, to hidden states [B, T - P, hidden] behind it."""
+        """Token ids [B, T], prefix included, to states [B, T - P, width] behind it."""
         return self.below(inputs[:, self.length :], self._keys)
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Token ids [B, T] to hidden states [B, T, hidden], as `StatesBelow` gives them."""
+        """Token ids [B, T] to states [B, T, width], as `below` gives them."""
         own = self.own(inputs)
         return torch.cat([self.states.expand(len(own), -1, -1), own], dim=1) if self.length else own
 
@@ -85,7 +88,7 @@ def shared_length(rows: Sequence[NDArray[np.int32]]) -> int:
 
 
 def prefixed_states(
-    below: StatesBelow,
+    below: "Below",
     rows: Sequence[NDArray[np.int32]],
     some: Callable[[PrefixedStates], torch.Tensor],
 ) -> PrefixedStates:
@@ -94,7 +97,7 @@ def prefixed_states(
     Args:
         below: the frozen layers.
         rows: the tokens of each row that enter the model.
-        some: the hidden states [B, T, hidden] of some rows, the shortest and the longest among them.
+        some: the states [B, T, width] of some rows, the shortest and the longest among them.
 
     Returns:
         The plain computation where nothing is shared, or where the family's states behind a prefix differ.

@@ -30,6 +30,9 @@ from .tiles import LEAST_SLOTS, LENGTH_STEP, Shape, Shapes
 _EXTENTS: Final = ((LENGTH_STEP, LEAST_SLOTS), (3 * LENGTH_STEP, 2 * LEAST_SLOTS))
 """Inputs and answer tokens of the synthetic rows: two shapes."""
 
+_PROMPT: Final = 12
+"""Tokens before the answer of a synthetic row of which answers alone pass through."""
+
 _FAILURES: Final = (TypeError, AttributeError, IndexError, RuntimeError)
 
 
@@ -130,6 +133,8 @@ def _random(model: PeftModel, schema: AdapterSchema) -> None:
 def _rows(base: Any, head: Head, limits: Shapes, inputs: int, answer: int) -> list[_Synthetic]:
     """One row more than a tile holds, all of one shape: inputs and answer of these lengths, and somewhat shorter."""
     generator = np.random.default_rng(inputs)
+    if limits.answers_only:
+        inputs = answer + _PROMPT  # what stands before an answer is in its states, and nowhere else
     longest = min(inputs, limits.context or inputs)
     rows: list[_Synthetic] = []
     while not rows or len(rows) <= limits.of(rows[0]).rows:

@@ -18,7 +18,7 @@ from .base import BaseModel
 from .clipped import MOST_UNITS, add_clipped, in_numbers
 from .company import adapters
 from .cuts import Cut, find_cut
-from .features import cache_features
+from .features import cache_features, hand_on
 from .forward import TOLERANCE
 from .head import Head
 from .part import Part
@@ -118,6 +118,7 @@ class Trainer:
                 context,
                 lambda done, of: self._progress(HIDDEN_STATES, done, of),
             )
+        self._cached = None if cut is None or features is None else (cut, features)
         self._losses = TileLosses(base.model, examples, head, cut, features, self._way.parts)
         if self._losses.untaught:
             # No refusal: whoever drafts the charter chooses these tokens, and would see who holds others.
@@ -136,15 +137,21 @@ class Trainer:
         return known[facts]
 
     def _cut(self, cached: bool) -> Cut | None:
-        """Where the model is cut; None where nothing below the first trained layer is to be cached, or nothing is."""
+        """Where the model is cut, found once for a model.
+
+        None where nothing below the first trained layer is to be cached, or nothing is.
+        """
         layer = min(self.schema.layers, default=0)
         if not cached or layer == 0:
             return None
-        model = self.base.model
-        # Not the first adapter, which changes nothing: a cut that goes around it would not show.
-        set_flat(self.model, next(adapters(self.schema)))
-        tokens = torch.arange(1, 17, device=model.device)[None]
-        return find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
+        known: dict[int, Cut] = vars(self.model).setdefault("_cotune_cuts", {})
+        if layer not in known:
+            model = self.base.model
+            # Not the first adapter, which changes nothing: a cut that goes around it would not show.
+            set_flat(self.model, next(adapters(self.schema)))
+            tokens = torch.arange(1, 17, device=model.device)[None]
+            known[layer] = find_cut(model, self.schema.modules, layer, tokens, TOLERANCE[model.dtype])
+        return known[layer]
 
     def clipped_sum(
         self,
@@ -214,6 +221,18 @@ class Trainer:
         if len(sample) and not total[: -len(METRICS)].any():
             logger.warning("the gradient of every sampled unit is zero: check the model and its LoRA targets")
         return noised(total, terms) if terms.enabled else total
+
+    def hand_on(self, places: Sequence[int], folder: Path) -> None:
+        """Put the cached states of some rows where a trainer of these rows alone, in this order, looks for them."""
+        if self._cached is not None:
+            cut, features = self._cached
+            rows = [self.examples[place] for place in places]
+            hand_on(features, places, folder, cut, rows, self.base.digest)
+
+    @property
+    def answers_only(self) -> bool:
+        """Whether a step runs over the cached states of the answers' positions alone."""
+        return self._cached is not None and self._cached[0].answers_only
 
     @property
     def way(self) -> str:

@@ -63,6 +63,25 @@ def test_likelihoods_equal_the_slow_reference(
     assert found.predictions == tuple(labels[place] for place in expected.argmax(axis=1))
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text"])
+@pytest.mark.parametrize("labels", [DISTINCT, ALIKE])
+@pytest.mark.parametrize("opening", [(), ("w1 w2 w3 w4 w5", "w6")])
+def test_behind_the_last_attention_answers_alone_are_kept(
+    make_small_base: MakeBase, make_rows: MakeRows, family: str, labels: tuple[str, ...], opening: tuple[str, ...]
+) -> None:
+    base, lora = make_small_base(family), LoraSettings(2, 4, ("down_proj",), False, 1)
+    turns = tuple(Message(role, text) for role, text in zip(("system", "user"), opening, strict=False))
+    rows = [replace(row, prompt=turns + row.prompt) for row in make_rows(9, labels)]
+    adapter = random_adapter(base, lora)
+    evaluator = Evaluator(base, lora, rows, labels, context_length=128, batch_tokens=256, cached=True)
+    found = evaluator.score(adapter)
+    nodes = len(evaluator._tree.tokens)
+    assert {batch.inputs.shape[1] for batch in evaluator._batches} == {1 + nodes}
+    set_flat(attach(base, lora), adapter)
+    expected = reference(base, rows, labels, first_only=labels == DISTINCT)
+    np.testing.assert_allclose(found.log_likelihoods, expected, atol=2e-4)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "gpt2"])
 @pytest.mark.parametrize("labels", [DISTINCT, ALIKE])
 def test_what_all_prompts_begin_with_runs_once(

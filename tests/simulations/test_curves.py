@@ -1,4 +1,4 @@
-"""The picture: it is a PNG of two panels that shows what was run, and nothing that was not."""
+"""The picture: it is a PNG that shows what was run, and nothing that was not."""
 
 import builtins
 from dataclasses import replace
@@ -65,6 +65,14 @@ def test_loss_and_epsilon_have_axes_of_their_own(report: Report) -> None:
     second = next(other for other in figure.axes if other is not axes)
     assert "epsilon" in second.get_ylabel()
     assert list(second.get_lines()[0].get_ydata()) == [5.0, 8.0]
+
+
+def test_accuracy_stands_over_the_epsilon_of_its_round(report: Report) -> None:
+    axes = curves._figure().subplots()
+    curves._bought(axes, report)
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines["federation"].get_xdata()) == [5.0, 8.0]  # round 0 had cost nothing that is known
+    assert list(lines["federation"].get_ydata()) == [30.0, 40.0]
 
 
 def test_nothing_run_is_an_empty_picture_not_an_error(tmp_path: Path, report: Report) -> None:

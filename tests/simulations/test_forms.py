@@ -16,6 +16,7 @@ from cotune.simulations import simulate
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.consortium import node_model
 from cotune.simulations.corpus import load_corpus
+from cotune.simulations.rates import settled
 from cotune.training.base import load_base
 from cotune.training.basis import Basis, Directions, load_basis
 from peft import PeftModel
@@ -77,6 +78,7 @@ def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path
     )
     corpus = load_corpus(settings)
     base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    settings = settled(settings, [16, 16, 16])
     lora = lora_settings(settings)
     basis = made_basis(settings, base, lora, corpus)
     assert made_basis(settings, base, lora, corpus) == basis

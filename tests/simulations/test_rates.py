@@ -8,7 +8,7 @@ import pytest
 from cotune.conf.compose import compose
 from cotune.privacy.terms import PrivacyTerms
 from cotune.simulations import local_arm
-from cotune.simulations.rates import strategy_options
+from cotune.simulations.rates import settled, strategy_options
 from cotune.strategies.dp_fedsgd import DPFedSGD
 
 TERMS = PrivacyTerms(True, "code", 8.0, 1e-5, 2.4, 0.2, 1.0, 4, 10.0, 0.1)
@@ -63,3 +63,27 @@ def test_arms_alone_and_pooled_are_moved_as_far(batch: float, ratio: float, monk
     assert local_arm._strategy(charter, batch) == replace(rule, learning_rate=ratio * 300.0)
     charter.model.form = "lora"
     assert local_arm._strategy(charter, batch) == rule
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["privacy.epsilon=8"], (128, 128, 0.25)),
+        (["privacy.epsilon=3"], (128, 128, 0.25)),
+        (["privacy.epsilon=1"], (64, 64, 0.0)),
+        (["privacy=none"], (128, 128, 0.25)),
+        (["privacy.epsilon=1", "model.lora.rank=32"], (32, 32, 0.0)),
+        (["privacy.epsilon=1", "model.basis.whitening=0.25"], (64, 64, 0.25)),
+        (["model.lora.form=ffa"], (64, 64, 0.25)),
+        (["recipe=lora"], (8, 16, 0.25)),
+    ],
+    ids=str,
+)
+def test_much_noise_asks_for_few_plain_directions(words: list[str], expected: tuple[int, float, float]) -> None:
+    model = settled(compose(words), [700] * 4).model
+    assert (model.lora.rank, model.lora.alpha, model.basis.whitening) == expected
+
+
+def test_more_records_are_less_noise() -> None:
+    settings = compose(["privacy.epsilon=1"])
+    assert settled(settings, [1400] * 4).model.lora.rank == 128

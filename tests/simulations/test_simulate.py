@@ -52,7 +52,7 @@ def test_the_report_is_whole(finished: tuple[Path, Report]) -> None:
     assert (raw["arms"]["tfidf"]["accuracy"], raw["arms"]["tfidf"]["seeds"]) == (None, [])
     assert tuple(sorted(raw["alone"])) == MEMBERS
     assert raw["arms"]["alone_worst"]["accuracy"] == min(arm["accuracy"] for arm in raw["alone"].values())
-    assert (raw["test_rows"], raw["generation_rows"], raw["seeds"]) == (24, 4, [1])
+    assert (raw["test_rows"], raw["generation_rows"], raw["seeds"]) == (24, 24, [1])
     assert [point[0] for point in raw["curves"]["federated"]] == [1, 2]
     assert raw["wall_seconds"] == pytest.approx(sum(raw["wall_seconds_by_phase"].values()))
 

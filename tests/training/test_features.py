@@ -12,7 +12,7 @@ from cotune.errors import UserError
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.base import BaseModel
 from cotune.training.cuts import cut_before
-from cotune.training.features import cache_features
+from cotune.training.features import cache_features, hand_on
 from cotune.training.forward import check_head
 from cotune.training.tiles import Shape
 
@@ -59,6 +59,26 @@ def test_states_are_found_again_only_for_the_same_thing(
         assert not seen
 
 
+def test_what_is_handed_on_is_what_would_be_computed(
+    tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path
+) -> None:
+    """A row's states follow from that row alone: bit for bit."""
+    rows, cut = tiny.rows(9), cut_before(make_base().model, 2, TOKENS, 1e-4)
+    own, places = [rows[place] for place in (7, 2, 3)], (7, 2, 3)
+    whole = cache_features(tmp_path / "whole", cut, rows, "base", 64)
+    computed = cache_features(tmp_path / "computed", cut, own, "base", 64)
+    hand_on(whole, places, tmp_path / "handed", cut, own, "base")
+
+    def never(_done: int, _of: int) -> None:
+        raise AssertionError("computed again")
+
+    handed = cache_features(tmp_path / "handed", cut, own, "base", 64, never)
+    for row in range(3):
+        assert np.array_equal(handed.of(row), computed.of(row))
+    assert handed.path.read_bytes() == computed.path.read_bytes()
+    assert handed.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_failure_leaves_no_file(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
     def stop(_done: int, _of: int) -> None:
         raise KeyboardInterrupt
@@ -71,7 +91,7 @@ def test_a_failure_leaves_no_file(tiny: Any, make_base: Callable[..., BaseModel]
 def test_what_a_killed_process_left_is_deleted(tiny: Any, make_base: Callable[..., BaseModel], tmp_path: Path) -> None:
     (tmp_path / ".states-0123.npy.4567").write_bytes(b"states of private records")
     features = cache_features(tmp_path, cut_before(make_base().model, 1, TOKENS, 1e-4), tiny.rows(5), "base", 64)
-    assert {file.name for file in tmp_path.iterdir()} == {features.path.name, features.path.with_suffix(".sha256").name}
+    assert {file.name for file in tmp_path.iterdir()} == {features.path.name, features.path.with_suffix(".json").name}
 
 
 @pytest.mark.parametrize(

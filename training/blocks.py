@@ -217,6 +217,15 @@ def _before(every: Sequence[Block], number: int) -> list[int]:
     return chain[::-1]
 
 
+def known_form(below: Below, step: int, context: int | None) -> Form:
+    """`sound_form`, found once for a model and the parts that are kept of it, at a number of threads."""
+    facts = (below.layer, below.widths, step, context, torch.get_num_threads())
+    if facts not in below.forms:
+        below.forms[facts] = sound_form(below, step, context)
+    found: Form = below.forms[facts]
+    return found
+
+
 def sound_form(below: Below, step: int, context: int | None) -> Form:
     """The fastest form that is right, found on synthetic rows: no real one has a say.
 

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Cache, PreTrainedModel
 
 from ..errors import UserError
-from .forward import FullForward, StatesBelow, TopForward, behind, close
+from .forward import FullForward, StatesBelow, TopForward, behind, close, known_forms
 from .layers import backbone, inputs_of, slot, unsupported
 from .prefix import FAILURES
 
@@ -39,6 +39,8 @@ class Below(Protocol):
     def dtype(self) -> torch.dtype: ...
     @property
     def vocabulary(self) -> int: ...
+    @property
+    def forms(self) -> dict[tuple[object, ...], Any]: ...
     def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor: ...
 
 
@@ -179,6 +181,7 @@ class PartsBelow:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.vocabulary = int(model.config.vocab_size)
+        self.forms = known_forms(model)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import atomic
-from .blocks import BLOCK, Blocks, BlockStates, blocks_of, sound_form
+from .blocks import BLOCK, Blocks, BlockStates, blocks_of, known_form
 from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
 
@@ -124,7 +124,7 @@ def cache_features(
         _, kept = _laid_out(examples, cut, size)
         if _has_shape(path, (kept.count, width)):
             return Features(path, kept.rows, cut.below.dtype, size)
-    form = sound_form(cut.below, LENGTH_STEP, context)
+    form = known_form(cut.below, LENGTH_STEP, context)
     states_of = BlockStates(cut.below, form, LENGTH_STEP, context)
     blocks, kept = _laid_out(examples, cut, form.size)
     _write(path, (kept.count, width), form.size, lambda states: _fill(states, states_of, blocks, kept, progress))

@@ -34,6 +34,7 @@ class StatesBelow:
         self.dtype: torch.dtype = model.dtype
         self.widths = (int(model.config.hidden_size),)
         self.vocabulary = int(model.config.vocab_size)
+        self.forms = known_forms(model)
 
     @torch.no_grad()
     def __call__(self, inputs: torch.Tensor, past: Cache | None = None) -> torch.Tensor:
@@ -50,6 +51,12 @@ class StatesBelow:
         finally:
             handle.remove()
         raise unsupported(self._model, "its first trained layer is never called")
+
+
+def known_forms(model: PreTrainedModel) -> dict[tuple[object, ...], Any]:
+    """What was found of how rows may pass through the model's frozen layers: see `blocks.known_form`."""
+    known: dict[tuple[object, ...], Any] = vars(model).setdefault("_cotune_forms", {})
+    return known
 
 
 def behind(past: Cache | None, inputs: torch.Tensor) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def _check_data(settings: Settings) -> None:
             raise UserError(
                 f"data.public_system with data.corpus={data.corpus}: it would be ignored", "set data.public_system=null"
             )
-        if data.files or data.test_file is not None:
+        if data.files or data.test_file is not None or data.validation_file is not None:
             raise UserError(f"data.files with data.corpus={data.corpus}: they would be ignored", "choose data=files")
         return
     if data.organizations != len(data.files):
@@ -301,6 +301,11 @@ def _check_data(settings: Settings) -> None:
         raise UserError("data.corpus=files without data.test_file", "set data.test_file")
     if _place(data.test_file) in places:
         raise UserError(f"data.test_file={data.test_file} is also an organization's file", "keep the test rows apart")
+    if data.validation_file is not None and _place(data.validation_file) in (*places, _place(data.test_file)):
+        raise UserError(
+            f"data.validation_file={data.validation_file} is also an organization's file or the test file",
+            "keep the validation rows apart, or set it to null",
+        )
     for key in ("skew", "dominance", "rows_per_organization"):
         if getattr(data, key) is not None:
             raise UserError(f"data.{key} with data.corpus=files: your files are the split", f"set data.{key}=null")
@@ -322,3 +327,6 @@ def _check_simulation(settings: Settings) -> None:
     arms = settings.simulation.arms
     if len(set(arms)) != len(arms):
         raise UserError("simulation.arms names an arm twice", "name each arm once")
+    data = settings.data
+    if settings.simulation.judge == "validation" and data.corpus == "files" and data.validation_file is None:
+        raise UserError("simulation.judge=validation without data.validation_file", "set it, or simulation.judge=test")

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-ARMS = ("base", "alone", "federated", "pooled", "tfidf")
-Arm = Literal["base", "alone", "federated", "pooled", "tfidf"]
+ARMS = ("base", "alone", "federated", "pooled", "public", "probe", "tfidf")
+Arm = Literal["base", "alone", "federated", "pooled", "public", "probe", "tfidf"]
 
 # As a charter names a federation.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -100,6 +100,7 @@ class DataSettings(_Value):
     public_system: Text | None
     files: tuple[Place, ...]
     test_file: Place | None
+    validation_file: Place | None
     public_file: Place | None
 
 
@@ -232,6 +233,7 @@ class SimulationSettings(_Value):
     """What a run on this machine computes, and with what."""
 
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+    judge: Literal["test", "validation"] | None
     workers: Count
     threads_per_worker: Count
     object_store_megabytes: Annotated[int, Field(ge=80)]

@@ -97,7 +97,7 @@ class Evaluator:
         self._dimension = schema_of(self._model).dimension
         self._body = backbone(base.model)
         self._groups = [record.group for record in records]
-        self._right = _right_labels(records, self.labels)
+        self._right = right_columns(records, self.labels)
         sequences = label_tokens(records[0], self.labels, base.tokenizer, context_length)
         self._tree = label_tree(sequences)
         prompts = all_prompt_tokens(records, base.tokenizer, context_length)
@@ -131,7 +131,7 @@ class Evaluator:
         with torch.no_grad():
             for batch in self._batches:
                 found[list(batch.rows)] = self._likelihoods(self._forward, batch)
-        return _scores(found, self._right, self._groups, self.labels)
+        return scores_of(found, self._right, self._groups, self.labels)
 
     def _check_tree(self, base: BaseModel, sequences: Sequence[Sequence[int]], prompt: NDArray[np.int32]) -> None:
         """Refuse a family in which a label scored in the tree differs from the same label scored by itself."""
@@ -204,9 +204,14 @@ def sequence_likelihood(
     return float(logs.gather(1, targets[:, None]).double().sum())
 
 
-def _scores(
+def scores_of(
     found: NDArray[np.float64], right: NDArray[np.int64], groups: Sequence[str], labels: Sequence[str]
 ) -> LabelScores:
+    """Results of log likelihoods [n, m], given each row's right column and its group.
+
+    Raises:
+        UserError: a score is not finite.
+    """
     if not np.isfinite(found).all():
         raise UserError("the model gives scores that are not finite", "use an adapter of an earlier round")
     best = found.argmax(axis=1)
@@ -225,7 +230,12 @@ def _scores(
     )
 
 
-def _right_labels(records: Sequence[Record], labels: Sequence[str]) -> NDArray[np.int64]:
+def right_columns(records: Sequence[Record], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The place of each row's answer among the labels, int64 [n].
+
+    Raises:
+        UserError: two labels are one, or an answer is no label.
+    """
     check_distinct(labels, "the labels")
     places: Mapping[str, int] = {plain(label): place for place, label in enumerate(labels)}
     for row, record in enumerate(records):

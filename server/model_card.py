@@ -75,7 +75,14 @@ def _training(facts: ReleaseFacts) -> str:
 - Strategy: {facts.strategy}; rounds: {facts.rounds}{early}; context: {facts.context_length} tokens
 - Charter, SHA-256: `{facts.charter_digest}`
 - Transcript head: `{facts.transcript_head}`
-"""
+{_forgetting(facts)}"""
+
+
+def _forgetting(facts: ReleaseFacts) -> str:
+    if facts.neutral_nll is None:
+        return ""
+    before, after = facts.neutral_nll
+    return f"- Neutral English prose: {before:.3f} nats a token with the base model, {after:.3f} with the adapter\n"
 
 
 _FETCHED = ("fetches the base model", "")

@@ -47,6 +47,7 @@ class ReleaseFacts:
         hidden_turns: whether prompts may have begun with turns that are not shown.
         example_prompt: a prompt that may be shown; empty: none.
         attachments: files by name, of `ATTACHED` only.
+        neutral_nll: nats a token of neutral public text, of the base model and with the adapter; None: not measured.
     """
 
     federation: str
@@ -74,3 +75,4 @@ class ReleaseFacts:
     hidden_turns: bool
     example_prompt: str
     attachments: Mapping[str, bytes] = field(default_factory=dict)
+    neutral_nll: tuple[float, float] | None = None

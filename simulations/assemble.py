@@ -7,6 +7,8 @@ from ..charter.charter import Charter
 from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus, Shown
+from ..evaluation.classification import read_classification
+from ..evaluation.neutral import Forgetting
 from ..secagg.transcript import encode
 from ..server.privacy_statement import PrivacyFacts
 from ..server.release import write_release
@@ -17,6 +19,7 @@ from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
 from ..training.forms import as_lora
 from . import report as reports
+from .confusion import draw as draw_confusion
 from .consortium import Consortium, in_folder, node_model
 from .curves import draw
 from .merging import alone_mean, alone_worst
@@ -24,6 +27,8 @@ from .report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_po
 from .workspace import Workspace
 
 _TRANSCRIPT = "transcript.bin"
+FORGETTING = "forgetting"
+"""Beside the arms' results, what neutral text says of the federation."""
 
 
 def assemble(
@@ -45,6 +50,8 @@ def assemble(
             alone_worst=alone_worst(alone),
             federated=_arm(space, "federated"),
             pooled=_arm(space, "pooled"),
+            public=_arm(space, "public"),
+            probe=_arm(space, "probe"),
             tfidf=_arm(space, "tfidf"),
         ),
         alone=alone,
@@ -58,12 +65,14 @@ def assemble(
         config=settings.model_dump(mode="json", by_alias=True),
         versions=reports.versions(),
         rounds=len(rounds),
+        forgetting=_forgetting(space),
     )
 
 
 def write_outcome(done: Report, settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus) -> None:
     """Picture, release and, last, the report, whose presence says that the run is finished."""
     draw(done, space.curves)
+    draw_confusion(done, space.confusion)
     rounds = _rounds(space, consortium)
     if rounds:
         facts = _facts(settings, space, consortium, corpus.shown, rounds)
@@ -88,8 +97,18 @@ def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
     if result is None:
         return NOT_RUN
     return measured(
-        result["accuracy"], result["by_group"], own=own, exact_match=result.get("exact_match"), nll=result.get("nll")
+        result["accuracy"],
+        result["by_group"],
+        own=own,
+        exact_match=result.get("exact_match"),
+        nll=result.get("nll"),
+        classification=read_classification(result.get("classification")),
     )
+
+
+def _forgetting(space: Workspace) -> Forgetting | None:
+    found = space.result(FORGETTING)
+    return None if found is None else Forgetting(**found)
 
 
 def _trained(space: Workspace, consortium: Consortium) -> dict[str, int]:
@@ -158,7 +177,7 @@ def _facts(
     trained = _trained(space, consortium)
     private = charter.privacy.enabled
     lora, schema, adapter = as_lora(consortium.lora, consortium.schema, published(charter, last))
-    transcript = space.server / _TRANSCRIPT
+    neutral, transcript = _forgetting(space), space.server / _TRANSCRIPT
     write_bytes(transcript, encode(done.record for done in rounds if done.record))
     return ReleaseFacts(
         federation=charter.federation,
@@ -193,6 +212,7 @@ def _facts(
             "charter.yaml": (space.server / "charter.yaml").read_bytes(),
             "signatures.json": (space.server / "signatures.json").read_bytes(),
         },
+        neutral_nll=None if neutral is None else (neutral.base, neutral.tuned),
     )
 
 

@@ -32,8 +32,17 @@ def load_corpus(settings: Settings) -> Corpus:
 
     Raises:
         UserError: a package or file cannot be had or read, or the test set asks for labels that nobody trains on.
+
+    Edge cases: where `simulation.judge` says so, the validation rows stand in the place of the test set.
     """
     corpus = _from_files(settings) if settings.data.corpus == "files" else _from_package(settings)
+    if settings.simulation.judge == "validation":
+        if not corpus.validation:
+            raise UserError(
+                f"data.corpus={settings.data.corpus} has no row left to validate by",
+                "deal fewer rows to the organizations, or set simulation.judge=test",
+            )
+        corpus = replace(corpus, test=list(corpus.validation))
     if not settings.data.rows_are_units:
         return corpus
     own = {name: each_row(records) for name, records in corpus.organizations.items()}
@@ -84,15 +93,25 @@ def _from_files(settings: Settings) -> Corpus:
             "use classification records (docs/limits.md)",
         )
     check_distinct(labels, "data.files")
-    try:
-        check_labels([replace(record, label=record.answer) for record in test], labels)
-    except UserError as error:
-        raise UserError(f"{data.test_file}, {error.what}", "correct the answer or drop the row") from None
-    _require_disjoint(organizations, test)
+    _require_known(data.test_file, test, labels)
+    _require_disjoint("data.test_file", organizations, test)
+    validation = [] if data.validation_file is None else _read(data.validation_file, settings)[: data.test_rows]
+    if data.validation_file is not None:
+        _require_known(data.validation_file, validation, labels)
+        _require_disjoint("data.validation_file", {**organizations, "the test set": test}, validation)
     public = [] if data.public_file is None else _read(data.public_file, settings)
-    _require_public(public, {**organizations, "the test set": test})
+    _require_public(public, {**organizations, "the test set": test, "the validation set": validation})
     shown = _shown(settings, {**organizations, "the test file": test})
-    return Corpus(organizations, test, labels, shown, unlabelled(public, labels))
+    known = {plain(label) for label in labels}
+    answered = tuple(record for record in public if plain(record.answer) in known)
+    return Corpus(organizations, test, labels, shown, unlabelled(public, labels), answered, tuple(validation))
+
+
+def _require_known(file: Path, records: list[Record], labels: Sequence[str]) -> None:
+    try:
+        check_labels([replace(record, label=record.answer) for record in records], labels)
+    except UserError as error:
+        raise UserError(f"{file}, {error.what}", "correct the answer or drop the row") from None
 
 
 def _read(file: Path, settings: Settings) -> list[Record]:
@@ -141,8 +160,8 @@ def organization_name(stem: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", bare).strip("-")[:64]
 
 
-def _require_disjoint(organizations: Mapping[str, list[Record]], test: list[Record]) -> None:
-    """No unit and no prompt of the test set is in a training file, however it is spelled there.
+def _require_disjoint(key: str, organizations: Mapping[str, list[Record]], test: list[Record]) -> None:
+    """No unit and no prompt of the file under `key` is in a training file, however it is spelled there.
 
     Raises:
         UserError: it names the first organization, and the first such row.
@@ -153,12 +172,10 @@ def _require_disjoint(organizations: Mapping[str, list[Record]], test: list[Reco
         shared = held & set(group(records).ids)
         if shared:
             raise UserError(
-                f"data.test_file: {len(shared)} units are also in {name}'s file",
+                f"{key}: {len(shared)} units are also in {name}'s file",
                 "keep every unit on one side, or the accuracy means nothing",
             )
-        _require_new(
-            "data.test_file", asked, name, records, "keep every text on one side, or the accuracy means nothing"
-        )
+        _require_new(key, asked, name, records, "keep every text on one side, or the accuracy means nothing")
 
 
 def _require_public(public: list[Record], parts: Mapping[str, list[Record]]) -> None:

@@ -24,7 +24,7 @@ def draw(report: Report, path: Path) -> None:
         UserError: matplotlib is not installed.
     """
     panels = 3 if report.curves.epsilon and report.curves.federated else 2
-    figure = _figure(panels)
+    figure = blank_figure(5.5 * panels, 4.4)
     first, second, *third = figure.subplots(1, panels)
     _accuracy(first, report)
     _loss(second, report)
@@ -35,14 +35,18 @@ def draw(report: Report, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _figure(panels: int = 1) -> Any:
-    """A figure that draws on the Agg canvas whatever backend the user's matplotlib has, and needs no display."""
+def blank_figure(width: float, height: float) -> Any:
+    """A figure, in inches, that draws on the Agg canvas whatever backend the user's matplotlib has, without a display.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("matplotlib is not installed", "pip install 'cotune[study]'") from None
-    figure = Figure(figsize=(5.5 * panels, 4.4), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from statistics import fmean
 
 from ..errors import UserError
+from ..evaluation.classification import mean_of_classifications
+from ..evaluation.neutral import Forgetting
 from .differences import first_difference
 from .report import NOT_RUN, Arm, Arms, Privacy, Report, Wire, wire
 
@@ -34,6 +36,7 @@ def alone_mean(alone: Mapping[str, Arm]) -> Arm:
         exact_match=mean_of([arm.exact_match for arm in arms]),
         nll=mean_of([arm.nll for arm in arms]),
         by_organization=_mean_by_name([arm.by_organization for arm in arms]),
+        classification=mean_of_classifications([arm.classification for arm in arms]),
     )
 
 
@@ -58,6 +61,7 @@ def merge_arm(arms: Sequence[Arm]) -> Arm:
         exact_match=mean_of([arm.exact_match for arm in ran]),
         nll=mean_of([arm.nll for arm in ran]),
         by_organization=_mean_by_name([arm.by_organization for arm in ran]),
+        classification=mean_of_classifications([arm.classification for arm in ran]),
     )
 
 
@@ -88,6 +92,7 @@ def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
         privacy=_merge_privacy([report.privacy for report in reports]),
         wire=_merge_wire([report.wire for report in reports if report.wire is not None]),
         rounds=min((report.rounds for report in reports if report.wire is not None), default=0),
+        forgetting=_merge_forgetting([report.forgetting for report in reports if report.forgetting is not None]),
         wall_seconds=sum(report.wall_seconds for report in reports),
         wall_seconds_by_phase={
             phase: sum(report.wall_seconds_by_phase.get(phase, 0.0) for report in reports) for phase in phases
@@ -123,6 +128,12 @@ def _merge_privacy(parts: Sequence[Privacy]) -> Privacy:
     delta = max(part.delta for part in parts if part.delta is not None)
     worst = max(parts, key=lambda part: part.epsilon_max or 0.0)
     return replace(worst, epsilon_max=max(highest.values()), delta=delta, by_organization=highest)
+
+
+def _merge_forgetting(parts: Sequence[Forgetting]) -> Forgetting | None:
+    if not parts:
+        return None
+    return Forgetting(fmean(part.base for part in parts), fmean(part.tuned for part in parts), parts[0].tokens)
 
 
 def _merge_wire(parts: Sequence[Wire]) -> Wire | None:

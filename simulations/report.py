@@ -16,8 +16,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..atomic import write_text
 from ..errors import UserError
+from ..evaluation.classification import Classification
+from ..evaluation.neutral import Forgetting
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 ADJACENCY: Final = "add or remove all records of one unit"
 LARGEST_REPORT: Final = 16 * 2**20
 PLAIN_BYTES: Final = 4
@@ -44,6 +46,7 @@ class Arm:
         exact_match: share of the rows tried that greedy generation answers word for word; None: not measured.
         nll: mean negative log likelihood of the right label, in nats; None: not measured.
         by_organization: accuracy on each organization's rows (mean over seeds).
+        classification: what label scores say beyond accuracy; None: not measured.
     """
 
     __pydantic_config__ = _STRICT
@@ -56,11 +59,13 @@ class Arm:
     exact_match: Rate | None = None
     nll: float | None = None
     by_organization: dict[str, Rate] = field(default_factory=dict)
+    classification: Classification | None = None
 
     def __post_init__(self) -> None:
         if (self.accuracy is None) != (not self.seeds):
             raise ValueError("an arm has an accuracy exactly where it has seeds")
-        rest = (self.worst_organization, self.own_organization, self.exact_match, self.nll, self.spread)
+        rates = (self.worst_organization, self.own_organization, self.exact_match, self.nll)
+        rest = (*rates, self.spread, self.classification)
         if self.accuracy is None and (self.by_organization or any(value is not None for value in rest)):
             raise ValueError("an arm that was not run has no numbers")
 
@@ -75,7 +80,10 @@ NOT_RUN: Final = Arm()
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of issue and README, by name. `base` is the model untouched, `pooled` the forbidden upper bound."""
+    """The arms of issue and README, by name. `base` is the model untouched, `pooled` the forbidden upper bound.
+
+    `public` asks no organization, `probe` trains a linear map on frozen states, `tfidf` is no language model.
+    """
 
     __pydantic_config__ = _STRICT
 
@@ -84,6 +92,8 @@ class Arms:
     alone_worst: Arm = NOT_RUN
     federated: Arm = NOT_RUN
     pooled: Arm = NOT_RUN
+    public: Arm = NOT_RUN
+    probe: Arm = NOT_RUN
     tfidf: Arm = NOT_RUN
 
 
@@ -172,6 +182,7 @@ class Report:
         config: the resolved configuration.
         versions: of Python and the packages that matter.
         rounds: that the federation committed, of `config["rounds"]`; 0 where none was run, over seeds the fewest.
+        forgetting: neutral text under the base model and the federation; None where no federation was run.
     """
 
     __pydantic_config__ = _STRICT
@@ -190,7 +201,8 @@ class Report:
     config: dict[str, Any]
     versions: dict[str, str]
     rounds: Count
-    schema_version: Literal[1] = SCHEMA_VERSION
+    forgetting: Forgetting | None = None
+    schema_version: Literal[2] = SCHEMA_VERSION
 
 
 _REPORT: Final = TypeAdapter(Report)
@@ -203,6 +215,7 @@ def measured(
     own: str | None = None,
     exact_match: float | None = None,
     nll: float | None = None,
+    classification: Classification | None = None,
 ) -> Arm:
     """The arm of one seed.
 
@@ -213,6 +226,7 @@ def measured(
             own, its `own_organization` stays None.
         exact_match: share of greedy generations that are the right answer word for word.
         nll: mean negative log likelihood of the right label, in nats.
+        classification: of the label scores.
     """
     groups = dict(by_organization)
     shared = sum(groups.values()) / len(groups) if groups else None
@@ -224,6 +238,7 @@ def measured(
         exact_match=exact_match,
         nll=nll,
         by_organization=groups,
+        classification=classification,
     )
 
 

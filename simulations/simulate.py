@@ -1,4 +1,4 @@
-"""One run, from settings to report: base, alone, federated, pooled and TF-IDF arms on one test set.
+"""One run, from settings to report: all arms on one test set.
 
 Each arm that has finished is kept in the run's folder, and the federation commits every round, so an interrupted run
 continues where it stood.
@@ -30,14 +30,17 @@ from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
 from ..training.trainer import Trainer
 from . import report as reports
-from .assemble import assemble, published, write_outcome
+from .assemble import FORGETTING, assemble, published, write_outcome
 from .consortium import Consortium, declared_units, found
 from .corpus import load_corpus
 from .federation import federate
 from .interruption import stoppable
+from .label_results import forgotten, label_result
 from .local_arm import LocalTask
 from .pool import run_all, train_here
+from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
+from .public_arm import train_on_public
 from .rates import settled
 from .report import Report
 from .states import STEPS, hand_out, states_folder, trainer_of
@@ -136,6 +139,8 @@ class Simulation:
             "tfidf": self._tfidf,
             "local": self._local,
             "federated": self._federated,
+            "public": self._public,
+            "probe": self._probe,
         }
         self._timed("hidden states", self._states)
         for name, step in steps.items():
@@ -241,7 +246,28 @@ class Simulation:
             for number in committed
             if (number + 1) % every == 0 or number + 1 == last
         ]
+        consortium = self._consortium
+        self._space.keep(FORGETTING, self._timed("evaluation", lambda: forgotten(consortium, points[-1][1])))
         self._arm("federated", lambda: self._measured(points))
+
+    def _public(self) -> None:
+        if not self._corpus.answered:
+            self._console.print("public: not run, no right answers of public rows are known")
+            return
+
+        def measure() -> dict[str, Any]:
+            own = self._space.path
+            return self._measured([train_on_public(self._settings, own, self._consortium, self._corpus, self._going_on)])
+
+        self._arm("public", measure)
+
+    def _probe(self) -> None:
+        own = self._space.path
+        self._arm("probe", lambda: probe_result(self._settings, own, self._consortium, self._corpus, self._going_on))
+
+    def _going_on(self, steps: int = 1, note: str = "") -> None:
+        if self._stop.is_set():
+            raise Interrupted
 
     def _arm(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
         """Measure an arm that has no result yet, and keep it."""
@@ -268,9 +294,7 @@ class Simulation:
             zeros = np.zeros(self._consortium.schema.dimension, np.float32)
             exact = judge.exact(zeros if last is None else last, range(tests))
         return {
-            "accuracy": final.accuracy,
-            "by_group": final.by_group,
-            "nll": final.nll,
+            **label_result(final, self._corpus),
             "exact_match": exact,
             "curve": [[number, score.accuracy] for number, score in scores],
         }

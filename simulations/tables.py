@@ -7,12 +7,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..evaluation.neutral import Forgetting
 from ..privacy.accounting import rounded, rounded_delta
 from .report import Arm, Report, Wire
 
 MISSING: Final = "not run"
 UNMEASURED: Final = "-"
-HEADERS: Final = ("model", "accuracy", "worst organization", "own organization's rows", "exact generation")
+HEADERS: Final = ("model", "accuracy", "macro F1", "worst organization", "own organization's rows", "exact generation")
 
 
 def rows(report: Report) -> Iterator[tuple[str, Arm]]:
@@ -23,6 +24,8 @@ def rows(report: Report) -> Iterator[tuple[str, Arm]]:
     yield "alone, mean", report.arms.alone_mean
     yield "federation", report.arms.federated
     yield "all data pooled (forbidden)", report.arms.pooled
+    yield "public rows with their labels, no organization", report.arms.public
+    yield "linear probe, same privacy", report.arms.probe
     yield "TF-IDF + logistic regression, pooled", report.arms.tfidf
 
 
@@ -41,12 +44,13 @@ def accuracy_words(arm: Arm, seeds: int) -> str:
     return words if len(arm.seeds) == seeds else f"{words} [{len(arm.seeds)} of {seeds} seeds]"
 
 
-def cells(arm: Arm, seeds: int) -> tuple[str, str, str, str]:
-    """The four number cells of an arm. An arm that was not run shows no number anywhere."""
+def cells(arm: Arm, seeds: int) -> tuple[str, ...]:
+    """The number cells of an arm. An arm that was not run shows no number anywhere."""
     if not arm.ran:
-        return MISSING, UNMEASURED, UNMEASURED, UNMEASURED
+        return MISSING, *[UNMEASURED] * (len(HEADERS) - 2)
     return (
         accuracy_words(arm, seeds),
+        percent(None if arm.classification is None else arm.classification.macro_f1),
         percent(arm.worst_organization),
         percent(arm.own_organization),
         percent(arm.exact_match),
@@ -56,7 +60,8 @@ def cells(arm: Arm, seeds: int) -> tuple[str, str, str, str]:
 def privacy_sentence(report: Report) -> str:
     """Epsilon, delta, unit and adjacency in one sentence."""
     privacy = report.privacy
-    if not (report.alone or report.arms.federated.ran or report.arms.pooled.ran):
+    arms = report.arms
+    if not (report.alone or arms.federated.ran or arms.pooled.ran or arms.probe.ran):
         return "Privacy: nothing was trained with these settings, no budget was spent."
     if not privacy.enabled or privacy.epsilon_max is None or privacy.delta is None:
         return "Privacy: off. Nothing in this run is protected by differential privacy."
@@ -87,11 +92,48 @@ def wire_sentence(wire: Wire | None, seeds: int) -> str:
     )
 
 
+def interval_sentence(report: Report) -> str | None:
+    """How sure the federation's accuracy is, and what its probabilities are worth."""
+    arm = report.arms.federated
+    if arm.classification is None:
+        return None
+    low, high = arm.classification.interval
+    seeds = "" if len(arm.seeds) == 1 else ", mean over seeds"
+    return (
+        f"Federation: {percent(arm.accuracy)}, 95% interval {100 * low:.1f}-{100 * high:.1f} (Wilson, over "
+        f"{report.test_rows} {judged(report)} rows{seeds}); expected calibration error "
+        f"{percent(arm.classification.calibration_error)}."
+    )
+
+
+def probe_sentence(report: Report) -> str | None:
+    """Which is ahead, the federation or the simplest thing that could work."""
+    probe, federated = report.arms.probe.accuracy, report.arms.federated.accuracy
+    if probe is None or federated is None:
+        return None
+    points = 100 * (probe - federated)
+    place = "ahead of" if points > 0 else "behind"
+    return f"The linear probe under the same privacy is {abs(points):.1f} points {place} the federation."
+
+
+def judged(report: Report) -> str:
+    """What the rows are called that models were scored on."""
+    return "validation" if report.config.get("simulation", {}).get("judge") == "validation" else "test"
+
+
+def forgetting_sentence(found: Forgetting) -> str:
+    """Neutral text before and after."""
+    return (
+        f"Neutral text: {found.base:.3f} nats a token with the base model, {found.tuned:.3f} with the federation's "
+        f"adapter ({found.tokens} tokens)."
+    )
+
+
 def generation_sentence(report: Report) -> str:
     """On how many rows the last column was measured."""
     if report.generation_rows == 0:
         return "Exact generation: not measured."
-    return f"Exact generation: greedy answers, word for word, on {report.generation_rows} test rows."
+    return f"Exact generation: greedy answers, word for word, on {report.generation_rows} {judged(report)} rows."
 
 
 def time_sentence(report: Report) -> str:
@@ -102,12 +144,13 @@ def time_sentence(report: Report) -> str:
 
 def sentences(report: Report) -> tuple[str, ...]:
     """What stands below the table."""
-    early = early_sentence(report)
+    first = (early_sentence(report), interval_sentence(report), probe_sentence(report))
     return (
-        *(() if early is None else (early,)),
+        *(sentence for sentence in first if sentence is not None),
         privacy_sentence(report),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),
         generation_sentence(report),
+        *(() if report.forgetting is None else (forgetting_sentence(report.forgetting),)),
         time_sentence(report),
     )
 
@@ -116,7 +159,7 @@ def result_table(report: Report) -> RenderableType:
     """What is printed at the end of a run: the table of arms and, below it, privacy, traffic and time."""
     count = len(report.seeds)
     seeds = f"{count} seeds, mean (lowest-highest)" if count > 1 else f"seed {', '.join(map(str, report.seeds))}"
-    title = Text(f"{report.experiment}: {report.test_rows} test rows, {seeds}", style="table.title")
+    title = Text(f"{report.experiment}: {report.test_rows} {judged(report)} rows, {seeds}", style="table.title")
     table = Table(title=title, title_justify="left")
     for index, header in enumerate(HEADERS):
         table.add_column(header, justify="left" if index == 0 else "right", overflow="fold")
@@ -137,7 +180,8 @@ def study_table_markdown(reports: Sequence[Report]) -> str:
 def _markdown(report: Report) -> str:
     count = len(report.seeds)
     lines = [
-        f"**{report.experiment}** ({report.test_rows} test rows, seeds {', '.join(map(str, report.seeds))})",
+        f"**{report.experiment}** ({report.test_rows} {judged(report)} rows, "
+        f"seeds {', '.join(map(str, report.seeds))})",
         "",
         "| " + " | ".join(HEADERS) + " |",
         "|---|" + "---:|" * (len(HEADERS) - 1),

@@ -3,7 +3,8 @@
 The corpus stands in for records that must not be looked at. Every point trains what the federation would: the union of
 the organizations' samples, clipped by unit, with the noise of all of them, by the same strategy, at the noise
 multiplier that the planned epsilon, delta, rate and rounds ask for. Only the protocol is left out, so a point takes
-seconds where the layers below are cached. What is found is a choice made by looking at that corpus' test rows.
+seconds where the layers below are cached. Points are scored on the corpus' validation rows, which no result is reported
+on, and on its test rows only where it has no others, or where it is told to.
 """
 
 import hashlib
@@ -76,10 +77,14 @@ def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: thre
             "cotune tune walks through all records at once, which is not what steps at home do",
             "run strategy=fedavg with cotune simulate -m on public data",
         )
+    planned = [_judged(settings) for settings in planned]
+    rows = " and ".join(sorted({settings.simulation.judge or "" for settings in planned}))
     console.print(
         f"{len(planned)} settings on {planned[0].data.corpus}: a public stand-in. Results are choices made by looking "
-        "at its test rows."
+        f"at its {rows} rows."
     )
+    if any(settings.data.corpus == "files" and settings.simulation.judge == "test" for settings in planned):
+        console.print("note: data.validation_file keeps choices apart from the test rows that results are reported on")
     bench, points = _Bench(folder), []
     with local_progress(console, "tune", sum(settings.rounds for settings in planned)) as advance:
         for settings in planned:
@@ -92,6 +97,13 @@ def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: thre
     return points
 
 
+def _judged(settings: Settings) -> Settings:
+    """The settings with the rows to score on: those that are set, else validation rows where there are some."""
+    data, means = settings.data, settings.simulation
+    found = "test" if data.corpus == "files" and data.validation_file is None else "validation"
+    return settings.model_copy(update={"simulation": means.model_copy(update={"judge": means.judge or found})})
+
+
 def digest_of(settings: Settings) -> str:
     """What a point is found by again: all settings but those that change no number of it."""
     facts = settings.model_dump(mode="json", exclude={"name": True, "run_dir": True, "chat": True, "cache": True})
@@ -101,7 +113,7 @@ def digest_of(settings: Settings) -> str:
     data = settings.data
     facts["files"] = [
         (file.stat().st_size, file.stat().st_mtime_ns)
-        for file in (*data.files, data.test_file, data.public_file)
+        for file in (*data.files, data.test_file, data.validation_file, data.public_file)
         if file is not None and file.exists()
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -169,7 +181,7 @@ class _Bench:
 
     Attributes:
         corpus, trainer: of all organizations' records together; a unit belongs to one of them.
-        evaluator, judge: of the test rows, by label and word for word.
+        evaluator, judge: of the rows that are looked at, by label and word for word.
     """
 
     corpus: Corpus
@@ -186,10 +198,11 @@ class _Bench:
         """Make what is not there yet; the settings with nothing left open."""
         means = settings.simulation
         torch.set_num_threads(means.workers * means.threads_per_worker)
-        if (settings.data, settings.seed) != self._dealt:
-            self.corpus, self._dealt = load_corpus(settings), (settings.data, settings.seed)
+        dealt = (settings.data, settings.seed, means.judge)
+        if dealt != self._dealt:
+            self.corpus, self._dealt = load_corpus(settings), dealt
         settings = settled(settings, list(declared_units(settings, self.corpus).values()))
-        facts = (settings.model, settings.data, settings.seed, means.physical_batch_tokens)
+        facts = (settings.model, *dealt, means.physical_batch_tokens)
         if facts == self._facts:
             return settings
         base = self._base(settings)

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True)
 class Point:
-    """One setting and what it gave on the stand-in's test rows.
+    """One setting and what it gave on the stand-in's validation rows, or test rows where it has no others.
 
     Attributes:
         digest: of the settings. settings: all of them.

@@ -248,6 +248,17 @@ class Trainer:
         return self._mean(adapter, rows, self._losses.greedy)
 
     @torch.no_grad()
+    def final_states(self, adapter: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The last hidden state of each row where its answer begins, float32 [n, hidden]. Not private, like `loss`."""
+        self._set(adapter)
+        found: dict[int, NDArray[np.float32]] = {}
+        for shape, tile in tiles([[row] for row in range(len(self.examples))], self._shapes):
+            numbers = [row for _, row in tile]
+            hidden, _ = self._losses.at_answers(numbers, shape)
+            found |= zip(numbers, hidden[: len(numbers), 0].float().cpu().numpy(), strict=True)
+        return np.stack([found[row] for row in range(len(self.examples))])
+
+    @torch.no_grad()
     def _mean(
         self, adapter: NDArray[np.float32], rows: Sequence[int], of: Callable[[Sequence[int], Shape], torch.Tensor]
     ) -> float:

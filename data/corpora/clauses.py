@@ -21,7 +21,7 @@ from . import headings
 from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
 from .neighbors import without_near
-from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups, unlabelled
+from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
 
 Skew = Literal["label", "family"]
 SYSTEM = "Clause type?"
@@ -92,24 +92,37 @@ def build(
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     dropped = _rows(training) - _rows(kept)
     card = _card(test, labels, dominant, dropped, partition, package, skew)
-    public = _public(kept, organizations, labels, whole_documents)
-    return Corpus(organizations, test, labels, shown_of_public(test, card), public)
-
-
-def _public(
-    bundles: Sequence[Bundle], organizations: dict[str, list[Record]], labels: Sequence[str], whole_documents: bool
-) -> tuple[Record, ...]:
-    """Clauses that nobody was dealt, evenly spread, without their labels: the field's public text."""
     dealt = [record for records in organizations.values() for record in records]
-    units, texts = {record.unit for record in dealt}, {_normal(record) for record in dealt}
-    left = [
-        row
+    left = _left(kept, dealt, whole_documents)
+    public = _public(left)
+    # Most families are dealt at least in part, so validation rows may be of a family that is trained on.
+    apart = without_near(_left(left, public, whole_documents=False), [*dealt, *public], SIMILARITY)
+    return Corpus(
+        organizations,
+        test,
+        labels,
+        shown_of_public(test, card),
+        unlabelled(public, labels),
+        public,
+        tuple(tag(spare(apart, groups, partition, ROWS_PER_KIN), names)),
+    )
+
+
+def _left(bundles: Sequence[Bundle], taken: Sequence[Record], whole_documents: bool) -> list[Bundle]:
+    """What is not taken, or with `whole_documents` only of documents of which nothing is."""
+    units, texts = {record.unit for record in taken}, {_normal(record) for record in taken}
+    cut = [
+        tuple(row for row in bundle.rows if (row.unit not in units if whole_documents else _normal(row) not in texts))
         for bundle in bundles
-        for row in bundle.rows
-        if (row.unit not in units if whole_documents else _normal(row) not in texts)
     ]
-    step = max(1, len(left) // PUBLIC_ROWS)
-    return unlabelled(left[::step][:PUBLIC_ROWS], labels)
+    return [Bundle(rows, bundle.theme, bundle.kin) for rows, bundle in zip(cut, bundles, strict=True) if rows]
+
+
+def _public(left: Sequence[Bundle]) -> tuple[Record, ...]:
+    """Clauses that nobody was dealt, evenly spread, with the labels of their headings: the field's public text."""
+    rows = [row for bundle in left for row in bundle.rows]
+    step = max(1, len(rows) // PUBLIC_ROWS)
+    return tuple(rows[::step][:PUBLIC_ROWS])
 
 
 def documents(package_folder: Path) -> Iterator[Bundle]:

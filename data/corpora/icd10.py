@@ -17,7 +17,7 @@ from ..packages import PinnedPackage
 from ..records import Message, Record
 from .cards import pin_line, shown_of_public, test_table
 from .examples import opening
-from .partition import Bundle, Corpus, Partition, deal, hold_out, tag, theme_groups, unlabelled
+from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
 
 # One word a chapter, each with its own first token under the byte-pair vocabularies of the models we use. Chapter 22
 # (codes for special purposes) has a handful of terms and is dropped.
@@ -90,12 +90,22 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
     card = _card(test, labels, dominant, dropped, partition, package)
     known = {_normal(record.prompt[-1].content) for bundle in bundles for record in bundle.rows}
-    public = (
-        Record((*opening(SYSTEM, EXAMPLES), Message("user", title)), labels[0], unit="public", label=labels[0])
-        for title in headings(root)
+    answered = tuple(
+        Record((*opening(SYSTEM, EXAMPLES), Message("user", title)), word, unit="public", label=word)
+        for word, title in headings(root)
         if _normal(title) not in known
     )
-    return Corpus(organizations, test, labels, shown_of_public(test, card), unlabelled(public, labels))
+    used_units = {row.unit for rows in (*organizations.values(), test) for row in rows}
+    left = [bundle for bundle in bundles if bundle.rows[0].unit not in used_units]
+    return Corpus(
+        organizations,
+        test,
+        labels,
+        shown_of_public(test, card),
+        unlabelled(answered, labels),
+        tuple(row for row in answered if row.label in used),
+        tuple(tag(spare(left, groups, partition, ROWS_PER_KIN), names)),
+    )
 
 
 def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
@@ -112,14 +122,16 @@ def terms(root: ElementTree.Element) -> Iterator[tuple[int, str, str]]:
                     yield number, code, " ".join(note.text.split())
 
 
-def headings(root: ElementTree.Element) -> Iterator[str]:
-    """The titles of chapters and of their blocks, without the codes that they span: public text of the field."""
+def headings(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
+    """The words of chapters with their titles and those of their blocks, without the codes that they span: public text
+    of the field."""
     for chapter in root.findall("chapter"):
-        if int(chapter.findtext("name") or 0) not in CHAPTERS:
+        word = CHAPTERS.get(int(chapter.findtext("name") or 0))
+        if word is None:
             continue
         for title in (chapter.findtext("desc"), *(block.findtext("desc") for block in chapter.findall("section"))):
             if title:
-                yield re.sub(r"\s*\([^)]*\)\s*$", "", " ".join(title.split()))
+                yield word, re.sub(r"\s*\([^)]*\)\s*$", "", " ".join(title.split()))
 
 
 def _tabular(package_folder: Path) -> ElementTree.Element:

@@ -7,7 +7,7 @@ chapter, a license family) and a kin: bundles of one kin are never on both sides
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...errors import UserError
@@ -54,6 +54,10 @@ class Corpus:
         shown: what a release may show of it.
         public: records of the same form that anybody may read and nobody trains on; their answers go round the labels,
             whatever would be right.
+        answered: those of them whose right answers are public too, with these: for the baseline that asks no
+            organization, and for nothing else.
+        validation: records to choose settings by, like the test set in form and `group`, and apart from it and from
+            what is trained on. Fewer than the test set where the corpus has no more.
     """
 
     organizations: dict[str, list[Record]]
@@ -61,6 +65,8 @@ class Corpus:
     labels: tuple[str, ...]
     shown: "Shown"
     public: tuple[Record, ...] = ()
+    answered: tuple[Record, ...] = ()
+    validation: tuple[Record, ...] = ()
 
 
 def unlabelled(records: Iterable[Record], labels: Sequence[str]) -> tuple[Record, ...]:
@@ -137,21 +143,58 @@ def hold_out(
     """
     if not bundles:
         raise UserError("the corpus is empty", "fetch its package again")
-    source = _random(partition.seed, "hold out")
-    group_of = {theme: index for index, group in enumerate(groups) for theme in group}
-    by_kin: dict[str, list[Bundle]] = defaultdict(list)
-    for bundle in bundles:
-        by_kin[bundle.kin].append(bundle)
-    wanted = [
-        partition.test_rows // len(groups) + (index < partition.test_rows % len(groups)) for index in range(len(groups))
-    ]
+    by_kin = _by_kin(bundles)
     # A big family costs the training set much and gives the test set little, so kins above the median size stay in
     # training.
     sizes = {kin: sum(len(bundle.rows) for bundle in members) for kin, members in by_kin.items()}
     limit = max(2 * rows_per_kin, sorted(sizes.values())[len(sizes) // 2])
-    candidates = sorted(kin for kin, size in sizes.items() if size <= limit)
+    small = {kin: by_kin[kin] for kin, size in sizes.items() if size <= limit}
+    test, held, missing = _drawn(small, groups, partition, rows_per_kin, "hold out")
+    if any(missing):
+        raise UserError(
+            f"the corpus has no {partition.test_rows} test rows spread over {len(groups)} organizations",
+            f"ask for at most {max(0, partition.test_rows // len(groups) - max(missing)) * len(groups)} test rows",
+        )
+    return [bundle for bundle in bundles if bundle.kin not in held], test
+
+
+def spare(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], partition: Partition, rows_per_kin: int
+) -> list[tuple[int, Record]]:
+    """Validation rows, drawn as test rows are, from what was neither dealt nor held out.
+
+    Args:
+        bundles: of these; whoever calls sees to it that nothing of them is trained on or tested.
+
+    Returns:
+        `partition.test_rows` rows, or fewer, each with the index of its group.
+    """
+    return _drawn(_by_kin(bundles), groups, partition, rows_per_kin, "validation")[0]
+
+
+def _by_kin(bundles: Sequence[Bundle]) -> dict[str, list[Bundle]]:
+    by_kin: dict[str, list[Bundle]] = defaultdict(list)
+    for bundle in bundles:
+        by_kin[bundle.kin].append(bundle)
+    return by_kin
+
+
+def _drawn(
+    by_kin: Mapping[str, Sequence[Bundle]],
+    groups: Sequence[tuple[str, ...]],
+    partition: Partition,
+    rows_per_kin: int,
+    purpose: str,
+) -> tuple[list[tuple[int, Record]], set[str], list[int]]:
+    """Rows with the indices of their groups, the kins they are of, and how many rows are missing of each group."""
+    source = _random(partition.seed, purpose)
+    group_of = {theme: index for index, group in enumerate(groups) for theme in group}
+    wanted = [
+        partition.test_rows // len(groups) + (index < partition.test_rows % len(groups)) for index in range(len(groups))
+    ]
+    candidates = sorted(by_kin)
     source.shuffle(candidates)
-    test: list[tuple[int, Record]] = []
+    drawn: list[tuple[int, Record]] = []
     held: set[str] = set()
     for kin in candidates:
         found = [(group_of[bundle.theme], row) for bundle in by_kin[kin] for row in bundle.rows]
@@ -163,13 +206,8 @@ def hold_out(
                 chosen.append((group, row))
         if chosen:
             held.add(kin)
-            test.extend(chosen)
-    if any(wanted):
-        raise UserError(
-            f"the corpus has no {partition.test_rows} test rows spread over {len(groups)} organizations",
-            f"ask for at most {max(0, partition.test_rows // len(groups) - max(wanted)) * len(groups)} test rows",
-        )
-    return [bundle for bundle in bundles if bundle.kin not in held], test
+            drawn.extend(chosen)
+    return drawn, held, wanted
 
 
 def deal(

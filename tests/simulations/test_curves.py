@@ -46,7 +46,7 @@ def test_a_png_of_readable_size(tmp_path: Path, report: Report) -> None:
 
 
 def test_lines_and_labels(report: Report) -> None:
-    figure = curves._figure()
+    figure = curves.blank_figure(11, 4.4)
     axes = figure.subplots()
     curves._accuracy(axes, report)
     lines = {line.get_label(): line for line in axes.get_lines()}
@@ -58,7 +58,7 @@ def test_lines_and_labels(report: Report) -> None:
 
 
 def test_loss_and_epsilon_have_axes_of_their_own(report: Report) -> None:
-    figure = curves._figure()
+    figure = curves.blank_figure(11, 4.4)
     axes = figure.subplots()
     curves._loss(axes, report)
     assert "noised" in axes.get_title()
@@ -68,7 +68,7 @@ def test_loss_and_epsilon_have_axes_of_their_own(report: Report) -> None:
 
 
 def test_accuracy_stands_over_the_epsilon_of_its_round(report: Report) -> None:
-    axes = curves._figure().subplots()
+    axes = curves.blank_figure(5.5, 4.4).subplots()
     curves._bought(axes, report)
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert list(lines["federation"].get_xdata()) == [5.0, 8.0]  # round 0 had cost nothing that is known

@@ -1,7 +1,7 @@
 """report.json: round trips, refuses what is out of range, and never shows an arm that was not run as a number."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +58,7 @@ def test_any_measured_arm_round_trips(accuracy: float, groups: dict[str, float],
 def test_documented_keys(tmp_path: Path) -> None:
     reports.write(make_report(), tmp_path / "report.json")
     found = json.loads((tmp_path / "report.json").read_text())
-    for arm in ("base", "alone_mean", "alone_worst", "federated", "pooled", "tfidf"):
+    for arm in ("base", "alone_mean", "alone_worst", "federated", "pooled", "public", "probe", "tfidf"):
         assert {"accuracy", "seeds", "worst_organization", "exact_match", "spread"} <= set(found["arms"][arm])
     assert found["arms"]["federated"]["accuracy"] == 0.5
     assert found["arms"]["federated"]["seeds"] == [0.5]
@@ -67,7 +67,7 @@ def test_documented_keys(tmp_path: Path) -> None:
     assert found["wire"]["bytes_per_parameter"] == 3.0
     assert found["wire"]["plain_fp32_ratio"] == 0.75
     assert found["wall_seconds"] == 100.0
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
 
 
 def test_an_arm_that_was_not_run_has_no_number_in_the_file() -> None:
@@ -135,7 +135,7 @@ def _edit(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"extra": 1}, "extra"),
         ({"wall_seconds": -1}, "wall_seconds"),
         ({"arms": {"base": {"accuracy": 2.0, "seeds": [2.0]}}}, "arms.base.accuracy"),
@@ -166,5 +166,5 @@ def test_wire_refuses_nothing_sent() -> None:
 
 
 def test_not_run_is_the_default_of_every_arm() -> None:
-    assert Arms() == Arms(NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN, NOT_RUN)
+    assert Arms() == Arms(*[NOT_RUN] * len(fields(Arms)))
     assert not NOT_RUN.ran

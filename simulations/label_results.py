@@ -1,0 +1,27 @@
+"""What a run's folder keeps of an arm that was scored by labels, and of neutral text, as JSON-able values."""
+
+from dataclasses import asdict
+from typing import Any
+
+from ..data.corpora.partition import Corpus
+from ..evaluation.classification import classify_rows
+from ..evaluation.labels import LabelScores
+from ..evaluation.neutral import forgetting
+from ..strategies.base import Adapter
+from ..training.adapter import attach
+from .consortium import Consortium
+
+
+def label_result(scores: LabelScores, corpus: Corpus) -> dict[str, Any]:
+    """The scores of the corpus' test rows, and what they say beyond accuracy."""
+    return {
+        "accuracy": scores.accuracy,
+        "by_group": scores.by_group,
+        "nll": scores.nll,
+        "classification": asdict(classify_rows(scores.log_likelihoods, corpus.test, corpus.labels)),
+    }
+
+
+def forgotten(consortium: Consortium, adapter: Adapter) -> dict[str, Any]:
+    """Neutral text under the base model and under an adapter."""
+    return asdict(forgetting(consortium.base, attach(consortium.base, consortium.lora), adapter))

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from cotune.errors import UserError
+from cotune.evaluation.classification import classify
+from cotune.evaluation.neutral import Forgetting
 from cotune.simulations import report as reports
 from cotune.simulations.merging import alone_mean, alone_worst, merge
 from cotune.simulations.report import NOT_RUN, Arm, Arms, Curves, Report
+
+RIGHT = np.array([0, 1])
 
 
 def one_seed(seed: int, federated: float, *, pooled: Arm = NOT_RUN, epsilon: float = 7.0, rank: int = 8) -> Report:
@@ -41,6 +46,25 @@ def test_means_spread_and_seeds() -> None:
     assert merged.wall_seconds == 30.0
     assert merged.wall_seconds_by_phase == {"load": 8.0}
     assert merged.wire == reports.wire(10, 12, 600)
+
+
+def test_classes_and_neutral_text_are_means() -> None:
+    reports_ = [
+        replace(
+            one_seed(seed, 0.4),
+            arms=Arms(federated=reports.measured(0.4, {}, classification=classify(np.eye(2)[[0, right]], RIGHT, "ab"))),
+            forgetting=Forgetting(3.0, 3.0 + right, 90),
+        )
+        for seed, right in ((1, 0), (2, 1))
+    ]
+    merged = merge(reports_, varying=("seed",))
+    found = merged.arms.federated.classification
+    assert found is not None
+    assert found.confusion == ((2, 0), (1, 1))
+    assert found.macro_f1 == pytest.approx((1 + 1 / 3) / 2)
+    assert merged.forgetting == Forgetting(3.0, 3.5, 90)
+    assert alone_mean({"a": reports_[0].arms.federated, "b": reports_[1].arms.federated}).classification == found
+    assert merge([one_seed(1, 0.4)], varying=()).forgetting is None
 
 
 def test_an_arm_that_no_seed_ran_stays_not_run() -> None:

@@ -4,6 +4,9 @@ import io
 import re
 from dataclasses import replace
 
+import numpy as np
+from cotune.evaluation.classification import classify
+from cotune.evaluation.neutral import Forgetting
 from cotune.simulations import report as reports
 from cotune.simulations.merging import merge
 from cotune.simulations.report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire
@@ -82,6 +85,23 @@ def test_epsilon_delta_unit_and_traffic_are_said() -> None:
     )
     said = privacy_sentence(make(privacy=shared))
     assert "The noise is shared: epsilon 3.000 against some; epsilon 44.000 against all." in said
+
+
+def test_what_is_beyond_accuracy_is_said() -> None:
+    sure = classify(np.log(np.array([[0.9, 0.1], [0.9, 0.1]])), np.array([0, 1]), ("a", "b"))
+    arms = Arms(federated=reports.measured(0.5, {}, classification=sure), probe=reports.measured(0.55, {}))
+    text = printed(replace(make(), arms=arms, forgetting=Forgetting(3.0, 3.25, 90)))
+    assert "33.3%" in row_of(text, "federation ")
+    assert re.search(r"Federation: 50.0%, 95% interval 9.5-90.5 \(Wilson, over 400 test rows\)", text)
+    assert "expected calibration error 40.0%" in text
+    assert "linear probe under the same privacy is 5.0 points ahead of the federation" in text
+    assert "3.000 nats a token with the base model, 3.250 with the federation's adapter (90 tokens)" in text
+    other = printed(make())
+    for word in ("interval", "The linear probe", "nats a token"):
+        assert word not in other
+    judged = replace(make(), config={"simulation": {"judge": "validation"}})
+    assert "400 validation rows" in printed(judged)
+    assert "400 validation rows" in study_table_markdown([judged])
 
 
 def test_without_a_trained_arm_no_epsilon_is_said() -> None:

@@ -214,3 +214,18 @@ def test_progress_and_duplicates(shared: Any) -> None:
 def test_no_records_is_a_sentence(tiny: Any, make_base: Callable[..., BaseModel], lora: LoraSettings) -> None:
     with pytest.raises(UserError, match="no records"):
         _trainer(tiny, make_base(), lora, sizes=[])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("cached", [False, True])
+def test_final_states_are_those_of_a_plain_pass(
+    tiny: Any, family: str, cached: bool, make_base: Callable[..., BaseModel], lora: LoraSettings, tmp_path: Path
+) -> None:
+    trainer = _trainer(tiny, make_base(family), replace(lora, top_layers=1), folder=tmp_path if cached else None)
+    adapter = _adapter(trainer)
+    found = trainer.final_states(adapter)
+    for row, example in enumerate(trainer.examples):
+        prompt = torch.from_numpy(example.tokens[: example.answer_start].astype(np.int64))[None]
+        with torch.no_grad():
+            expected = trainer.model(input_ids=prompt, output_hidden_states=True).hidden_states[-1][0, -1]
+        assert found[row] == pytest.approx(expected.numpy(), rel=1e-3, abs=1e-4)

@@ -71,8 +71,22 @@ def test_public_text_is_what_nobody_was_dealt(whole: bool, licenses: Write, tmp_
     assert corpus.public
     assert not any(row.prompt[-1].content in texts for row in corpus.public)
     assert not (whole and {row.unit for row in dealt} & {row.unit for row in corpus.public})
+    heading = {"export": "borders", "liability": "damages", "termination": "ends", "law": "courts"}
+    assert [row.prompt for row in corpus.answered] == [row.prompt for row in corpus.public]
+    assert all(row.prompt[-1].content.startswith(f"The {heading[row.answer]} of") for row in corpus.answered)
+    texts |= {row.prompt[-1].content for row in corpus.public}
+    assert not any(row.prompt[-1].content in texts for row in corpus.validation)
     # Labels go round, whatever would be right.
     assert [row.answer for row in corpus.public[: len(corpus.labels)]] == list(corpus.labels)[: len(corpus.public)]
+
+
+def test_validation_rows_share_no_family_with_the_test_set(licenses: Write, tmp_path: Path) -> None:
+    pytest.importorskip("datasketch")
+    corpus = clauses.build(licenses(tmp_path, 30), Partition(3, 30, 0.8, 12, 1), PACKAGE, "label", False)
+    assert corpus.validation
+    tested = {row.unit for row in corpus.test}  # here a document is a family
+    assert not tested & {row.unit for row in corpus.validation}
+    assert {row.group for row in corpus.validation} <= set(corpus.organizations)
 
 
 @pytest.mark.slow
@@ -82,6 +96,7 @@ def test_the_real_package(tmp_path: Path) -> None:
     assert len(corpus.labels) >= 25
     assert [len(rows) for rows in corpus.organizations.values()] == [500] * 4
     assert len(corpus.test) == 400
+    assert len(corpus.validation) > 100
     assert all(25 <= len(row.prompt[-1].content.split()) <= clauses.MAX_WORDS for row in corpus.test)
 
 

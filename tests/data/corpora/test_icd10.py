@@ -52,6 +52,35 @@ def test_a_unit_is_a_subcategory_in_one_place(tabular: Write, tmp_path: Path) ->
     assert max(Counter(row.unit for row in corpus.organizations["hospital-1"]).values()) == 4  # a title, three terms
 
 
+def test_validation_rows_are_of_units_of_their_own(tabular: Write, tmp_path: Path) -> None:
+    corpus = icd10.build(tabular(tmp_path, {1: 60, 2: 60}), Partition(2, 60, 0.8, 20, 1))
+    places = [*corpus.organizations.values(), corpus.test, list(corpus.validation)]
+    units = [{row.unit for row in rows} for rows in places]
+    assert sum(map(len, units)) == len(set().union(*units))
+    assert len(corpus.validation) == 20
+    assert Counter(row.group for row in corpus.validation) == {"hospital-1": 10, "hospital-2": 10}
+    assert {row.label for row in corpus.validation} == {"infection", "cancer"}
+
+
+def test_titles_know_their_chapter(tabular: Write, tmp_path: Path) -> None:
+    folder = tabular(tmp_path, {1: 20, 2: 20, 22: 3})
+    file = next((folder / "simple_icd_10_cm" / "data").glob("*.xml"))
+    text = file.read_text()
+    for number in (1, 2, 22):
+        text = text.replace(f"<name>{number}</name>", f"<name>{number}</name><desc>Title {number} (A00-B99)</desc>")
+    file.write_text(text.replace("<section>", "<section><desc>A block</desc>"))
+    corpus = icd10.build(folder, Partition(2, 10, 0.8, 4, 1))
+    found = [(row.prompt[-1].content, row.answer, row.label) for row in corpus.answered]
+    assert found == [
+        ("Title 1", "infection", "infection"),
+        ("A block", "infection", "infection"),
+        ("Title 2", "cancer", "cancer"),
+        ("A block", "cancer", "cancer"),
+    ]
+    assert [row.prompt for row in corpus.public] == [row.prompt for row in corpus.answered]
+    assert [row.answer for row in corpus.public] == ["infection", "cancer"] * 2  # they go round
+
+
 def test_the_terms_of_a_unit(tabular: Write, tmp_path: Path) -> None:
     finer = "<diag><name>Q70.11</name><desc>Not said</desc><inclusionTerm><note>Finest</note></inclusionTerm></diag>"
     first = f"<diag><name>Q70.1</name><desc>First</desc><inclusionTerm><note>One</note></inclusionTerm>{finer}</diag>"
@@ -105,6 +134,7 @@ def test_the_real_package(tmp_path: Path) -> None:
     assert sum(map(len, units)) == len(set().union(*units))
     assert [len(rows) for rows in corpus.organizations.values()] == [2400] * 4
     assert len(corpus.test) == 400
+    assert len(corpus.answered) == len(corpus.public)
     held = {row.prompt[-1].content.casefold() for rows in (*corpus.organizations.values(), corpus.test) for row in rows}
     titles = [row.prompt[-1].content for row in corpus.public]
     assert len(titles) > 250

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from cotune.data.corpora.partition import Bundle, Partition, deal, hold_out, tag, theme_groups
+from cotune.data.corpora.partition import Bundle, Partition, deal, hold_out, spare, tag, theme_groups
 from cotune.data.records import Message, Record
 from cotune.errors import UserError
 from hypothesis import assume, given, settings
@@ -97,3 +97,15 @@ def test_a_big_kin_stays_in_training() -> None:
     training, held = hold_out([*small, *big], [("a",)], Partition(1, 1, 1.0, 10, 0), 2)
     assert sum(bundle.kin == "big" for bundle in training) == 30
     assert len(held) == 10
+
+
+def test_spare_rows_are_drawn_as_far_as_they_go() -> None:
+    bundles = corpus({"a": 6, "b": 40})
+    groups = theme_groups(bundles, 2)
+    found = spare(bundles, groups, Partition(2, 0, 0.8, 20, 3), 1)
+    assert Counter(groups[group][0] for group, _ in found) == {"a": 3, "b": 10}  # two bundles a kin, one row of each
+    assert len({row.prompt for _, row in found}) == 13
+    assert all(row.label == groups[group][0] for group, row in found)
+    assert spare(bundles, groups, Partition(2, 0, 0.8, 20, 3), 1) == found
+    assert spare(bundles, groups, Partition(2, 0, 0.8, 20, 4), 1) != found
+    assert spare([], groups, Partition(2, 0, 0.8, 20, 3), 1) == []

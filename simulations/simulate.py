@@ -105,7 +105,7 @@ class Simulation:
         console.print(
             f"{len(self._corpus.organizations)} organizations, "
             f"{sum(map(len, self._corpus.organizations.values()))} private records, "
-            f"{len(self._corpus.test)} test rows, {len(self._corpus.labels)} labels"
+            f"{len(self._corpus.test)} {settings.simulation.judge or 'test'} rows, {len(self._corpus.labels)} labels"
         )
         for name, records in self._corpus.organizations.items():
             if note := group(records).note:

@@ -256,8 +256,8 @@ class Simulation:
             return
 
         def measure() -> dict[str, Any]:
-            own = self._space.path
-            return self._measured([train_on_public(self._settings, own, self._consortium, self._corpus, self._going_on)])
+            own, corpus = self._space.path, self._corpus
+            return self._measured([train_on_public(self._settings, own, self._consortium, corpus, self._going_on)])
 
         self._arm("public", measure)
 

@@ -1,9 +1,10 @@
 """The arm that asks no organization: the same adapter, trained on public rows whose right answers are public too.
 
-What the federation brings is what it has beyond this. No privacy is spent and nothing is noised; clipping, strategy and
-initial adapter are those of the charter.
+What the federation brings is what it has beyond this. No privacy is spent and nothing is noised; every row joins every
+round, and clipping, strategy and initial adapter are those of the charter.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,11 @@ def train_on_public(
     charter, rows = consortium.charter, each_row(corpus.answered)
     folder = states_folder(settings, own)
     trainer = trainer_of(settings, consortium.base, consortium.lora, rows, folder, going_on)
-    strategy, terms = strategy_of(charter), charter.privacy.without_noise
+    strategy, terms = strategy_of(charter), replace(charter.privacy.without_noise, sample_rate=1.0)
     adapter, state = initial(trainer.schema, charter.model.initial_seed), strategy.start(trainer.schema.dimension)
-    batch, rounds = terms.sample_rate * len(rows), PASSES * charter.rounds
+    batch, rounds = float(len(rows)), PASSES * charter.rounds
     for number in range(rounds):
-        going_on()
+        going_on(0)
         part = strategy.trained(trainer.schema, number)
         contribution = strategy.local(trainer, adapter, part, terms, batch, SystemRandomness())
         adapter, state = strategy.apply(adapter, state, part, split(contribution)[0], batch, 1)

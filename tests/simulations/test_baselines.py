@@ -1,15 +1,20 @@
 """The arms that the federation has to beat, what a run says of them, and validation rows, on the tiny consortium."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.simulations import simulate
+from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
+from cotune.simulations.public_arm import PASSES, train_on_public
 from cotune.simulations.report import read
 from cotune.simulations.tuning import _judged
+from cotune.simulations.workspace import open_workspace
 
 ARMS = "simulation.arms=[base,federated,public,probe]"
 SMALL = ("model.top_layers=1", "model.cache_features=true", "privacy.sample_rate=1.0")
@@ -47,6 +52,22 @@ def test_a_run_reports_baselines_classes_and_forgetting(
     assert "The linear probe under the same privacy is" in said
     assert (run_dir / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert "nats a token" in (run_dir / "release" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_no_organization_has_a_part_in_the_public_arm(place: Any, files: tuple[str, str], tmp_path: Path) -> None:
+    settings = place.settings(tmp_path / "run", *SMALL, *files)
+    corpus, space = load_corpus(settings), open_workspace(settings)
+    consortium = found(settings, space, corpus)
+    quiet = lambda steps=1, note="": None  # noqa: E731
+    rounds, adapter = train_on_public(settings, space.path, consortium, corpus, quiet)
+    assert rounds == PASSES * settings.rounds
+    assert np.abs(adapter).max() > 0
+    nobody = replace(corpus, organizations={}, test=[], public=(), validation=())
+    assert (train_on_public(settings, space.path, consortium, nobody, quiet)[1] == adapter).all()
+    turned = tuple(replace(row, answer="red") for row in corpus.answered)
+    other = train_on_public(settings, space.path, consortium, replace(nobody, answered=turned), quiet)[1]
+    assert (other != adapter).any()
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
         source: which one.
         cache: a folder for downloads and dequantized files.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-        dtype: "auto" (bfloat16 on CUDA that has it, else float32), "float32" or "bfloat16".
+        dtype: "auto" (bfloat16 where the hardware computes in it, else float32), "float32" or "bfloat16".
 
     Raises:
         UserError: it is missing, damaged, not the pinned one, or does not fit.
@@ -159,10 +159,18 @@ def _device(device: str) -> torch.device:
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if _computes_bfloat16(device) else torch.float32
     if dtype not in _DTYPES:
         raise UserError(f"dtype is {dtype!r}", f"set it to auto, {' or '.join(_DTYPES)}")
     return _DTYPES[dtype]
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16: a CPU that only converts is slower than in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _require_weights(folder: Path, name: str) -> None:

@@ -22,7 +22,7 @@ def _source(name: Path | str, **changes: Any) -> ModelSource:
 
 
 def test_a_folder(tiny: Any, saved_model: Path, tmp_path: Path) -> None:
-    base = load_base(_source(saved_model), tmp_path, "cpu", "auto")
+    base = load_base(_source(saved_model), tmp_path, "cpu", "float32")
     assert base.model.dtype == torch.float32
     assert not base.model.training
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
@@ -45,6 +45,26 @@ def test_digests_follow_content_and_not_place(tiny: Any, saved_model: Path, tmp_
     assert other.tokenizer_digest == first.tokenizer_digest
     (copy / "chat_template.jinja").write_text(tiny.template + "!")
     assert load_base(_source(copy), tmp_path, "cpu", "auto").tokenizer_digest != first.tokenizer_digest
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_in_it(
+    capabilities: dict[str, bool],
+    expected: torch.dtype,
+    saved_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert load_base(_source(saved_model), tmp_path, "cpu", "auto").model.dtype == expected
 
 
 def _refused(source: ModelSource, cache: Path, match: str, device: str = "cpu", dtype: str = "auto") -> None:
@@ -162,7 +182,7 @@ def _write_gguf(tiny: Any, path: Path, with_template: bool = True) -> Any:
 def test_gguf_is_dequantized_once(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = _write_gguf(tiny, tmp_path / "tiny.gguf")
     source = _source(tmp_path, gguf_file="tiny.gguf")
-    base = load_base(source, tmp_path / "cache", "cpu", "auto")
+    base = load_base(source, tmp_path / "cache", "cpu", "float32")
     tokens = torch.arange(3, 12)[None]
     found = base.model(input_ids=tokens).logits.clone()
     assert torch.allclose(found, written(input_ids=tokens).logits, atol=1e-5)
@@ -173,14 +193,14 @@ def test_gguf_is_dequantized_once(tiny: Any, tmp_path: Path, monkeypatch: pytest
         raise AssertionError("dequantized again")
 
     monkeypatch.setattr(gguf_files, "_dequantize", never)
-    again = load_base(source, tmp_path / "cache", "cpu", "auto")
+    again = load_base(source, tmp_path / "cache", "cpu", "float32")
     assert again.digest == base.digest
     monkeypatch.undo()
 
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    mended = load_base(source, tmp_path / "cache", "cpu", "auto")
+    mended = load_base(source, tmp_path / "cache", "cpu", "float32")
     assert torch.equal(mended.model(input_ids=tokens).logits, found)
     assert (folder / "model.safetensors").read_bytes() != bytes(weights)
 

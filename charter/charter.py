@@ -24,6 +24,7 @@ from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
 from .mechanism import check_grid
 from .messages import MAX_RECORDS
+from .rules import ONE_GRADIENT
 from .sharing import check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
@@ -205,6 +206,8 @@ class Charter(Document):
     strategy: StrategyTerms
     # A node that was away gets all records in one message.
     rounds: Annotated[int, Field(ge=1, le=MAX_RECORDS)]
+    # Private steps that a member may take at home after the last round; the noise is calibrated to them too.
+    personal_steps: Annotated[int, Field(ge=0, le=MAX_RECORDS)] = 0
     privacy: Privacy
     secagg: SecAggTerms
     not_before: Moment
@@ -215,6 +218,7 @@ class Charter(Document):
         _check_members(self)
         _check_secagg(self.secagg, len(self.members))
         _check_privacy(self)
+        _check_personal(self)
         if self.privacy.shares is not None:
             agreed = self.secagg
             check_sharing(
@@ -341,6 +345,14 @@ def _check_privacy(charter: Charter) -> None:
     most = largest_delta(max(member.nominal_units for member in charter.members))
     if terms.enabled and terms.delta > most:
         raise UserError(f"privacy.delta is {terms.delta}", f"set it to at most 1 / (10 units) = {most:.3g}")
+
+
+def _check_personal(charter: Charter) -> None:
+    if charter.personal_steps and charter.strategy.rule not in ONE_GRADIENT:
+        raise UserError(
+            f"personal_steps={charter.personal_steps} with {charter.strategy.rule}: its rounds are several steps each",
+            "use DPFedSGD, or set personal_steps=0",
+        )
 
 
 def largest_delta(units: int) -> float:

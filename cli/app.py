@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
-from . import audits, charter, chat, keys, privacy, runs, transcript
+from . import audits, charter, chat, keys, personal, privacy, runs, transcript
 from .offline import go_offline
 
 USER_ERROR = 2
@@ -32,6 +32,7 @@ app.command()(runs.simulate)
 app.command()(runs.study)
 app.command()(runs.tune)
 app.command()(chat.chat)
+app.command()(personal.personal)
 privacy.app.command()(audits.audit)
 privacy.app.command()(audits.invert)
 app.add_typer(privacy.app, name="privacy")

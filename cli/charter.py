@@ -107,7 +107,7 @@ def _lines(charter: "Charter") -> list[str]:
         f"{_layers(model.top_layers)}: {model.dimension} trained parameters",
         *_basis_lines(model),
         f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
-        f"rounds       {charter.rounds}",
+        f"rounds       {charter.rounds}, then {_personal(charter.personal_steps)}",
         f"privacy      {bound}",
         *(f"             {line}" for line in _exposure_lines(charter)),
         f"sums         {secagg.threshold} shares open a secret, at least {secagg.min_survivors} survivors, "
@@ -121,6 +121,10 @@ def _lines(charter: "Charter") -> list[str]:
         f"coordinator  key {fingerprint(charter.coordinator)}",
         f"digest       {charter.digest()}",
     ]
+
+
+def _personal(steps: int) -> str:
+    return f"{steps} personal steps at home within the same epsilon" if steps else "no personal steps"
 
 
 def _exposure_lines(charter: "Charter") -> list[str]:

@@ -100,7 +100,8 @@ def _task(settings: "Settings", batch: float | None, parameters: int | None) -> 
                 f"give their number, up to {_MOST_PARAMETERS}, with --parameters, or set privacy.mechanism=gaussian",
             )
         grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, parameters)
-    return Task(privacy.epsilon, delta, units, rate, settings.rounds, steps, grid=grid)
+    rounds, personal = settings.rounds, settings.personal_steps
+    return Task(privacy.epsilon, delta, units, rate, rounds, steps, personal, grid=grid)
 
 
 def _positive(name: str, value: float) -> float:

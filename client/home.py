@@ -15,6 +15,8 @@ sum.bin             the last sum, until it is spot-checked
 check.key           what this node's choice of spot checks follows from; never sent
 evidence-*.bin      proof that the coordinator signed a false sum: no part is taken in that run any more
 round.bin           secrets of the round in progress; what is left of them is deleted when the round has a record
+personal.bin        the model after this node's personal steps; never sent
+personal/           the same as an adapter for PEFT
 pending.npz         this round's noised contribution, sent again if the attempt is retried
 node.log            why something was refused; never sent
 lock                held while a message is handled
@@ -44,9 +46,9 @@ from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
-MODEL, SUM, CHECK_KEY = "model.bin", "sum.bin", "check.key"
+MODEL, SUM, CHECK_KEY, PERSONAL = "model.bin", "sum.bin", "check.key", "personal.bin"
 CHECK_KEY_BYTES = 32
-_LOCK, _CACHE = "lock", "cache"
+_LOCK, _CACHE, _PERSONAL = "lock", "cache", "personal"
 # `chains.MOST_RUNS` chains of `chains.SEEN` heads are 7 MB of JSON; a round's secrets grow with the members.
 _MOST_CHAINS, _MOST_SECRETS = 2**23, 2**28
 # A dozen bytes and more for each of `charter.messages.MAX_WORDS` parameters; its exact length follows from the charter.
@@ -69,6 +71,7 @@ _FILES = {
     MODEL: PRIVATE,
     SUM: PRIVATE,
     CHECK_KEY: PRIVATE,
+    PERSONAL: PRIVATE,
     "node.log": PRIVATE,
     _LOCK: PRIVATE,
 }
@@ -152,7 +155,15 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        folder = self.path / _CACHE
+        return self._folder(_CACHE)
+
+    @property
+    def personal_folder(self) -> Path:
+        """Where the personal adapter lies as PEFT reads it."""
+        return self._folder(_PERSONAL)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name
         with _one_line(folder):
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
@@ -167,9 +178,10 @@ class Home:
             private_files.require_file(self.path / name, closed)
         for proof in self.path.glob("evidence-*.bin"):
             private_files.require_file(proof)
-        if private_files.require_folder(self.path / _CACHE):
-            for file in (self.path / _CACHE).iterdir():
-                private_files.require_file(file)
+        for folder in (self.path / _CACHE, self.path / _PERSONAL):
+            if private_files.require_folder(folder):
+                for file in folder.iterdir():
+                    private_files.require_file(file)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -186,7 +198,7 @@ class Home:
 
     def _clear_unfinished(self) -> None:
         """Delete what a killed process had begun to write beside its place: it may hold secrets of a round."""
-        for name in (CHAINS, ROUND, PENDING, MODEL, SUM, CHECK_KEY):
+        for name in (CHAINS, ROUND, PENDING, MODEL, SUM, CHECK_KEY, PERSONAL):
             for file in self.path.glob(f".{name}.*"):
                 file.unlink()
 
@@ -267,6 +279,14 @@ class Home:
     def set_model(self, content: bytes) -> None:
         """Keep the consortium's model; see `following`."""
         self._write(MODEL, content)
+
+    def personal(self) -> bytes | None:
+        """What `set_personal` kept."""
+        return self._read(PERSONAL, MOST_MODEL_BYTES)
+
+    def set_personal(self, content: bytes) -> None:
+        """Keep the model after a personal step; see `personal`."""
+        self._write(PERSONAL, content)
 
     def sum(self) -> bytes | None:
         """The words of the last sum, until it is checked."""

@@ -39,6 +39,11 @@ def _check_strategy(settings: Settings) -> None:
     strategy = settings.strategy
     if isinstance(strategy, FedAvgSettings):
         _check_home(strategy)
+        if settings.personal_steps:
+            raise UserError(
+                f"personal_steps={settings.personal_steps} with strategy=fedavg, which trains at home already",
+                "set personal_steps=0, or choose strategy=dp_fedsgd",
+            )
     form = settings.model.lora.form
     if isinstance(strategy, RoLoRASettings) and form != "lora":
         raise UserError(
@@ -327,6 +332,8 @@ def _check_simulation(settings: Settings) -> None:
     arms = settings.simulation.arms
     if len(set(arms)) != len(arms):
         raise UserError("simulation.arms names an arm twice", "name each arm once")
+    if "personal" in arms and "federated" not in arms:
+        raise UserError("simulation.arms has personal without federated, which it goes on from", "add federated")
     data = settings.data
     if settings.simulation.judge == "validation" and data.corpus == "files" and data.validation_file is None:
         raise UserError("simulation.judge=validation without data.validation_file", "set it, or simulation.judge=test")

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-ARMS = ("base", "alone", "federated", "pooled", "public", "probe", "tfidf")
-Arm = Literal["base", "alone", "federated", "pooled", "public", "probe", "tfidf"]
+ARMS = ("base", "alone", "federated", "personal", "pooled", "public", "probe", "tfidf")
+Arm = Literal["base", "alone", "federated", "personal", "pooled", "public", "probe", "tfidf"]
 
 # As a charter names a federation.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -256,6 +256,7 @@ class Settings(_Value):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rounds: Annotated[int, Field(ge=1, le=10_000)]
+    personal_steps: Annotated[int, Field(ge=0, le=10_000)]
     cache: Place
     run_dir: Place
     model: ModelSettings
@@ -265,6 +266,11 @@ class Settings(_Value):
     secagg: SecAggSettings
     simulation: SimulationSettings
     chat: ChatSettings
+
+    @property
+    def private_steps(self) -> int:
+        """Noised steps on an organization's records, in the federation and at home: what the noise is calibrated to."""
+        return self.rounds * self.strategy.steps_per_round + self.personal_steps
 
     def min_survivors_for(self, organizations: int) -> int:
         """Survivors below which a round is aborted; as many as shared noise needs, where the setting is null."""

@@ -72,9 +72,23 @@ def reserve(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budge
     Raises:
         OverBudget: an account has no room; nothing is charged. The rest as `Ledger.reserve`.
     """
+    _reserve(ledger, terms, terms.own_multiplier, event, steps, budget_epsilon)
+
+
+def reserve_alone(ledger: Ledger, terms: PrivacyTerms, event: Event, steps: int, budget_epsilon: float) -> None:
+    """Charge steps that the organization takes by itself, with all of the noise: nobody else adds any.
+
+    With shared noise it is the same epsilon against every adversary, and still charged to both accounts. Arguments and
+    errors as `reserve`.
+    """
+    _reserve(ledger, terms, terms.alone.own_multiplier, event, steps, budget_epsilon)
+
+
+def _reserve(ledger: Ledger, terms: PrivacyTerms, own: float, event: Event, steps: int, budget_epsilon: float) -> None:
+    """`own`: the noise multiplier of what this organization adds."""
     dues = [Due(account_unit(terms), terms.noise_multiplier, budget_epsilon)]
     if terms.shares is not None:
-        dues.append(Due(plain_id(terms.unit), terms.own_multiplier, UNLIMITED))
+        dues.append(Due(plain_id(terms.unit), own, UNLIMITED))
     ledger.reserve(
         dues,
         data=event.data,

@@ -18,6 +18,7 @@ class Task:
         epsilon, delta: the budget for each unit.
         units: how many the data hold. sample_rate: q.
         rounds, steps_per_round: as configured.
+        personal_steps: that are planned at home, after the rounds.
         history: what was charged before.
         grid: of Skellam noise; None for Gaussian noise.
     """
@@ -28,6 +29,7 @@ class Task:
     sample_rate: float
     rounds: int
     steps_per_round: int
+    personal_steps: int = 0
     history: tuple[Segment, ...] = ()
     grid: Grid | None = None
 
@@ -38,7 +40,7 @@ class Option:
 
     Attributes:
         epsilon, delta: the budget. units, sample_rate: of the data. expected_batch: q times units.
-        rounds, steps, noise_multiplier: what is bought.
+        rounds, steps, noise_multiplier: what is bought; personal steps are among the steps.
         epsilon_before: spent before; epsilon_reached: spent at the end, by `method` (as in `accounting.Accounted`);
             epsilon_rdp: the bound that holds by proof.
         noise_per_unit: noise multiplier over the expected batch: how loud the noise is on a step's mean gradient.
@@ -82,7 +84,7 @@ def for_rounds(task: Task, rounds: int) -> Option:
     Raises:
         UserError: no noise is enough.
     """
-    steps = rounds * task.steps_per_round
+    steps = rounds * task.steps_per_round + task.personal_steps
     sigma = calibrate(task.epsilon, task.delta, task.sample_rate, steps, task.history, task.grid)
     return _option(task, rounds, sigma)
 
@@ -90,11 +92,12 @@ def for_rounds(task: Task, rounds: int) -> Option:
 def at_noise(task: Task, sigma: float) -> Option:
     """The most rounds at a noise; 0 where not even one fits."""
     steps = steps_affordable(task.epsilon, task.delta, sigma, task.sample_rate, task.history, task.grid)
-    return _option(task, steps // task.steps_per_round, sigma)
+    return _option(task, max(steps - task.personal_steps, 0) // task.steps_per_round, sigma)
 
 
 def _option(task: Task, rounds: int, sigma: float) -> Option:
-    steps, batch = rounds * task.steps_per_round, task.sample_rate * task.units
+    steps = rounds * task.steps_per_round + (task.personal_steps if rounds else 0)
+    batch = task.sample_rate * task.units
     reached = accounted([*task.history, segment(sigma, task.sample_rate, steps, task.grid)], task.delta)
     return Option(
         epsilon=task.epsilon,

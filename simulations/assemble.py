@@ -40,6 +40,11 @@ def assemble(
         for name in consortium.homes
         if space.result(f"alone-{name}") is not None
     }
+    personal = {
+        name: _arm(space, f"personal-{name}", own=name)
+        for name in consortium.homes
+        if space.result(f"personal-{name}") is not None
+    }
     rounds = _rounds(space, consortium)
     return Report(
         experiment=settings.name,
@@ -49,13 +54,15 @@ def assemble(
             alone_mean=alone_mean(alone),
             alone_worst=alone_worst(alone),
             federated=_arm(space, "federated"),
+            personal_mean=alone_mean(personal),
             pooled=_arm(space, "pooled"),
             public=_arm(space, "public"),
             probe=_arm(space, "probe"),
             tfidf=_arm(space, "tfidf"),
         ),
         alone=alone,
-        privacy=_privacy(consortium, _trained(space, consortium)),
+        personal=personal,
+        privacy=_privacy(consortium, _trained(space, consortium), _taken(space, consortium)),
         wire=_wire(consortium, rounds),
         wall_seconds=sum(seconds.values()),
         wall_seconds_by_phase=seconds,
@@ -119,19 +126,27 @@ def _trained(space: Workspace, consortium: Consortium) -> dict[str, int]:
     return rounds_spent(charter, RunDirectory(space.rounds, charter.digest()))
 
 
-def _spent(consortium: Consortium, trained: dict[str, int]) -> dict[str, float]:
-    """Epsilon by organization: of the federation, or of the plan where only other arms were run."""
+def _taken(space: Workspace, consortium: Consortium) -> dict[str, int]:
+    """Personal steps that each organization has taken."""
+    found = {name: space.result(f"personal-{name}") for name in consortium.homes}
+    return {name: int(result["curve"][-1][0]) for name, result in found.items() if result is not None}
+
+
+def _spent(consortium: Consortium, trained: dict[str, int], personal: dict[str, int]) -> dict[str, float]:
+    """Epsilon by organization: of the federation and personal steps, or of the plan where only other arms were run."""
     charter = consortium.charter
     if trained:
-        return epsilons(charter.privacy, strategy_of(charter).steps_per_round, trained)
+        each = strategy_of(charter).steps_per_round
+        return epsilons(charter.privacy, 1, {name: each * trained[name] + personal.get(name, 0) for name in trained})
     return dict.fromkeys(consortium.homes, charter.privacy.epsilon)
 
 
-def _privacy(consortium: Consortium, trained: dict[str, int]) -> Privacy:
+def _privacy(consortium: Consortium, trained: dict[str, int], personal: dict[str, int]) -> Privacy:
     terms = consortium.charter.privacy
     if not terms.enabled:
         return reports.not_private(terms.unit)
-    return reports.private(terms.unit, terms.delta, _spent(consortium, trained), _exposures(consortium, trained))
+    spent = _spent(consortium, trained, personal)
+    return reports.private(terms.unit, terms.delta, spent, _exposures(consortium, trained))
 
 
 def _exposures(consortium: Consortium, trained: dict[str, int]) -> tuple[str, ...]:
@@ -200,7 +215,8 @@ def _facts(
         transcript=transcript,
         privacy=PrivacyFacts(
             charter.privacy,
-            _spent(consortium, trained) if private else {},
+            # Nothing of the personal steps is in the release.
+            _spent(consortium, trained, {}) if private else {},
             {name: count * strategy.steps_per_round for name, count in trained.items()} if private else {},
         ),
         form=settings.data.form,

@@ -249,12 +249,11 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
     """
     privacy = settings.privacy
     delta = privacy.delta_for(units)
-    steps = settings.rounds * settings.strategy.steps_per_round
     budget = privacy.epsilon or 1.0
     grid = None
     if privacy.mechanism == "skellam":
         grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, dimension)
-    sigma = calibrate(budget, delta, privacy.sample_rate, steps, grid=grid) if privacy.enabled else 0.0
+    sigma = calibrate(budget, delta, privacy.sample_rate, settings.private_steps, grid=grid) if privacy.enabled else 0.0
     shared = privacy.trust == "honest_majority"
     return PrivacyTerms(
         enabled=privacy.enabled,
@@ -315,6 +314,7 @@ def draft(
             settings=strategy_options(settings, agreed, [member.nominal_units for member in members]),
         ),
         rounds=settings.rounds,
+        personal_steps=settings.personal_steps,
         privacy=agreed,
         secagg=SecAggTerms(
             lane_bits=settings.secagg.lane_bits,

@@ -5,10 +5,9 @@ the federation, so that what differs between the arms is who learns from whom.
 """
 
 import io
-import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,9 @@ from ..client.home import Home
 from ..client.workbench import Progress, Workbench, prepare
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import nominal_batch, strategy_of
-from ..strategies.base import Strategy, split
-from ..strategies.dp_fedsgd import DPFedSGD
+from ..strategies.agreed import nominal_batch
+from ..strategies.alone import alone
+from ..strategies.base import split
 from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
 from ..training.schema import initial
@@ -94,7 +93,7 @@ def train(
     bench = bench_of(task.home, progress, base)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
-    strategy = _strategy(charter, batch)
+    strategy = alone(charter, batch)
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.
     shutil.rmtree(task.out, ignore_errors=True)
@@ -113,20 +112,6 @@ def train(
             _keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)
     return kept
-
-
-def _strategy(charter: Charter, batch: float) -> Strategy:
-    """The charter's strategy; for a core under SGD with the rate at which a round's noise moves it as far as theirs.
-
-    The charter's rate fits the noise of all members over the units of all. What is alone has another ratio of the two,
-    and would be judged at a rate that nobody would choose for it.
-    """
-    strategy = strategy_of(charter)
-    if charter.model.form == "core" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd":
-        together = sum(nominal_batch(charter, member.name) for member in charter.members)
-        ratio = batch / (together / math.sqrt(len(charter.members)))
-        return replace(strategy, learning_rate=ratio * strategy.learning_rate)
-    return strategy
 
 
 def _batch(charter: Charter, name: str) -> float:

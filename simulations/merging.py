@@ -82,13 +82,13 @@ def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
     _check_alike(reports, varying)
     last = reports[-1]
     arms = {part.name: merge_arm([getattr(report.arms, part.name) for report in reports]) for part in fields(Arms)}
-    names = sorted({name for report in reports for name in report.alone})
     phases = sorted({phase for report in reports for phase in report.wall_seconds_by_phase})
     return replace(
         last,
         seeds=tuple(seed for report in reports for seed in report.seeds),
         arms=Arms(**arms),
-        alone={name: merge_arm([report.alone.get(name, NOT_RUN) for report in reports]) for name in names},
+        alone=_merge_by_name([report.alone for report in reports]),
+        personal=_merge_by_name([report.personal for report in reports]),
         privacy=_merge_privacy([report.privacy for report in reports]),
         wire=_merge_wire([report.wire for report in reports if report.wire is not None]),
         rounds=min((report.rounds for report in reports if report.wire is not None), default=0),
@@ -98,6 +98,11 @@ def merge(reports: Sequence[Report], varying: Collection[str]) -> Report:
             phase: sum(report.wall_seconds_by_phase.get(phase, 0.0) for report in reports) for phase in phases
         },
     )
+
+
+def _merge_by_name(parts: Sequence[Mapping[str, Arm]]) -> dict[str, Arm]:
+    names = sorted({name for part in parts for name in part})
+    return {name: merge_arm([part.get(name, NOT_RUN) for part in parts]) for name in names}
 
 
 def _check_alike(reports: Sequence[Report], varying: Collection[str]) -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,24 +14,32 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..client.workbench import Progress
 from ..errors import UserError
 from ..server.exchange import Interrupted
 from ..training.base import BaseModel
 from ..training.trainer import HIDDEN_STATES
 from .interruption import StoppedError, follow_main_process, uninterrupted
 from .local_arm import LocalTask, train
+from .personal_arm import PersonalTask, personalize
 from .progress import Advance, local_progress
 
 POLL_SECONDS = 0.2
+Task = LocalTask | PersonalTask
 
 
 def run_all(
-    tasks: Mapping[str, LocalTask], rounds: int, workers: int, console: Console, stop: threading.Event
+    tasks: Mapping[str, Task],
+    rounds: int,
+    workers: int,
+    console: Console,
+    stop: threading.Event,
+    title: str = "local arms",
 ) -> dict[str, list[int]]:
     """Train several arms at a time.
 
     Args:
-        tasks: name -> task. rounds: of each. workers: processes.
+        tasks: name -> task. rounds: of each. workers: processes. title: of the bar.
         stop: ends all of them after their current physical batch.
 
     Returns:
@@ -46,7 +54,7 @@ def run_all(
         news, flag = manager.Queue(), manager.Event()
         with _executor(workers) as pool:
             futures = _submit(pool, tasks, news, flag)
-            with local_progress(console, "local arms", rounds * len(tasks)) as advance:
+            with local_progress(console, title, rounds * len(tasks)) as advance:
                 _follow(futures, news, flag, advance, stop)
             if stop.is_set():
                 raise Interrupted
@@ -54,23 +62,28 @@ def run_all(
 
 
 def train_here(
-    tasks: Mapping[str, LocalTask], rounds: int, base: BaseModel, console: Console, stop: threading.Event
+    tasks: Mapping[str, Task],
+    rounds: int,
+    base: BaseModel,
+    console: Console,
+    stop: threading.Event,
+    title: str = "local arms",
 ) -> None:
     """The same one after the other in this process: for arms that train faster than a process starts.
 
     Args:
-        base: the model, with the adapter attached.
+        base: the model, with the adapter attached. The rest as `run_all`.
     """
     threads = torch.get_num_threads()
     try:
-        with local_progress(console, "local arms", rounds * len(tasks)) as advance:
+        with local_progress(console, title, rounds * len(tasks)) as advance:
             for name, task in tasks.items():
                 _train_one(name, task, base, advance, stop)
     finally:
         torch.set_num_threads(threads)  # an organization works with those of its own settings
 
 
-def _train_one(name: str, task: LocalTask, base: BaseModel, advance: Advance, stop: threading.Event) -> None:
+def _train_one(name: str, task: Task, base: BaseModel, advance: Advance, stop: threading.Event) -> None:
     def go_on() -> None:
         if stop.is_set():
             raise Interrupted
@@ -79,7 +92,15 @@ def _train_one(name: str, task: LocalTask, base: BaseModel, advance: Advance, st
         advance(1, f"{name} round {number}, loss {loss:.3f} (noised)")
         go_on()
 
-    train(task, tell, lambda what, done, of: go_on(), base)
+    _train(task, tell, lambda what, done, of: go_on(), base)
+
+
+def _train(
+    task: Task, tell: Callable[[int, float], None], progress: Progress, base: BaseModel | None = None
+) -> list[int]:
+    if isinstance(task, PersonalTask):
+        return personalize(task, tell, progress, base)
+    return train(task, tell, progress, base)
 
 
 def _follow(
@@ -96,9 +117,7 @@ def _follow(
     _drain(news, advance)
 
 
-def _submit(
-    pool: ProcessPoolExecutor, tasks: Mapping[str, LocalTask], news: Any, flag: Any
-) -> dict[str, Future[list[int]]]:
+def _submit(pool: ProcessPoolExecutor, tasks: Mapping[str, Task], news: Any, flag: Any) -> dict[str, Future[list[int]]]:
     try:
         with uninterrupted():
             futures = {name: pool.submit(_work, name, task, news, flag) for name, task in tasks.items()}
@@ -139,7 +158,7 @@ def _drain(news: Any, advance: Any) -> None:
         advance(steps, note)
 
 
-def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
+def _work(name: str, task: Task, news: Any, flag: Any) -> list[int]:
     """`news` gets (rounds done, note for the bar)."""
     said = -1
 
@@ -159,7 +178,7 @@ def _work(name: str, task: LocalTask, news: Any, flag: Any) -> list[int]:
         go_on()
 
     go_on()
-    return train(task, tell, progress)
+    return _train(task, tell, progress)
 
 
 def _executor(workers: int) -> ProcessPoolExecutor:

@@ -91,6 +91,7 @@ class Arms:
     alone_mean: Arm = NOT_RUN
     alone_worst: Arm = NOT_RUN
     federated: Arm = NOT_RUN
+    personal_mean: Arm = NOT_RUN
     pooled: Arm = NOT_RUN
     public: Arm = NOT_RUN
     probe: Arm = NOT_RUN
@@ -172,6 +173,7 @@ class Report:
         seeds: the seeds that were run, in order.
         arms: the common arms.
         alone: each organization alone, by name; empty where this was not run.
+        personal: each organization after its personal steps from the federation's adapter; empty where not run.
         privacy: epsilon, delta, unit.
         wire: traffic; None where no federation was run.
         wall_seconds: seconds from start to end, summed over seeds.
@@ -201,6 +203,7 @@ class Report:
     config: dict[str, Any]
     versions: dict[str, str]
     rounds: Count
+    personal: dict[str, Arm] = field(default_factory=dict)
     forgetting: Forgetting | None = None
     schema_version: Literal[2] = SCHEMA_VERSION
 

@@ -37,6 +37,7 @@ from .federation import federate
 from .interruption import stoppable
 from .label_results import forgotten, label_result
 from .local_arm import LocalTask
+from .personal_arm import PersonalTask
 from .pool import run_all, train_here
 from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
@@ -139,6 +140,7 @@ class Simulation:
             "tfidf": self._tfidf,
             "local": self._local,
             "federated": self._federated,
+            "personal": self._personal,
             "public": self._public,
             "probe": self._probe,
         }
@@ -249,6 +251,32 @@ class Simulation:
         consortium = self._consortium
         self._space.keep(FORGETTING, self._timed("evaluation", lambda: forgotten(consortium, points[-1][1])))
         self._arm("federated", lambda: self._measured(points))
+
+    def _personal(self) -> None:
+        """What each organization has after its personal steps, on its own rows and on all."""
+        charter, console, stop = self._consortium.charter, self._console, self._stop
+        if not charter.personal_steps:
+            return
+        ended = len(RunDirectory(self._space.rounds, charter.digest()).committed()) < charter.rounds
+        arms = {f"personal-{name}": home for name, home in self._consortium.homes.items()}
+        tasks = {arm: PersonalTask(home, self._space.arms / arm, ended) for arm, home in arms.items()}
+        untaken = {arm: task for arm, task in tasks.items() if not task.kept and self._space.result(arm) is None}
+        steps, base, workers = charter.personal_steps, self._consortium.base, self._settings.simulation.workers
+
+        def take() -> None:
+            if self._quick:
+                train_here(untaken, steps, base, console, stop, "personal steps")
+            else:
+                run_all(untaken, steps, workers, console, stop, "personal steps")
+
+        if untaken:
+            self._timed("personal", take)
+        for arm, task in tasks.items():
+            points = [(number, np.load(file)) for number, file in task.kept]
+            if points:
+                self._arm(arm, partial(self._measured, points))
+            else:
+                console.print(f"{arm}: no budget was left for a personal step")
 
     def _public(self) -> None:
         if not self._corpus.answered:

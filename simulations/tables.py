@@ -23,6 +23,10 @@ def rows(report: Report) -> Iterator[tuple[str, Arm]]:
         yield f"{name} alone", report.alone[name]
     yield "alone, mean", report.arms.alone_mean
     yield "federation", report.arms.federated
+    for name in sorted(report.personal):
+        yield f"{name}, personal", report.personal[name]
+    if report.personal:
+        yield "personal, mean", report.arms.personal_mean
     yield "all data pooled (forbidden)", report.arms.pooled
     yield "public rows with their labels, no organization", report.arms.public
     yield "linear probe, same privacy", report.arms.probe
@@ -79,6 +83,17 @@ def early_sentence(report: Report) -> str | None:
         return None
     which = "" if len(report.seeds) == 1 else ", at the seed that came least far"
     return f"The federation ended early, after {report.rounds} of {planned} rounds{which}."
+
+
+def personal_sentence(report: Report) -> str | None:
+    """What the personal rows are; None without them."""
+    if not report.personal:
+        return None
+    steps = report.config.get("personal_steps", 0)
+    return (
+        f"Personal: {steps} private step{'s' if steps != 1 else ''} at home from the federation's adapter, within the "
+        "same epsilon; nothing of them was sent."
+    )
 
 
 def wire_sentence(wire: Wire | None, seeds: int) -> str:
@@ -145,9 +160,11 @@ def time_sentence(report: Report) -> str:
 def sentences(report: Report) -> tuple[str, ...]:
     """What stands below the table."""
     first = (early_sentence(report), interval_sentence(report), probe_sentence(report))
+    personal = personal_sentence(report)
     return (
         *(sentence for sentence in first if sentence is not None),
         privacy_sentence(report),
+        *(() if personal is None else (personal,)),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),
         generation_sentence(report),
         *(() if report.forgetting is None else (forgetting_sentence(report.forgetting),)),

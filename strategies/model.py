@@ -60,7 +60,7 @@ class Model:
         if not (np.isfinite(adapter).all() and np.isfinite(moments).all()):
             raise ValueError("a model with numbers that are not finite")
         found = dict(zip(names, moments.reshape(len(names), dimension), strict=True))
-        if max(steps) > charter.rounds:
+        if max(steps) > max(charter.rounds, charter.personal_steps):
             raise ValueError("a model of more rounds than there are")
         return cls(adapter, ServerState(steps, found))
 

@@ -59,7 +59,12 @@ class LoraSettings:
 
 
 def export_peft(
-    folder: Path, adapter: NDArray[np.float32], schema: AdapterSchema, lora: LoraSettings, base_name: str
+    folder: Path,
+    adapter: NDArray[np.float32],
+    schema: AdapterSchema,
+    lora: LoraSettings,
+    base_name: str,
+    mode: int = 0o644,
 ) -> None:
     """Write an adapter that `peft.PeftModel.from_pretrained(base, folder)` loads.
 
@@ -69,11 +74,12 @@ def export_peft(
         schema: its names and shapes.
         lora: how it was trained.
         base_name: what `base_model_name_or_path` shall say.
+        mode: permission bits of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in schema.split(adapter).items()}
-    atomic.write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    atomic.write_text(folder / CONFIG, json.dumps(_configuration(schema, lora, base_name), indent=2) + "\n")
+    atomic.write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}), mode)
+    atomic.write_text(folder / CONFIG, json.dumps(_configuration(schema, lora, base_name), indent=2) + "\n", mode)
 
 
 def import_peft(folder: Path, schema: AdapterSchema) -> NDArray[np.float32]:

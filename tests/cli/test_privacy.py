@@ -234,6 +234,17 @@ def test_plan_offers_noise_for_rounds_within_the_budget(say: Say) -> None:
         assert one["noise_per_unit"] == pytest.approx(one["noise_multiplier"] / 50)
 
 
+def test_plan_has_room_for_personal_steps(say: Say) -> None:
+    given = ["privacy.epsilon=3", "privacy.delta=1e-5", "privacy.sample_rate=0.1", "data.units_per_organization=500"]
+    found = options(say(privacy.plan, [*given, "rounds=8", "personal_steps=3"], as_json=True))
+    assert [(one["rounds"], one["steps"]) for one in found] == [(n, n + 3) for n in (2, 4, 8, 16, 32)]
+    without = options(say(privacy.plan, [*given, "rounds=11"], sigma=[found[2]["noise_multiplier"]], as_json=True))
+    with_three = options(
+        say(privacy.plan, [*given, "personal_steps=3"], sigma=[found[2]["noise_multiplier"]], as_json=True)
+    )
+    assert [one["rounds"] for one in (*without, *with_three)] == [11, 8]
+
+
 def test_plan_offers_rounds_for_a_noise(say: Say) -> None:
     given = ["privacy.epsilon=8", "privacy.delta=8e-5", "data.units_per_organization=800"]
     found = options(say(privacy.plan, given, sigma=[0.854, 0.1], batch=200.0, as_json=True))

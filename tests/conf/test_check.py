@@ -32,6 +32,8 @@ ADAMW = (
             "several local steps",
             ("privacy.trust=honest_majority",),
         ),
+        (("personal_steps=2", "strategy=fedavg"), "trains at home already", ("strategy=fedavg", "personal_steps=0")),
+        (("simulation.arms=[personal]",), "which it goes on from", ("simulation.arms=[personal,federated]",)),
         (("privacy.trust=honest_majority", "privacy=none"), "privacy.enabled=false", ("privacy=none",)),
         (
             ("privacy.trust=honest_majority", "secagg.min_survivors=3", "privacy.dropouts=0"),

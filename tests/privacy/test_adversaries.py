@@ -9,7 +9,7 @@ from cotune.errors import UserError
 from cotune.privacy import ledger as ledgers
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.accounts import OverBudget, plain_unit
-from cotune.privacy.adversaries import Event, account_unit, limited, require_plain, reserve
+from cotune.privacy.adversaries import Event, account_unit, limited, require_plain, reserve, reserve_alone
 from cotune.privacy.charges import Charge
 from cotune.privacy.holdings import Holdings
 from cotune.privacy.ledger import Ledger
@@ -217,3 +217,14 @@ def test_another_spelling_of_the_unit_opens_no_other_account(ledger: Ledger, nam
     with pytest.raises(OverBudget):  # what was promised against everybody stays promised
         reserve(ledger, replace(SHARED, unit=name), event(2), 1, 8.0)
     assert account_unit(replace(SHARED, unit=name)) == WITH_ONE
+
+
+@pytest.mark.parametrize("terms", [ALONE, SHARED], ids=["nobody", "honest_majority"])
+def test_steps_taken_alone_carry_all_of_the_noise_in_every_account(terms: PrivacyTerms, ledger: Ledger) -> None:
+    reserve(ledger, terms, event(0), 1, 8.0)
+    reserve_alone(ledger, terms, event(1), 1, 8.0)
+    last = [row for row in ledger.charges() if row.round == 1]
+    assert {row.unit for row in last} == {row.unit for row in ledger.charges() if row.round == 0}
+    assert {row.noise_multiplier for row in last} == {terms.noise_multiplier}
+    assert spent(ledger, account_unit(terms)) == epsilon([(1.0, RATE, 2)], DELTA)
+    assert spent(ledger, "patient") == epsilon([(terms.own_multiplier, RATE, 1), (1.0, RATE, 1)], DELTA)

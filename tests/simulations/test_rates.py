@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cotune.conf.compose import compose
 from cotune.privacy.terms import PrivacyTerms
-from cotune.simulations import local_arm
 from cotune.simulations.rates import settled, strategy_options
+from cotune.strategies import alone
 from cotune.strategies.dp_fedsgd import DPFedSGD
 
 TERMS = PrivacyTerms(True, "code", 8.0, 1e-5, 2.4, 0.2, 1.0, 4, 10.0, 0.1)
@@ -55,14 +55,14 @@ def test_what_is_set_stays_and_the_rest_follows(words: list[str], expected: dict
 def test_arms_alone_and_pooled_are_moved_as_far(batch: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """One member's noise over one member's units, or over all of them."""
     rule = DPFedSGD("sgd", 300.0, 0.9, 0.99, 1e-8, 0.7)
-    monkeypatch.setattr(local_arm, "strategy_of", lambda _charter: rule)
-    monkeypatch.setattr(local_arm, "nominal_batch", lambda _charter, _name: 700.0)
+    monkeypatch.setattr(alone, "strategy_of", lambda _charter: rule)
+    monkeypatch.setattr(alone, "nominal_batch", lambda _charter, _name: 700.0)
 
     members = tuple(SimpleNamespace(name=name) for name in "abcd")
     charter: Any = SimpleNamespace(model=SimpleNamespace(form="core"), members=members)
-    assert local_arm._strategy(charter, batch) == replace(rule, learning_rate=ratio * 300.0)
+    assert alone.alone(charter, batch) == replace(rule, learning_rate=ratio * 300.0)
     charter.model.form = "lora"
-    assert local_arm._strategy(charter, batch) == rule
+    assert alone.alone(charter, batch) == rule
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_any_measured_arm_round_trips(accuracy: float, groups: dict[str, float],
 def test_documented_keys(tmp_path: Path) -> None:
     reports.write(make_report(), tmp_path / "report.json")
     found = json.loads((tmp_path / "report.json").read_text())
-    for arm in ("base", "alone_mean", "alone_worst", "federated", "pooled", "public", "probe", "tfidf"):
+    names = ("base", "alone_mean", "alone_worst", "federated", "personal_mean", "pooled", "public", "probe", "tfidf")
+    for arm in names:
         assert {"accuracy", "seeds", "worst_organization", "exact_match", "spread"} <= set(found["arms"][arm])
     assert found["arms"]["federated"]["accuracy"] == 0.5
     assert found["arms"]["federated"]["seeds"] == [0.5]

@@ -1,0 +1,88 @@
+"""Personal steps in a simulated run: in the homes, in the report, in no release."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cotune.errors import UserError
+from cotune.privacy.ledger import Ledger
+from cotune.simulations import simulate
+from cotune.simulations.tables import personal_sentence, rows
+from cotune.training.peft_files import WEIGHTS
+
+pytestmark = pytest.mark.slow
+
+MEMBERS = ("north-ward", "south", "west")
+WORDS = (
+    "simulation.arms=[alone,federated,personal]",
+    "personal_steps=2",
+    "model.top_layers=1",
+    "model.cache_features=true",
+)
+
+
+def test_the_arm_is_measured_charged_and_kept_at_home(place: Any, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    settings = place.settings(run_dir, *WORDS)
+    report = simulate.run(settings)
+    assert tuple(sorted(report.personal)) == MEMBERS
+    for name, arm in report.personal.items():
+        assert arm.own_organization == arm.by_organization.get(name)
+    assert report.arms.personal_mean.ran
+    assert [name for name, _ in rows(report)][4:9] == [
+        "alone, mean",
+        "federation",
+        *(f"{name}, personal" for name in MEMBERS),
+    ]
+    assert str(personal_sentence(report)).startswith("Personal: 2 private steps at home")
+    # Rounds and steps together are within the epsilon; the release holds the rounds only.
+    charges = {name: Ledger(run_dir / "nodes" / name / "ledger.sqlite").charges() for name in MEMBERS}
+    assert [[row.round for row in found] for found in charges.values()] == [[0, 1, 2, 3]] * len(MEMBERS)
+    assert report.privacy.by_organization == {name: found[-1].spent_epsilon for name, found in charges.items()}
+    stated = json.loads((run_dir / "release" / "privacy_statement.json").read_text())
+    assert stated["by_organization"] == {name: found[1].spent_epsilon for name, found in charges.items()}
+    assert stated["epsilon_max"] < report.privacy.epsilon_max <= settings.privacy.epsilon
+    adapters = [(run_dir / "nodes" / name / "personal" / WEIGHTS).read_bytes() for name in MEMBERS]
+    assert len({*adapters, (run_dir / "release" / WEIGHTS).read_bytes()}) == len(MEMBERS) + 1
+    # A finished run takes no step again.
+    assert simulate.run(settings) == report
+    again = [Ledger(run_dir / "nodes" / name / "ledger.sqlite").charges() for name in MEMBERS]
+    assert again == list(charges.values())
+
+
+def test_steps_that_were_taken_before_an_interruption_are_not_taken_again(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = place.settings(tmp_path / "run", *WORDS)
+    measured = simulate.Simulation._measured
+
+    def interrupted(self: Any, points: Any) -> Any:
+        raise KeyboardInterrupt
+
+    personal = simulate.Simulation._personal
+
+    def taken(self: Any) -> None:
+        monkeypatch.setattr(simulate.Simulation, "_measured", interrupted)
+        personal(self)
+
+    monkeypatch.setattr(simulate.Simulation, "_personal", taken)
+    with pytest.raises(KeyboardInterrupt):
+        simulate.run(settings)
+    monkeypatch.setattr(simulate.Simulation, "_measured", measured)
+    monkeypatch.setattr(simulate.Simulation, "_personal", personal)
+    assert tuple(sorted(simulate.run(settings).personal)) == MEMBERS
+    ledger = Ledger(tmp_path / "run" / "nodes" / "south" / "ledger.sqlite")
+    assert [(row.round, row.attempt) for row in ledger.charges()] == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_without_personal_steps_the_arm_was_not_run(place: Any, tmp_path: Path) -> None:
+    report = simulate.run(place.settings(tmp_path / "run", "simulation.arms=[federated,personal]", "rounds=1"))
+    assert report.personal == {}
+    assert not report.arms.personal_mean.ran
+    assert "personal, mean" not in [name for name, _ in rows(report)]
+
+
+def test_the_arm_needs_a_federation_to_go_on_from(place: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="personal without federated, which it goes on from: add federated"):
+        place.settings(tmp_path / "run", "simulation.arms=[alone,personal]")

@@ -61,12 +61,12 @@ class Member(Document):
 class BasisTerms(Document):
     """The frozen directions of an adapter form: their digest, and what they were made of.
 
-    `source`: "public" text, text that the base model has "self_written", or "random"; `files`: (name, SHA-256) of
-    public files, for whoever wants to make it again.
+    `source`: "public" text, text that the base model has "self_written", "random" or the "weights"; `files`: (name,
+    SHA-256) of public files, for whoever wants to make it again.
     """
 
     digest: Hex32
-    source: Literal["public", "self_written", "random"]
+    source: Literal["public", "self_written", "random", "weights"]
     whitening: Annotated[float, Field(ge=0, le=0.5)]
     vocabulary: Whole
     files: Annotated[tuple[_PublicFile, ...], Field(strict=False, max_length=64)] = ()

@@ -14,6 +14,7 @@ Overrides = Annotated[
 ]
 
 
+STRATEGIES = "strategies"
 Folder = Annotated[Path, typer.Option("--folder", help="Where results are kept; a second call goes on there.")]
 
 
@@ -61,12 +62,33 @@ def tune(overrides: Overrides = None, folder: Folder = Path("runs/tune")) -> Non
     tuning.run(planned, folder)
 
 
-def study(overrides: Overrides = None) -> None:
-    """Both corpora, three seeds, every arm; the table with spreads at the end."""
+def study(
+    overrides: Overrides = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where results are kept.")] = None,
+) -> None:
+    """Both corpora, three seeds, every arm; the table with spreads at the end.
+
+    `cotune study strategies` compares published rules of federated LoRA in place of it, each charged for all that it
+    releases, e.g. `cotune study strategies method=core,ffa experiment=hospitals privacy.epsilon=8 seed=1`.
+    """
+    given = overrides or []
+    if given[:1] == [STRATEGIES]:
+        _strategies(given[1:], folder or Path("runs/strategies"))
+        return
     from ..conf.compose import study_sweep
 
-    runs = study_sweep(overrides or [])
+    runs = study_sweep(given)
 
     from ..simulations import study as studies
 
-    studies.run(runs)
+    studies.run(runs, folder or Path("runs/study"))
+
+
+def _strategies(overrides: list[str], folder: Path) -> None:
+    from ..conf.methods import comparison
+
+    planned = comparison(overrides)
+
+    from ..simulations import method_study
+
+    method_study.run(planned, folder)

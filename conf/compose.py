@@ -82,6 +82,16 @@ def study_sweep(overrides: Sequence[str]) -> list[Settings]:
     return sweep([*kept, *overrides])
 
 
+def listed(text: str) -> list[str]:
+    """One override as several, `key=1,2` as `key=1` and `key=2`.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    (override,) = _parsed([text])
+    return list(_values(override)) if override.is_sweep_override() else [text]
+
+
 def _validated(overrides: Sequence[str]) -> Settings:
     for override in _parsed(overrides):
         if override.is_sweep_override():

@@ -48,7 +48,7 @@ class LoraSettings(_Value):
 class BasisSettings(_Value):
     """What the frozen directions of the forms ffa and core are made of."""
 
-    source: Literal["public", "self_written", "random"] | None
+    source: Literal["public", "self_written", "random", "weights"] | None
     whitening: Annotated[float, Field(ge=0, le=0.5)] | None
     vocabulary: Annotated[int, Field(ge=0)]
 

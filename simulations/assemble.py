@@ -241,6 +241,7 @@ def _what_was_trained(charter: Charter) -> str:
         "public": "made from public text",
         "self_written": "made from text that the base model wrote by itself",
         "random": "drawn at random",
+        "weights": "the leading singular vectors of the frozen weights",
     }[model.basis.source]
     what = "B alone, A is frozen" if model.form == "ffa" else "a core between frozen directions of inputs and outputs"
     over = f"; the loss is taken over {model.basis.vocabulary} tokens" if model.basis.vocabulary else ""

@@ -14,7 +14,8 @@ from ..evaluation.self_written import written
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel
 from ..training.basis import Basis
-from ..training.directions import BasisRecipe, make_basis, random_basis
+from ..training.directions import BasisRecipe, make_basis
+from ..training.textless import random_basis, weights_basis
 
 # Texts that a base model writes for a basis, and the most tokens of one.
 _SELF_WRITTEN, _MOST_TOKENS = 256, 64
@@ -35,6 +36,8 @@ def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: 
         UserError: a public row does not fit into the context, or there are too few.
     """
     how, context, source = settings.model.basis, settings.model.context_length, basis_source(settings)
+    if source == "weights":
+        return weights_basis(base, lora)
     sequences = label_tokens(corpus.test[0], corpus.labels, base.tokenizer, context)
     answers = sorted({token for sequence in sequences for token in sequence})
     if source == "random":
@@ -53,7 +56,7 @@ def _whitening(settings: Settings) -> float:
     return whitening
 
 
-def basis_source(settings: Settings) -> Literal["public", "self_written", "random"]:
+def basis_source(settings: Settings) -> Literal["public", "self_written", "random", "weights"]:
     """What a basis is made of: as set, else public text where there is some."""
     there = settings.data.corpus != "files" or settings.data.public_file is not None
     return settings.model.basis.source or ("public" if there else "self_written")

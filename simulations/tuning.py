@@ -1,16 +1,15 @@
 """`cotune tune`: a sweep over settings on public or simulated data, under the account of the run that is planned.
 
-The corpus stands in for records that must not be looked at. Every point trains what the federation would: the union of
-the organizations' samples, clipped by unit, with the noise of all of them, by the same strategy, at the noise
-multiplier that the planned epsilon, delta, rate and rounds ask for. Only the protocol is left out, so a point takes
-seconds where the layers below are cached. Points are scored on the corpus' validation rows, which no result is reported
-on, and on its test rows only where it has no others, or where it is told to.
+The corpus stands in for records that must not be looked at. Every point trains what the federation would: each
+organization's samples, clipped by unit, with its noise, by the same strategy, at the noise multiplier that the planned
+epsilon, delta, rate and rounds ask for. Only the protocol is left out (`rehearsal`), so a point takes seconds where the
+layers below are cached. Points are scored on the corpus' validation rows, which no result is reported on, and on its
+test rows only where it has no others, or where it is told to.
 """
 
 import hashlib
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -19,30 +18,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from hydra.utils import instantiate
 from rich.console import Console
 
 from ..atomic import write_text
-from ..client.workbench import source_of
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
 from ..errors import UserError
-from ..evaluation.labels import Evaluator
-from ..privacy.sampling import SystemRandomness
 from ..server.exchange import Interrupted
-from ..strategies.base import Strategy, split
-from ..training.base import BaseModel, load_base
-from ..training.schema import initial
-from ..training.trainer import Trainer
-from .bases import lora_settings, made_basis
-from .consortium import declared_units, everything, node_model, terms
-from .corpus import load_corpus
+from ..strategies.base import Strategy
+from .bench import Bench, file_facts
+from .consortium import declared_units, terms
 from .interruption import stoppable
 from .progress import Advance, local_progress
-from .rates import settled, strategy_options
-from .states import states_folder, trainer_of
+from .rates import strategy_options
+from .rehearsal import rehearse
 from .tuning_results import Point, chart, table
 from .workspace import alone_in
 
@@ -72,11 +61,6 @@ def run(planned: Sequence[Settings], folder: Path) -> list[Point]:
 
 
 def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: threading.Event) -> list[Point]:
-    if any(settings.strategy.steps_per_round > 1 for settings in planned):
-        raise UserError(
-            "cotune tune walks through all records at once, which is not what steps at home do",
-            "run strategy=fedavg with cotune simulate -m on public data",
-        )
     planned = [_judged(settings) for settings in planned]
     rows = " and ".join(sorted({settings.simulation.judge or "" for settings in planned}))
     console.print(
@@ -85,7 +69,7 @@ def _run(planned: Sequence[Settings], folder: Path, console: Console, stop: thre
     )
     if any(settings.data.corpus == "files" and settings.simulation.judge == "test" for settings in planned):
         console.print("note: data.validation_file keeps choices apart from the test rows that results are reported on")
-    bench, points = _Bench(folder), []
+    bench, points = Bench(folder), []
     with local_progress(console, "tune", sum(settings.rounds for settings in planned)) as advance:
         for settings in planned:
             points.append(_tried(settings, bench, folder, advance, stop))
@@ -110,16 +94,11 @@ def digest_of(settings: Settings) -> str:
     for key in ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "generate_rows"):
         facts["simulation"].pop(key)
     facts["version"] = version("cotune")
-    data = settings.data
-    facts["files"] = [
-        (file.stat().st_size, file.stat().st_mtime_ns)
-        for file in (*data.files, data.test_file, data.validation_file, data.public_file)
-        if file is not None and file.exists()
-    ]
+    facts["files"] = file_facts(settings)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _tried(settings: Settings, bench: "_Bench", folder: Path, advance: Advance, stop: threading.Event) -> Point:
+def _tried(settings: Settings, bench: Bench, folder: Path, advance: Advance, stop: threading.Event) -> Point:
     kept = folder / "points" / f"{digest_of(settings)}.json"
     if kept.exists():
         advance(settings.rounds, "tried before")
@@ -130,102 +109,43 @@ def _tried(settings: Settings, bench: "_Bench", folder: Path, advance: Advance, 
     return point
 
 
-def _train(settings: Settings, bench: "_Bench", advance: Advance, stop: threading.Event) -> Point:
+def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.Event) -> Point:
     started = time.monotonic()
-    trainer = bench.trainer
-    schema, members = trainer.schema, len(bench.corpus.organizations)
-    units = list(declared_units(settings, bench.corpus).values())
-    agreed = terms(settings, max(units), schema.dimension)
-    # Every member adds noise of its own; their sum has this deviation.
-    together = replace(agreed, noise_multiplier=math.sqrt(members) * agreed.noise_multiplier)
-    batch = agreed.sample_rate * sum(units)
-    options = strategy_options(settings, agreed, units)
-    strategy = _strategy(settings, options)
-    adapter, state = initial(schema, settings.seed), strategy.start(schema.dimension)
-    curve: list[tuple[int, float]] = []
-    for number in range(1, settings.rounds + 1):
-        if stop.is_set():
-            raise Interrupted
-        part = strategy.trained(schema, number - 1)
-        contribution = strategy.local(trainer, adapter, part, together, batch, SystemRandomness())
-        adapter, state = strategy.apply(adapter, state, part, split(contribution)[0], batch, 1)
-        advance(1, f"epsilon {agreed.epsilon:g}")
-        if not np.isfinite(adapter).all():
-            break
-        if number % settings.simulation.evaluate_every == 0 or number == settings.rounds:
-            curve.append((number, bench.evaluator.score(strategy.published(adapter, state)).accuracy))
-    last = strategy.published(adapter, state)
-    finite = bool(np.isfinite(last).all())
+    schema, units = bench.trainer.schema, declared_units(settings, bench.corpus)
+    agreed = terms(settings, max(units.values()), schema.dimension)
+    strategy = strategy_for(settings, strategy_options(settings, agreed, list(units.values())))
+    found = rehearse(
+        strategy,
+        bench.homes,
+        agreed,
+        units,
+        settings.rounds,
+        settings.seed,
+        lambda: advance(1, f"epsilon {agreed.epsilon:g}"),
+        stop,
+        lambda adapter: bench.evaluator.score(adapter).accuracy,
+        settings.simulation.evaluate_every,
+    )
     return Point(
         digest=digest_of(settings),
         settings=settings.model_dump(mode="json"),
         dimension=schema.dimension,
         noise_multiplier=agreed.noise_multiplier,
-        accuracy=curve[-1][1] if finite and curve else 0.0,
-        exact=bench.judge.exact(last, range(len(bench.corpus.test))) if finite else 0.0,
-        curve=tuple(curve),
+        accuracy=found.curve[-1][1] if found.finite and found.curve else 0.0,
+        exact=bench.judge.exact(found.adapter, range(len(bench.corpus.test))) if found.finite else 0.0,
+        curve=found.curve,
         seconds=time.monotonic() - started,
     )
 
 
-def _strategy(settings: Settings, options: dict[str, Any]) -> Strategy:
+def strategy_for(settings: Settings, options: dict[str, Any]) -> Strategy:
+    """The strategy that the settings name.
+
+    Raises:
+        UserError: it takes other steps than are paid for.
+    """
     rule = settings.strategy
     made: Strategy = instantiate({"_target_": rule.target, **options})
     if made.steps_per_round != rule.steps_per_round:
         raise UserError(f"strategy {rule.target} and its settings differ", "report this")
     return made
-
-
-class _Bench:
-    """What points share: corpus, base model, trainer and judges, kept while the settings they follow from stay.
-
-    Attributes:
-        corpus, trainer: of all organizations' records together; a unit belongs to one of them.
-        evaluator, judge: of the rows that are looked at, by label and word for word.
-    """
-
-    corpus: Corpus
-    trainer: Trainer
-    evaluator: Evaluator
-    judge: Trainer
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._facts: Any = None
-        self._dealt: Any = None
-
-    def open(self, settings: Settings, advance: Advance) -> Settings:
-        """Make what is not there yet; the settings with nothing left open."""
-        means = settings.simulation
-        torch.set_num_threads(means.workers * means.threads_per_worker)
-        dealt = (settings.data, settings.seed, means.judge)
-        if dealt != self._dealt:
-            self.corpus, self._dealt = load_corpus(settings), dealt
-        settings = settled(settings, list(declared_units(settings, self.corpus).values()))
-        facts = (settings.model, *dealt, means.physical_batch_tokens)
-        if facts == self._facts:
-            return settings
-        base = self._base(settings)
-        lora = lora_settings(settings)
-        if lora.form != "lora":
-            lora = replace(lora, basis=made_basis(settings, base, lora, self.corpus))
-        folder = states_folder(settings, self._folder)
-        quiet: Advance = lambda steps=1, note="": advance(0, note)  # noqa: E731
-        self.trainer = trainer_of(settings, base, lora, everything(self.corpus), folder, quiet)
-        self.judge = trainer_of(settings, base, lora, self.corpus.test, folder, quiet)
-        self.evaluator = Evaluator(
-            base,
-            lora,
-            self.corpus.test,
-            self.corpus.labels,
-            settings.model.context_length,
-            means.evaluation_batch_tokens,
-            settings.model.cache_features,
-        )
-        self._facts = facts
-        return settings
-
-    def _base(self, settings: Settings) -> BaseModel:
-        """A model of its own for each form: an adapter cannot be taken off again."""
-        model = settings.model
-        return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)

@@ -18,10 +18,9 @@ from ..errors import UserError
 from .adapter import adapted_maps
 from .base import BaseModel
 from .basis import Basis, Directions
-from .layers import inputs_of, outputs_of
+from .layers import inputs_of
 from .peft_files import LoraSettings
 from .public_rows import Seen, look
-from .schema import symmetric
 from .tiles import Row
 
 SHRINKAGE: Final = 0.1
@@ -90,27 +89,6 @@ def make_basis(
     likely[list(answers)] = np.inf
     kept = np.argsort(-likely, kind="stable")[: max(recipe.vocabulary, len(answers))]
     return Basis(modules, np.sort(kept).astype(np.int32))
-
-
-def random_basis(base: BaseModel, lora: LoraSettings, outputs: int, seed: int) -> Basis:
-    """Directions by chance, where there is no text: entries of variance 1 / inputs, the same on every machine.
-
-    Args:
-        outputs: u of form "core". seed: 0 to 2^128 - 1.
-    """
-    words = np.random.Philox(key=seed)
-
-    def drawn(shape: tuple[int, int], inputs: int) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = (symmetric(words, shape[0] * shape[1]) * np.sqrt(3.0 / inputs)).astype(np.float32)
-        return found.reshape(shape)
-
-    modules = {}
-    for path, module in adapted_maps(base, lora).items():
-        ins = inputs_of(module)
-        outs = outputs_of(module)
-        given = drawn((lora.rank, ins), ins)
-        modules[path] = Directions(given, drawn((outs, outputs), outputs) if lora.form == "core" else None)
-    return Basis(modules)
 
 
 def _input_directions(seen: Seen, count: int, whitening: float) -> NDArray[np.float32]:

@@ -71,7 +71,7 @@ def test_a_run_from_basis_to_release(place: Any, public: Path, tmp_path: Path) -
     assert np.abs(outside).max() < 1e-4 * float(product[0].abs().max())
 
 
-@pytest.mark.parametrize("source", ["self_written", "random", "public"])
+@pytest.mark.parametrize("source", ["self_written", "random", "weights", "public"])
 def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path: Path) -> None:
     settings = place.settings(
         tmp_path, *FORM, "model.lora.form=ffa", f"model.basis.source={source}", f"data.public_file={public}"

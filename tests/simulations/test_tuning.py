@@ -8,11 +8,19 @@ from typing import Any
 import pytest
 from cotune.conf.compose import sweep
 from cotune.simulations import tuning
+from cotune.simulations.bench import Bench
+from cotune.simulations.rehearsal import AtHome
 from cotune.simulations.tuning_results import Point
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("model.top_layers=1", "model.cache_features=true", "strategy.server_optimizer=sgd", "privacy.sample_rate=1.0")
+WORDS = (
+    "simulation.workers=1",
+    "model.top_layers=1",
+    "model.cache_features=true",
+    "strategy.server_optimizer=sgd",
+    "privacy.sample_rate=1.0",
+)
 
 
 @pytest.fixture
@@ -35,30 +43,30 @@ def test_points_are_tried_once_and_ordered(
     assert tuning.run(planned("strategy.learning_rate=0.001,2.0", "rounds=1,3"), folder) == found
 
 
-def test_noise_is_that_of_all_members(
+def test_every_organization_adds_the_noise_that_is_calibrated(
     planned: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    plain = tuning._strategy
+    plain = AtHome.private_sum
 
-    def spying(settings: Any, options: Any) -> Any:
-        strategy = plain(settings, options)
+    def spying(self: AtHome, adapter: Any, terms: Any, *rest: Any) -> Any:
+        seen.append(terms.noise_multiplier)
+        return plain(self, adapter, terms, *rest)
 
-        class Spy:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(strategy, name)
-
-            def local(self, trainer: Any, adapter: Any, part: Any, terms: Any, batch: float, random: Any) -> Any:
-                seen.append(terms.noise_multiplier)
-                assert batch == 3 * 16
-                return strategy.local(trainer, adapter, part, terms, batch, random)
-
-        return Spy()
-
-    monkeypatch.setattr(tuning, "_strategy", spying)
+    monkeypatch.setattr(AtHome, "private_sum", spying)
     (point,) = tuning.run(planned(), tmp_path / "tune")
-    assert seen == [pytest.approx(3**0.5 * point.noise_multiplier)] * 2
+    assert seen == [point.noise_multiplier] * 3 * 2
     assert point.noise_multiplier > 0
+
+
+def test_steps_at_home_are_paid_for(place: Any, tmp_path: Path) -> None:
+    """Two local steps in each of two rounds ask for the noise of four."""
+    words = [word for word in WORDS if "server_optimizer" not in word]
+    given = place.words(tmp_path / "unused", *words, "strategy=fedavg", "strategy.local_learning_rate=0.1")
+    given = [word for word in given if not word.startswith("strategy.learning_rate")]
+    (two,) = tuning.run(sweep([*given, "strategy.local_steps=2"]), tmp_path / "tune")
+    (one,) = tuning.run(sweep([*given, "strategy.local_steps=1", "rounds=4"]), tmp_path / "tune")
+    assert two.noise_multiplier == one.noise_multiplier
 
 
 def test_exact_answers_are_those_of_generation(place: Any, planned: Callable[..., Any], tmp_path: Path) -> None:
@@ -67,7 +75,7 @@ def test_exact_answers_are_those_of_generation(place: Any, planned: Callable[...
     from cotune.evaluation.generate import exact_match
     from cotune.training.adapter import set_flat
 
-    bench = tuning._Bench(tmp_path)
+    bench = Bench(tmp_path)
     (settings,) = planned()
     bench.open(settings, lambda steps=1, note="": None)
     for scale in (0.0, 0.5, 2.0):

@@ -22,10 +22,10 @@ from cotune.training.adapter import LoraSettings, attach, schema_of
 from cotune.training.base import BaseModel
 from cotune.training.basis import Basis, Directions
 from cotune.training.company import adapters, gains_of
-from cotune.training.directions import random_basis
 from cotune.training.forms import as_lora
 from cotune.training.layers import decoder_layers
 from cotune.training.schema import AdapterSchema
+from cotune.training.textless import random_basis
 from cotune.training.tiles import Shape
 from cotune.training.trainer import Trainer
 from numpy.typing import NDArray

@@ -10,8 +10,9 @@ import torch
 from cotune.errors import UserError
 from cotune.training.adapter import attach
 from cotune.training.base import BaseModel
-from cotune.training.directions import BasisRecipe, make_basis, random_basis
+from cotune.training.directions import BasisRecipe, make_basis
 from cotune.training.peft_files import LoraSettings
+from cotune.training.textless import random_basis, weights_basis
 
 RECIPE = BasisRecipe(0.25, 0)
 PATH = "model.layers.2.mlp.down_proj"
@@ -116,6 +117,7 @@ def test_every_map_of_a_family_gets_directions_that_fit(
         for basis in (
             make_basis(make_base(family), lora, tiny.rows(30), answers(tiny.rows(30)), RECIPE),
             random_basis(make_base(family), lora, 4, 1),
+            weights_basis(make_base(family), lora),
         ):
             attach(make_base(family), replace(lora, basis=basis))
 

@@ -1,0 +1,138 @@
+"""What training without the protocol needs, kept while the settings that it follows from stay: data, model, judges."""
+
+import hashlib
+import json
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..client.workbench import source_of
+from ..conf.schema import Settings
+from ..data.corpora.partition import Corpus
+from ..evaluation.labels import Evaluator
+from ..training.base import BaseModel, load_base
+from ..training.basis import Basis, load_basis
+from ..training.peft_files import LoraSettings
+from ..training.trainer import Trainer
+from .bases import lora_settings, made_basis
+from .consortium import declared_units, everything, node_model
+from .corpus import load_corpus
+from .progress import Advance
+from .rates import settled
+from .rehearsal import AtHome, at_home
+from .states import states_folder, trainer_of
+
+
+class Bench:
+    """What points of a sweep share.
+
+    Attributes:
+        corpus, trainer: of all organizations' records together; a unit belongs to one of them.
+        homes: each organization's units of that trainer.
+        evaluator, judge: of the rows that are looked at, by label and word for word.
+        lora: what is trained, with its basis.
+    """
+
+    corpus: Corpus
+    trainer: Trainer
+    homes: dict[str, AtHome]
+    evaluator: Evaluator
+    judge: Trainer
+    lora: LoraSettings
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: where bases are kept, and hidden states of a user's own files. It holds nothing that is private if
+                the corpus is not.
+        """
+        self._folder = folder
+        self._facts: Any = None
+        self._dealt: Any = None
+
+    def open(self, settings: Settings, advance: Advance, loss: Settings | None = None) -> Settings:
+        """Make what is not there yet.
+
+        Args:
+            loss: the tokens of their basis take the place of those that the adapter's form takes its training loss
+                over, for forms that are to be compared; None: each has its own.
+
+        Returns:
+            The settings with nothing left open.
+
+        Raises:
+            UserError: as `made_basis`, or the model or corpus cannot be had.
+        """
+        means = settings.simulation
+        torch.set_num_threads(means.workers * means.threads_per_worker)
+        self._deal(settings)
+        settings = self._settled(settings)
+        facts = (settings.model, self._dealt, means.physical_batch_tokens, loss)
+        if facts == self._facts:
+            return settings
+        self._facts = None
+        base, lora = _base(settings), lora_settings(settings)
+        if lora.form != "lora":
+            lora = replace(lora, basis=self._basis(settings))
+        self.lora = lora if loss is None else _with_loss(lora, self._basis(self._settled(loss)))
+        folder = states_folder(settings, self._folder)
+        quiet: Advance = lambda steps=1, note="": advance(0, note)  # noqa: E731
+        self.trainer = trainer_of(settings, base, self.lora, everything(self.corpus), folder, quiet)
+        self.homes = at_home(self.trainer, {name: len(records) for name, records in self.corpus.organizations.items()})
+        self.judge = trainer_of(settings, base, self.lora, self.corpus.test, folder, quiet)
+        self.evaluator = Evaluator(
+            base,
+            self.lora,
+            self.corpus.test,
+            self.corpus.labels,
+            settings.model.context_length,
+            means.evaluation_batch_tokens,
+            settings.model.cache_features,
+        )
+        self._facts = facts
+        return settings
+
+    def _deal(self, settings: Settings) -> None:
+        dealt = (settings.data, settings.seed, settings.simulation.judge)
+        if dealt != self._dealt:
+            self.corpus, self._dealt = load_corpus(settings), dealt
+
+    def _settled(self, settings: Settings) -> Settings:
+        return settled(settings, list(declared_units(settings, self.corpus).values()))
+
+    def _basis(self, settings: Settings) -> Basis:
+        """That of the settings' form, made once and kept."""
+        path = self._folder / "bases" / f"{_digest(settings)}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made_basis(settings, _base(settings), lora_settings(settings), self.corpus).save(path)
+        return load_basis(path)
+
+
+def _base(settings: Settings) -> BaseModel:
+    """A model of its own for each form: an adapter cannot be taken off again."""
+    model = settings.model
+    return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
+
+
+def file_facts(settings: Settings) -> list[tuple[int, float]]:
+    """Size and time of every file that the settings name: who changes one wants it read again."""
+    data = settings.data
+    named = (*data.files, data.test_file, data.validation_file, data.public_file)
+    return [(file.stat().st_size, file.stat().st_mtime_ns) for file in named if file is not None and file.exists()]
+
+
+def _digest(settings: Settings) -> str:
+    """Of all that a basis follows from."""
+    facts = settings.model_dump(mode="json", include={"model": True, "data": True, "seed": True})
+    content = json.dumps([version("cotune"), facts, file_facts(settings)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _with_loss(lora: LoraSettings, loss: Basis) -> LoraSettings:
+    """The same form with the loss over the tokens of another basis; plain LoRA takes nothing else of it."""
+    own = loss if lora.basis is None else Basis(lora.basis.modules, loss.tokens)
+    return replace(lora, basis=own)

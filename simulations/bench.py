@@ -53,6 +53,11 @@ class Bench:
         self._facts: Any = None
         self._dealt: Any = None
 
+    @property
+    def moved(self) -> int:
+        """Tokens whose logits a core moves; 0 for other forms."""
+        return 0 if self.lora.basis is None else self.lora.basis.moved
+
     def open(self, settings: Settings, advance: Advance, loss: Settings | None = None) -> Settings:
         """Make what is not there yet.
 

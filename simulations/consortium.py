@@ -311,7 +311,12 @@ def draft(
         ),
         strategy=StrategyTerms(
             target=settings.strategy.target,
-            settings=strategy_options(settings, agreed, [member.nominal_units for member in members]),
+            settings=strategy_options(
+                settings,
+                agreed,
+                [member.nominal_units for member in members],
+                tokens=0 if lora.basis is None else lora.basis.moved,
+            ),
         ),
         rounds=settings.rounds,
         personal_steps=settings.personal_steps,

@@ -114,7 +114,8 @@ class Points:
         started, bench = time.monotonic(), self._bench
         schema, units = bench.trainer.schema, declared_units(settings, bench.corpus)
         agreed = terms(settings, max(units.values()), schema.dimension)
-        strategy = strategy_for(settings, strategy_options(settings, agreed, list(units.values())))
+        options = strategy_options(settings, agreed, list(units.values()), tokens=bench.moved)
+        strategy = strategy_for(settings, options)
         note = f"{place.experiment.partition('=')[2]}, {place.method}, epsilon {agreed.epsilon:g}, {place.seed}"
         found = rehearse(
             strategy,

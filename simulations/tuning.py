@@ -113,7 +113,8 @@ def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.E
     started = time.monotonic()
     schema, units = bench.trainer.schema, declared_units(settings, bench.corpus)
     agreed = terms(settings, max(units.values()), schema.dimension)
-    strategy = strategy_for(settings, strategy_options(settings, agreed, list(units.values())))
+    options = strategy_options(settings, agreed, list(units.values()), tokens=bench.moved)
+    strategy = strategy_for(settings, options)
     found = rehearse(
         strategy,
         bench.homes,

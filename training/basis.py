@@ -65,6 +65,11 @@ class Basis:
             content.update(np.ascontiguousarray(array).tobytes())
         self.digest = content.hexdigest()
 
+    @property
+    def moved(self) -> int:
+        """Tokens whose logits a core moves: the most directions of outputs that any map has; 0 where none has some."""
+        return max(0 if given.outputs is None else given.outputs.shape[1] for given in self.modules.values())
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Basis) and other.digest == self.digest
 

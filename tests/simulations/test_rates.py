@@ -24,13 +24,15 @@ def test_a_rounds_noise_moves_a_core_by_a_tenth(noise: float, units: list[int]) 
     assert options["learning_rate"] * deviation == pytest.approx(0.1, rel=0.01)
 
 
-def test_at_little_noise_the_rate_no_longer_grows() -> None:
-    settings, terms = compose([]), TERMS
-    limit = strategy_options(settings, replace(terms, noise_multiplier=4.0), [700] * 4)["learning_rate"]
-    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == limit
-    settings = compose(["privacy=none"])
-    terms = replace(TERMS, enabled=False, noise_multiplier=0.0)
-    assert strategy_options(settings, terms, [700] * 4)["learning_rate"] == limit
+def test_at_little_noise_the_rate_no_longer_grows_the_sooner_the_more_tokens() -> None:
+    def rate(terms: PrivacyTerms, tokens: int, *words: str) -> Any:
+        return strategy_options(compose([*words]), terms, [700] * 4, tokens=tokens)["learning_rate"]
+
+    limit = rate(replace(TERMS, noise_multiplier=4.0), 44)
+    assert rate(TERMS, 44) == limit
+    assert rate(TERMS, 24) > 1.5 * limit
+    assert rate(TERMS, 24) == rate(TERMS, 0)  # the noise is above what 24 tokens allow
+    assert rate(replace(TERMS, enabled=False, noise_multiplier=0.0), 44, "privacy=none") == limit
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_at_little_noise_the_rate_no_longer_grows() -> None:
         (["recipe=lora"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
         (["strategy=fedavg", "recipe=lora"], {"local_learning_rate": 1.0, "learning_rate": 1.0}),
         (["strategy=fedavg", "strategy.local_optimizer=adamw"], {"local_learning_rate": 0.001}),
-        (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / (4 * TERMS.sensitivity), rel=0.01)}),
+        (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / TERMS.noise_std, rel=0.01)}),
     ],
     ids=str,
 )

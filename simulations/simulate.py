@@ -72,7 +72,10 @@ def _run(settings: Settings, console: Console) -> Report:
         return done
     with stoppable(console) as stop:
         try:
-            return Simulation(settings, space, console, stop).finish()
+            done = Simulation(settings, space, console, stop).finish()
+            if stop.is_set():  # Ctrl-C came when all was done: a study must not begin its next run
+                raise KeyboardInterrupt
+            return done
         except Interrupted:
             console.print(f"stopped; simulation.existing=continue goes on in {settings.run_dir}")
             raise KeyboardInterrupt from None

@@ -280,3 +280,17 @@ def _marked(mark: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_ctrl_c_in_the_last_moment_ends_a_study_too(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is finished, and who called it learns that the person wants no other."""
+
+    def finish(self: Any) -> None:
+        self._stop.set()
+
+    monkeypatch.setattr(simulate.Simulation, "__init__", lambda self, *given: vars(self).update(_stop=given[3]))
+    monkeypatch.setattr(simulate.Simulation, "finish", finish)
+    with pytest.raises(KeyboardInterrupt):
+        simulate.run(place.settings(tmp_path / "run"))

@@ -1,0 +1,328 @@
+"""Without privacy, is cotune worse than what one would write with Flower's example? Both in one run, on the same data.
+
+Every row of the demo's hospitals passes once, in whatever an arm trains:
+
+- flower: `stock/flowertune.py`, the loop of Flower's flowertune-llm example, all layers of the model.
+- cotune-same: cotune's fedavg with AdamW at home, privacy=none, on the same LoRA, at the same constant rate.
+- cotune-lora: the same at cotune's own settings, recipe=lora: rank 8 in the last layer, rate 0.001.
+- cotune-core: the default recipe, privacy=none: a core over cached states, the epoch in 20 rounds.
+- flower-opacus (asked for by `--arms`): the first with a PrivacyEngine at home, epsilon 8 for each row.
+- cotune-private (likewise): the default recipe at the unit-level epsilon 8 of the demo, 20 rounds of all rows.
+
+Data, chat template, context and scoring are shared: accuracy among the labels, and answers that greedy decoding writes
+word for word. cotune's steps run as in a federation, but for signatures, masks and the rounding to integers. Seconds are
+CPU seconds of training on all threads; of a cached arm they hold the frozen layers' one pass, unless `--states` found it.
+A step over all layers of SmolLM2-135M is half a CPU second a row.
+
+    python benchmarks/without_privacy.py [--arms ...] [--examples 256] [--test-rows 100] [--rates 5e-5 5e-4]
+        [--threads 2] [--states FOLDER] [--json FILE] [key=value ...]
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cotune.client.workbench import source_of
+from cotune.conf.compose import compose
+from cotune.conf.schema import Settings
+from cotune.data.corpora.partition import Corpus
+from cotune.data.template import encode_all
+from cotune.evaluation.labels import Evaluator
+from cotune.privacy.sampling import SystemRandomness
+from cotune.simulations.bases import lora_settings, made_basis
+from cotune.simulations.consortium import declared_units, everything, node_model, terms
+from cotune.simulations.corpus import load_corpus
+from cotune.simulations.rates import settled, strategy_options
+from cotune.simulations.states import trainer_of
+from cotune.strategies.base import Strategy, split
+from cotune.training.adapter import LoraSettings, attach, import_peft, schema_of
+from cotune.training.base import BaseModel, load_base
+from cotune.training.layers import decoder_layers
+from cotune.training.schema import initial
+from cotune.training.trainer import Trainer
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+from stock import flowertune
+from stock.flowertune import Recipe
+
+USUAL = ("base", "flower", "cotune-same", "cotune-lora", "cotune-core")
+PRIVATE = ("flower-opacus", "cotune-private")
+CORE_ROUNDS = 20
+STOCK_TARGETS = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        rate: of the steps at home, or of the server's for a core. trained: numbers. passes: rows that went through a
+            step, expected. cpu_s: of training. known: whether frozen states were known from before.
+    """
+
+    arm: str
+    rate: float
+    trained: int
+    passes: int
+    accuracy: float
+    exact: float
+    cpu_s: float
+    known: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all arms share."""
+
+    corpus: Corpus
+    words: tuple[str, ...]
+    recipe: Recipe
+    folder: Path
+    seed: int
+
+    @property
+    def rows(self) -> int:
+        """Of all organizations."""
+        return sum(map(len, self.corpus.organizations.values()))
+
+    @property
+    def of_one(self) -> int:
+        """Of the largest organization."""
+        return max(map(len, self.corpus.organizations.values()))
+
+    def settings(self, *words: str) -> Settings:
+        """cotune's, settled for this corpus; the person's own words come last."""
+        made = compose([*words, *self.words])
+        return settled(made, list(declared_units(made, self.corpus).values()))
+
+
+def shortened(corpus: Corpus, examples: int, tests: int, seed: int) -> Corpus:
+    """A random choice of so many rows, the same from each organization, and of test rows; 0: all."""
+    rng = np.random.default_rng(seed)
+
+    def some(records: Sequence[Any], count: int) -> list[Any]:
+        chosen = rng.permutation(len(records))[: count or len(records)]
+        return [records[place] for place in sorted(chosen)]
+
+    each = math.ceil(examples / len(corpus.organizations))
+    own = {name: some(records, each) for name, records in corpus.organizations.items()}
+    return replace(corpus, organizations=own, test=some(corpus.test, tests))
+
+
+def base_of(settings: Settings) -> BaseModel:
+    """A model of its own for each arm."""
+    model = settings.model
+    return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
+
+
+def scored(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings, adapter: np.ndarray) -> list[float]:
+    """Accuracy and exact answers on the test rows."""
+    model, tests = settings.model, plan.corpus.test
+    most = settings.simulation.evaluation_batch_tokens
+    judge = Evaluator(base, lora, tests, plan.corpus.labels, model.context_length, most, model.cache_features)
+    accuracy = judge.score(adapter).accuracy
+    folder = plan.folder if model.cache_features else None
+    return [accuracy, trainer_of(settings, base, lora, tests, folder, silent).exact(adapter, range(len(tests)))]
+
+
+def silent(steps: int = 1, note: str = "") -> None:
+    """No bar."""
+
+
+def stock_settings(plan: Plan, rate: float) -> Settings:
+    """cotune's for the LoRA, the steps and the rate of the stock loop."""
+    recipe = plan.recipe
+    rounds = recipe.rounds(plan.of_one)
+    steps = min(recipe.local_steps, math.ceil(plan.of_one / recipe.batch))
+    return plan.settings(
+        "recipe=lora",
+        "privacy=none",
+        "strategy=fedavg",
+        "strategy.local_optimizer=adamw",
+        f"strategy.local_learning_rate={rate!r}",
+        f"strategy.local_steps={steps}",
+        f"rounds={rounds}",
+        f"privacy.sample_rate={1 / (rounds * steps)!r}",
+        f"model.lora.rank={recipe.rank}",
+        f"model.lora.alpha={recipe.alpha}",
+        f"model.lora.targets=[{','.join(recipe.targets or STOCK_TARGETS)}]",
+        f"model.top_layers={recipe.top_layers}",
+        "model.cache_features=false",
+    )
+
+
+def last_layer_settings(plan: Plan) -> Settings:
+    """cotune's own plain LoRA and rate. One epoch needs no cache: no row passes twice."""
+    alike = stock_settings(plan, plan.recipe.rate)
+    return plan.settings(
+        "recipe=lora",
+        "privacy=none",
+        "strategy=fedavg",
+        "strategy.local_optimizer=adamw",
+        f"strategy.local_steps={alike.strategy.steps_per_round}",
+        f"rounds={alike.rounds}",
+        f"privacy.sample_rate={alike.privacy.sample_rate!r}",
+        "model.cache_features=false",
+    )
+
+
+def stock_arm(plan: Plan, arm: str, rate: float) -> Line:
+    """Flower's loop on a model of its own, then scored as every adapter is."""
+    recipe, settings = replace(plan.recipe, rate=rate), stock_settings(plan, rate)
+    base = base_of(settings)
+    context, tokenizer = settings.model.context_length, base.tokenizer
+    clients = [
+        [(example.tokens, example.answer_start) for example in encode_all(records, tokenizer, context)]
+        for records in plan.corpus.organizations.values()
+    ]
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    model = flowertune.peft_model(base.model, recipe, len(decoder_layers(base.model)))
+    began = time.process_time()
+    if arm == "flower":
+        flowertune.train(model, clients, recipe, pad, plan.seed)
+    else:
+        delta = compose(list(plan.words)).privacy.delta_for(plan.of_one)
+        flowertune.train_private(model, clients, recipe, pad, plan.seed, 8.0, delta)
+    spent = time.process_time() - began
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        fresh, lora = base_of(settings), lora_settings(settings)
+        schema = schema_of(attach(fresh, lora))
+        adapter = import_peft(Path(folder), schema)
+    return Line(arm, rate, schema.dimension, plan.rows, *scored(plan, settings, fresh, lora, adapter), spent)
+
+
+def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
+    """cotune's own steps, members one after another; each sum goes to the server's rule."""
+    base, lora = base_of(settings), lora_settings(settings)
+    if lora.form != "lora":
+        lora = replace(lora, basis=made_basis(settings, base, lora, plan.corpus))
+    began = time.process_time()
+    kept = [plan.folder.glob("*") if settings.model.cache_features else ()]
+    before = {path.name for path in kept[0]}
+    trainers = members(plan, settings, base, lora)
+    known = settings.model.cache_features and {path.name for path in plan.folder.glob("*")} == before
+    units = list(declared_units(settings, plan.corpus).values())
+    agreed = terms(settings, max(units), trainers[0].schema.dimension)
+    options = strategy_options(settings, agreed, units)
+    strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
+    schema = trainers[0].schema
+    adapter, state = initial(schema, settings.seed), strategy.start(schema.dimension)
+    for number in range(settings.rounds):
+        part, total = strategy.trained(schema, number), 0.0
+        for trainer, count in zip(trainers, units, strict=True):
+            batch = agreed.sample_rate * count
+            sent = strategy.local(trainer, adapter, part, agreed, batch, SystemRandomness())
+            total = total + split(sent)[0]
+        batch = agreed.sample_rate * sum(units)
+        adapter, state = strategy.apply(adapter, state, part, total, batch, len(trainers))
+    last = strategy.published(adapter, state)
+    spent = time.process_time() - began
+    rate = options.get("local_learning_rate", options["learning_rate"])
+    passes = round(settings.rounds * settings.strategy.steps_per_round * agreed.sample_rate * plan.rows)
+    return Line(arm, rate, schema.dimension, passes, *scored(plan, settings, base, lora, last), spent, known)
+
+
+def members(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings) -> list[Trainer]:
+    """A trainer for each organization; cached states are computed for all records at once, as in a simulation."""
+    organizations = plan.corpus.organizations
+    if not settings.model.cache_features:
+        return [trainer_of(settings, base, lora, records, None, silent) for records in organizations.values()]
+    together = trainer_of(settings, base, lora, everything(plan.corpus), plan.folder, silent)
+    made, start = [], 0
+    with tempfile.TemporaryDirectory() as own:
+        for name, records in organizations.items():
+            together.hand_on(range(start, start + len(records)), Path(own) / name)
+            made.append(trainer_of(settings, base, lora, records, Path(own) / name, silent))
+            start += len(records)
+    return made
+
+
+def base_arm(plan: Plan) -> Line:
+    """The model as it is."""
+    settings = last_layer_settings(plan)
+    base, lora = base_of(settings), lora_settings(settings)
+    zeros = np.zeros(schema_of(attach(base, lora)).dimension, np.float32)
+    return Line("base", 0.0, 0, 0, *scored(plan, settings, base, lora, zeros), 0.0)
+
+
+def run(plan: Plan, arms: Sequence[str], rates: Sequence[float], tell: Callable[[Line], None]) -> list[Line]:
+    """The arms asked for, each told as soon as it is done."""
+    core = ("privacy=none", f"rounds={CORE_ROUNDS}", f"privacy.sample_rate={1 / CORE_ROUNDS!r}")
+    work: dict[str, list[Callable[[], Line]]] = {
+        "base": [lambda: base_arm(plan)],
+        "flower": [lambda rate=rate: stock_arm(plan, "flower", rate) for rate in rates],
+        "cotune-same": [lambda rate=rate: cotune_arm(plan, "cotune-same", stock_settings(plan, rate)) for rate in rates],
+        "cotune-lora": [lambda: cotune_arm(plan, "cotune-lora", last_layer_settings(plan))],
+        "cotune-core": [lambda: cotune_arm(plan, "cotune-core", plan.settings(*core))],
+        "flower-opacus": [lambda rate=rate: stock_arm(plan, "flower-opacus", rate) for rate in rates],
+        "cotune-private": [lambda: cotune_arm(plan, "cotune-private", plan.settings())],
+    }
+    lines = []
+    for arm in arms:
+        for each in work[arm]:
+            lines.append(each())
+            tell(lines[-1])
+    return lines
+
+
+def table(plan: Plan, lines: Sequence[Line]) -> Table:
+    """For people."""
+    made = Table(title=f"{plan.rows:,} rows of {len(plan.corpus.organizations)} organizations")
+    for name in ("arm", "rate", "trained numbers", "row passes", "accuracy", "exact", "CPU s", "of flower"):
+        made.add_column(name, justify="left" if name == "arm" else "right")
+    stock = next((line.cpu_s for line in lines if line.arm == "flower"), math.nan)
+    for line in lines:
+        ratio = f"{line.cpu_s / stock:.3f}" if line.trained and not math.isnan(stock) else ""
+        seconds = f"{line.cpu_s:,.1f}{' (states known)' if line.known else ''}"
+        numbers = (f"{line.rate:g}", f"{line.trained:,}", f"{line.passes:,}", f"{100 * line.accuracy:.1f}%")
+        made.add_row(line.arm, *numbers, f"{100 * line.exact:.1f}%", seconds, ratio)
+    return made
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--arms", nargs="+", default=list(USUAL), choices=(*USUAL, *PRIVATE))
+    parser.add_argument("--examples", type=int, default=0, help="training rows of all organizations; 0: all")
+    parser.add_argument("--test-rows", type=int, default=0, help="0: all")
+    parser.add_argument("--rates", type=float, nargs="+", default=[Recipe.rate], help="of flower and cotune-same")
+    parser.add_argument("--top-layers", type=int, default=0, help="LoRA of flower and cotune-same; 0: all layers")
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--local-steps", type=int, default=Recipe.local_steps)
+    parser.add_argument("--targets", nargs="+", help="of flower and cotune-same; else PEFT's choice, q_proj v_proj")
+    parser.add_argument("--states", type=Path, help="where states of the frozen layers are kept; else nowhere")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="a file for the lines")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="cotune's settings, e.g. seed=2")
+    options = parser.parse_intermixed_args()
+    torch.set_num_threads(options.threads)
+    targets = None if options.targets is None else tuple(options.targets)
+    recipe = Recipe(
+        batch=options.batch, local_steps=options.local_steps, top_layers=options.top_layers, targets=targets
+    )
+    settings = compose(options.words)
+    corpus = shortened(load_corpus(settings), options.examples, options.test_rows, settings.seed)
+    words = list(options.words)
+    if options.examples:  # a smaller organization declares what it holds
+        words.append("data.units_per_organization=null")
+    console = Console(width=140)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(corpus, tuple(words), recipe, options.states or Path(folder) / "states", settings.seed)
+        lines = run(plan, options.arms, options.rates, lambda line: console.print(line))
+    console.print(table(plan, lines))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,8 @@ word for word. cotune's steps run as in a federation, but for signatures, masks 
 CPU seconds of training on all threads; of a cached arm they hold the frozen layers' one pass, unless `--states` found it.
 A step over all layers of SmolLM2-135M is half a CPU second a row.
 
-    python benchmarks/without_privacy.py [--arms ...] [--examples 256] [--test-rows 100] [--rates 5e-5 5e-4]
-        [--threads 2] [--states FOLDER] [--json FILE] [key=value ...]
+    python benchmarks/without_privacy.py [key=value ...] [--arms ...] [--examples 256] [--test-rows 100]
+        [--rates 5e-5 5e-4] [--threads 2] [--states FOLDER] [--json FILE]
 """
 
 import argparse

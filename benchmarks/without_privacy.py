@@ -1,6 +1,6 @@
 """Without privacy, is cotune worse than what one would write with Flower's example? Both in one run, on the same data.
 
-Every row of the demo's hospitals passes once, in whatever an arm trains:
+Every row passes once (`--examples` of the demo's hospitals, by default 256, 0 all), in whatever an arm trains:
 
 - flower: `stock/flowertune.py`, the loop of Flower's flowertune-llm example, all layers of the model.
 - cotune-same: cotune's fedavg with AdamW at home, privacy=none, on the same LoRA, at the same constant rate.
@@ -10,11 +10,10 @@ Every row of the demo's hospitals passes once, in whatever an arm trains:
 - cotune-private (likewise): the default recipe at the unit-level epsilon 8 of the demo, 20 rounds of all rows.
 
 Data, chat template, context and scoring are shared: accuracy among the labels, and answers that greedy decoding writes
-word for word. cotune's steps run as in a federation, but for signatures, masks and the rounding to integers. Seconds are
-CPU seconds of training on all threads; of a cached arm they hold the frozen layers' one pass, unless `--states` found it.
-A step over all layers of SmolLM2-135M is half a CPU second a row.
+word for word. cotune's steps run as in a federation, but for signatures, masks and the rounding to integers. Seconds
+are CPU seconds of training on all threads; a cached arm's hold the frozen layers' one pass, unless `--states` found it.
 
-    python benchmarks/without_privacy.py [key=value ...] [--arms ...] [--examples 256] [--test-rows 100]
+    python benchmarks/without_privacy.py [key=value ...] [--arms ...] [--examples 0] [--test-rows 0]
         [--rates 5e-5 5e-4] [--threads 2] [--states FOLDER] [--json FILE]
 """
 
@@ -26,21 +25,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from cotune.client.workbench import source_of
 from cotune.conf.compose import compose
 from cotune.conf.schema import Settings
-from cotune.data.corpora.partition import Corpus
 from cotune.data.template import encode_all
 from cotune.evaluation.labels import Evaluator
 from cotune.privacy.sampling import SystemRandomness
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.consortium import declared_units, everything, node_model, terms
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.rates import settled, strategy_options
+from cotune.simulations.rates import strategy_options
 from cotune.simulations.states import trainer_of
 from cotune.strategies.base import Strategy, split
 from cotune.training.adapter import LoraSettings, attach, import_peft, schema_of
@@ -52,12 +49,12 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 from stock import flowertune
+from stock.alike import Plan, last_layer_settings, shortened, stock_settings
 from stock.flowertune import Recipe
 
 USUAL = ("base", "flower", "cotune-same", "cotune-lora", "cotune-core")
 PRIVATE = ("flower-opacus", "cotune-private")
 CORE_ROUNDS = 20
-STOCK_TARGETS = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True)
@@ -79,45 +76,6 @@ class Line:
     known: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What all arms share."""
-
-    corpus: Corpus
-    words: tuple[str, ...]
-    recipe: Recipe
-    folder: Path
-    seed: int
-
-    @property
-    def rows(self) -> int:
-        """Of all organizations."""
-        return sum(map(len, self.corpus.organizations.values()))
-
-    @property
-    def of_one(self) -> int:
-        """Of the largest organization."""
-        return max(map(len, self.corpus.organizations.values()))
-
-    def settings(self, *words: str) -> Settings:
-        """cotune's, settled for this corpus; the person's own words come last."""
-        made = compose([*words, *self.words])
-        return settled(made, list(declared_units(made, self.corpus).values()))
-
-
-def shortened(corpus: Corpus, examples: int, tests: int, seed: int) -> Corpus:
-    """A random choice of so many rows, the same from each organization, and of test rows; 0: all."""
-    rng = np.random.default_rng(seed)
-
-    def some(records: Sequence[Any], count: int) -> list[Any]:
-        chosen = rng.permutation(len(records))[: count or len(records)]
-        return [records[place] for place in sorted(chosen)]
-
-    each = math.ceil(examples / len(corpus.organizations))
-    own = {name: some(records, each) for name, records in corpus.organizations.items()}
-    return replace(corpus, organizations=own, test=some(corpus.test, tests))
-
-
 def base_of(settings: Settings) -> BaseModel:
     """A model of its own for each arm."""
     model = settings.model
@@ -136,43 +94,6 @@ def scored(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings, 
 
 def silent(steps: int = 1, note: str = "") -> None:
     """No bar."""
-
-
-def stock_settings(plan: Plan, rate: float) -> Settings:
-    """cotune's for the LoRA, the steps and the rate of the stock loop."""
-    recipe = plan.recipe
-    rounds = recipe.rounds(plan.of_one)
-    steps = min(recipe.local_steps, math.ceil(plan.of_one / recipe.batch))
-    return plan.settings(
-        "recipe=lora",
-        "privacy=none",
-        "strategy=fedavg",
-        "strategy.local_optimizer=adamw",
-        f"strategy.local_learning_rate={rate!r}",
-        f"strategy.local_steps={steps}",
-        f"rounds={rounds}",
-        f"privacy.sample_rate={1 / (rounds * steps)!r}",
-        f"model.lora.rank={recipe.rank}",
-        f"model.lora.alpha={recipe.alpha}",
-        f"model.lora.targets=[{','.join(recipe.targets or STOCK_TARGETS)}]",
-        f"model.top_layers={recipe.top_layers}",
-        "model.cache_features=false",
-    )
-
-
-def last_layer_settings(plan: Plan) -> Settings:
-    """cotune's own plain LoRA and rate. One epoch needs no cache: no row passes twice."""
-    alike = stock_settings(plan, plan.recipe.rate)
-    return plan.settings(
-        "recipe=lora",
-        "privacy=none",
-        "strategy=fedavg",
-        "strategy.local_optimizer=adamw",
-        f"strategy.local_steps={alike.strategy.steps_per_round}",
-        f"rounds={alike.rounds}",
-        f"privacy.sample_rate={alike.privacy.sample_rate!r}",
-        "model.cache_features=false",
-    )
 
 
 def stock_arm(plan: Plan, arm: str, rate: float) -> Line:
@@ -207,10 +128,9 @@ def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
     if lora.form != "lora":
         lora = replace(lora, basis=made_basis(settings, base, lora, plan.corpus))
     began = time.process_time()
-    kept = [plan.folder.glob("*") if settings.model.cache_features else ()]
-    before = {path.name for path in kept[0]}
+    before = set(plan.folder.glob("*"))
     trainers = members(plan, settings, base, lora)
-    known = settings.model.cache_features and {path.name for path in plan.folder.glob("*")} == before
+    known = settings.model.cache_features and set(plan.folder.glob("*")) == before
     units = list(declared_units(settings, plan.corpus).values())
     agreed = terms(settings, max(units), trainers[0].schema.dimension)
     options = strategy_options(settings, agreed, units)
@@ -230,6 +150,11 @@ def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
     rate = options.get("local_learning_rate", options["learning_rate"])
     passes = round(settings.rounds * settings.strategy.steps_per_round * agreed.sample_rate * plan.rows)
     return Line(arm, rate, schema.dimension, passes, *scored(plan, settings, base, lora, last), spent, known)
+
+
+def same_arm(plan: Plan, rate: float) -> Line:
+    """cotune on the stock loop's LoRA."""
+    return cotune_arm(plan, "cotune-same", stock_settings(plan, rate))
 
 
 def members(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings) -> list[Trainer]:
@@ -261,7 +186,7 @@ def run(plan: Plan, arms: Sequence[str], rates: Sequence[float], tell: Callable[
     work: dict[str, list[Callable[[], Line]]] = {
         "base": [lambda: base_arm(plan)],
         "flower": [lambda rate=rate: stock_arm(plan, "flower", rate) for rate in rates],
-        "cotune-same": [lambda rate=rate: cotune_arm(plan, "cotune-same", stock_settings(plan, rate)) for rate in rates],
+        "cotune-same": [lambda rate=rate: same_arm(plan, rate) for rate in rates],
         "cotune-lora": [lambda: cotune_arm(plan, "cotune-lora", last_layer_settings(plan))],
         "cotune-core": [lambda: cotune_arm(plan, "cotune-core", plan.settings(*core))],
         "flower-opacus": [lambda rate=rate: stock_arm(plan, "flower-opacus", rate) for rate in rates],
@@ -293,8 +218,8 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--arms", nargs="+", default=list(USUAL), choices=(*USUAL, *PRIVATE))
-    parser.add_argument("--examples", type=int, default=0, help="training rows of all organizations; 0: all")
-    parser.add_argument("--test-rows", type=int, default=0, help="0: all")
+    parser.add_argument("--examples", type=int, default=256, help="training rows of all organizations; 0: all")
+    parser.add_argument("--test-rows", type=int, default=100, help="0: all")
     parser.add_argument("--rates", type=float, nargs="+", default=[Recipe.rate], help="of flower and cotune-same")
     parser.add_argument("--top-layers", type=int, default=0, help="LoRA of flower and cotune-same; 0: all layers")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
@@ -317,6 +242,7 @@ def main() -> None:
         words.append("data.units_per_organization=null")
     console = Console(width=140)
     with tempfile.TemporaryDirectory() as folder:
+        recipe = recipe.fitted(max(map(len, corpus.organizations.values())))
         plan = Plan(corpus, tuple(words), recipe, options.states or Path(folder) / "states", settings.seed)
         lines = run(plan, options.arms, options.rates, lambda line: console.print(line))
     console.print(table(plan, lines))

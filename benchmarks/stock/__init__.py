@@ -1,1 +1,1 @@
-"""What a user of Flower's examples would write: torch, PEFT, Opacus, and nothing of cotune."""
+"""What a user of Flower's examples would write (`flowertune`), and cotune's settings that are like it (`alike`)."""

@@ -1,14 +1,14 @@
 """The loop of Flower's `flowertune-llm` example, and that of its `opacus` example on the same LoRA.
 
-Rank, alpha, dropout, targets (PEFT's own choice), batch, steps a round, AdamW anew in each round and its cosine rate over
-the rounds are the example's; loss on the answer's tokens, mean over those of the batch; Hugging Face's Trainer clips the
-batch's gradient to 1. The server takes the mean of the adapters weighted by rows. Clients come one after another in one
-process, and each goes through its rows once: the example itself takes the same first rows of each shuffle.
+Rank, alpha, dropout, targets (PEFT's own choice), batch, steps a round, AdamW anew in each round and its cosine rate
+over the rounds are the example's; the loss is the mean over the batch's answer tokens; as Hugging Face's Trainer does,
+the batch's gradient is clipped to 1. The server takes the mean of the adapters weighted by rows. Clients come one after
+another in one process, and each goes through its rows once.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 IGNORED = -100
 _CLIP = 1.0
+_FEWEST_ROUNDS = 7
 Row = tuple[Sequence[int], int]
 """Tokens, and where the answer begins."""
 State = dict[str, torch.Tensor]
@@ -47,6 +48,11 @@ class Recipe:
     def rounds(self, rows: int) -> int:
         """Rounds in which a client goes through its rows once."""
         return math.ceil(rows / (self.batch * self.local_steps))
+
+    def fitted(self, rows: int) -> "Recipe":
+        """With fewer steps a round where so few rows would make a round or two: the cosine's last round is its lowest."""
+        steps = math.ceil(rows / self.batch) // _FEWEST_ROUNDS
+        return replace(self, local_steps=max(1, min(self.local_steps, steps)))
 
     def rate_in(self, number: int, rounds: int) -> float:
         """The rate of a round, counted from 1 as the example does."""

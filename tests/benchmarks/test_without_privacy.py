@@ -1,4 +1,4 @@
-"""The comparison without privacy: Flower's loop is FedAvg of AdamW steps, and cotune's steps on the same LoRA equal it."""
+"""The comparison without privacy: every arm runs, and Flower's loop passes over each row once."""
 
 import importlib.util
 import json
@@ -78,6 +78,15 @@ def test_the_rate_falls_as_a_cosine(stock: Any) -> None:
     assert recipe.rate_in(1, 2) == pytest.approx(0.5)
     assert recipe.rate_in(2, 2) == pytest.approx(0.0)
     assert stock.Recipe(batch=4, local_steps=3).rounds(25) == 3
+
+
+def test_few_rows_make_short_rounds(stock: Any) -> None:
+    """Of the example's ten steps none is left out for a hospital's 1200 rows; one round would be at the lowest rate."""
+    recipe = stock.Recipe()
+    assert recipe.fitted(1200) == recipe
+    for rows in (16, 64, 200):
+        assert recipe.fitted(rows).local_steps == 1
+    assert recipe.fitted(64).rounds(64) == 4
 
 
 def test_the_mean_is_weighted_by_rows(stock: Any) -> None:

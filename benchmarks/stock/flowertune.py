@@ -50,7 +50,7 @@ class Recipe:
         return math.ceil(rows / (self.batch * self.local_steps))
 
     def fitted(self, rows: int) -> "Recipe":
-        """With fewer steps a round where so few rows would make a round or two: the cosine's last round is its lowest."""
+        """With fewer steps a round where few rows would make one or two rounds: the cosine ends at its lowest rate."""
         steps = math.ceil(rows / self.batch) // _FEWEST_ROUNDS
         return replace(self, local_steps=max(1, min(self.local_steps, steps)))
 

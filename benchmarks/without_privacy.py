@@ -182,7 +182,7 @@ def base_arm(plan: Plan) -> Line:
 
 def run(plan: Plan, arms: Sequence[str], rates: Sequence[float], tell: Callable[[Line], None]) -> list[Line]:
     """The arms asked for, each told as soon as it is done."""
-    core = ("privacy=none", f"rounds={CORE_ROUNDS}", f"privacy.sample_rate={1 / CORE_ROUNDS!r}")
+    core = ("recipe=core", "privacy=none", f"rounds={CORE_ROUNDS}", f"privacy.sample_rate={1 / CORE_ROUNDS!r}")
     work: dict[str, list[Callable[[], Line]]] = {
         "base": [lambda: base_arm(plan)],
         "flower": [lambda rate=rate: stock_arm(plan, "flower", rate) for rate in rates],
@@ -190,7 +190,7 @@ def run(plan: Plan, arms: Sequence[str], rates: Sequence[float], tell: Callable[
         "cotune-lora": [lambda: cotune_arm(plan, "cotune-lora", last_layer_settings(plan))],
         "cotune-core": [lambda: cotune_arm(plan, "cotune-core", plan.settings(*core))],
         "flower-opacus": [lambda rate=rate: stock_arm(plan, "flower-opacus", rate) for rate in rates],
-        "cotune-private": [lambda: cotune_arm(plan, "cotune-private", plan.settings())],
+        "cotune-private": [lambda: cotune_arm(plan, "cotune-private", plan.settings("recipe=core"))],
     }
     lines = []
     for arm in arms:

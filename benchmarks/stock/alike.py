@@ -38,9 +38,9 @@ class Plan:
         """Of the largest organization."""
         return max(map(len, self.corpus.organizations.values()))
 
-    def settings(self, *words: str) -> Settings:
-        """cotune's, settled for this corpus; the person's own words come last."""
-        made = compose([*words, *self.words])
+    def settings(self, *words: str, like: tuple[str, ...] = ()) -> Settings:
+        """cotune's, settled for this corpus: an arm's words, then the person's own, then what must be as in an arm."""
+        made = compose([*words, *self.words, *like])
         return settled(made, list(declared_units(made, self.corpus).values()))
 
 
@@ -62,7 +62,7 @@ def stock_settings(plan: Plan, rate: float) -> Settings:
     recipe = plan.recipe
     rounds = recipe.rounds(plan.of_one)
     steps = min(recipe.local_steps, math.ceil(plan.of_one / recipe.batch))
-    return plan.settings(
+    like = (
         "recipe=lora",
         "privacy=none",
         "strategy=fedavg",
@@ -77,6 +77,7 @@ def stock_settings(plan: Plan, rate: float) -> Settings:
         f"model.top_layers={recipe.top_layers}",
         "model.cache_features=false",
     )
+    return plan.settings(like=like)
 
 
 def last_layer_settings(plan: Plan) -> Settings:

@@ -37,6 +37,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "model.device=cpu",
         "model.dtype=float32",
         "model.context_length=32",
+        "model.lora.rank=4",
         "data.rows_are_units=true",
         f"data.files=[{','.join(map(str, files))}]",
         f"data.test_file={tiny.write_rows(root / 'test.jsonl', 12, 99)}",

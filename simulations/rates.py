@@ -70,14 +70,16 @@ def strategy_options(
     options, core = settings.strategy.options, (form or settings.model.lora.form) == "core"
     least = max(1.0, tokens / _TOKENS_TO_NOISE)
     noise = max(least, agreed.noise_multiplier) * agreed.sensitivity
+    # Without privacy there is no noise that a smaller sample would make larger.
+    sampled = agreed.sample_rate if agreed.enabled else 1.0
     if options.get("local_learning_rate", 0.0) is None:
-        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * min(units) / noise)
+        scaled = _rounded(_NOISE_STEP * sampled * min(units) / noise)
         sgd = scaled if core else 1.0
         options["local_learning_rate"] = sgd if options["local_optimizer"] == "sgd" else _ADAMW_RATE
     if options.get("server_optimizer", "") is None:
         options["server_optimizer"] = "sgd" if core else "adam"
     if options.get("learning_rate", 0.0) is None:
-        scaled = _rounded(_NOISE_STEP * agreed.sample_rate * sum(units) / (noise * math.sqrt(len(units))))
+        scaled = _rounded(_NOISE_STEP * sampled * sum(units) / (noise * math.sqrt(len(units))))
         options["learning_rate"] = scaled if options["server_optimizer"] == "sgd" else _ADAM_RATE
     return options
 

@@ -84,7 +84,7 @@ def test_the_failure_is_heard_and_stops_the_others(run: Callable[..., dict[str, 
 
 
 def test_a_worker_tells_its_rounds_and_how_far_the_hidden_states_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(_task: Any, tell: Any, progress: Any) -> list[int]:
+    def train(_task: Any, tell: Any, progress: Any, _base: Any) -> list[int]:
         for done in range(0, 301, 10):
             progress("hidden states", done, 300)
             progress("hidden states", done, 300)

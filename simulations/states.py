@@ -7,6 +7,8 @@ files stay in the run's folder.
 """
 
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,14 +32,17 @@ STEPS = 100
 
 
 def states_folder(settings: Settings, own: Path) -> Path | None:
-    """Where states are kept; None where the settings cache none.
+    """Where states are kept, a folder for each deal of a public corpus; None where the settings cache none.
 
     Args:
         own: the folder of the run, for records that are a user's own.
     """
     if not settings.model.cache_features:
         return None
-    return own / "states" if settings.data.corpus == "files" else settings.cache / "states"
+    if settings.data.corpus == "files":
+        return own / "states"
+    dealt = json.dumps([settings.data.model_dump(mode="json"), settings.seed], sort_keys=True)
+    return settings.cache / "states" / hashlib.sha256(dealt.encode()).hexdigest()[:16]
 
 
 def trainer_of(
@@ -96,7 +101,7 @@ def hand_out(
 
 @contextmanager
 def _alone(folder: Path | None) -> Iterator[None]:
-    """Let one process at a time compute into a folder that several runs share; the others wait."""
+    """Let one process at a time compute into a folder that runs on the same deal share; the others wait."""
     if folder is None:
         yield
         return

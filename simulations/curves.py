@@ -8,6 +8,7 @@ from typing import Any
 from ..atomic import write_bytes
 from ..errors import UserError
 from .report import Point, Report
+from .text_tables import is_text
 
 
 def draw(report: Report, path: Path) -> None:
@@ -52,6 +53,9 @@ def blank_figure(width: float, height: float) -> Any:
 
 
 def _accuracy(axes: Any, report: Report) -> None:
+    if is_text(report):
+        _perplexity(axes, report)
+        return
     arms, curves = report.arms, report.curves
     for points, arm, name, color in (
         (curves.pooled, arms.pooled, "all data pooled (forbidden)", "tab:green"),
@@ -68,6 +72,29 @@ def _accuracy(axes: Any, report: Report) -> None:
     axes.set_ylabel("accuracy (%)")
     _round_axis(axes)
     if axes.has_data():
+        axes.legend(loc="best", frameon=True, fontsize=9)
+
+
+def _perplexity(axes: Any, report: Report) -> None:
+    """Of free text: by round, and the arms without rounds as lines, on a logarithmic scale."""
+    arms, curves = report.arms, report.curves
+    for points, arm, name, color in (
+        ((), arms.pooled_without_privacy, "all data pooled, without privacy", "tab:olive"),
+        (curves.pooled, arms.pooled, "all data pooled (forbidden)", "tab:green"),
+        (curves.federated, arms.federated, "federation", "tab:blue"),
+        (curves.alone_mean, arms.alone_mean, "alone, mean", "tab:orange"),
+        ((), arms.base, "base model", "tab:gray"),
+    ):
+        if len(points) > 1:
+            axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3.5, label=name)
+        elif arm.text is not None and arm.text.perplexity is not None:
+            axes.axhline(arm.text.perplexity, color=color, linestyle="--", linewidth=1.3, label=name)
+    axes.set_title(f"Perplexity of the common test set's answers ({report.test_rows} rows)")
+    axes.set_xlabel("round")
+    axes.set_ylabel("perplexity a token")
+    _round_axis(axes)
+    if axes.has_data():
+        axes.set_yscale("log")
         axes.legend(loc="best", frameon=True, fontsize=9)
 
 

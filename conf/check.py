@@ -346,11 +346,6 @@ def _place(file: Path) -> str:
 
 def _check_simulation(settings: Settings) -> None:
     arms = settings.simulation.arms
-    if "probe" in arms and settings.data.task == "text":
-        raise UserError(
-            "simulation.arms names probe, which predicts labels, with data.task=text",
-            "set simulation.arms=[base,alone,federated,tfidf]",
-        )
     if len(set(arms)) != len(arms):
         raise UserError("simulation.arms names an arm twice", "name each arm once")
     if "personal" in arms and "federated" not in arms:

@@ -15,7 +15,7 @@ def draw(report: Report, path: Path) -> None:
     """Write a PNG of two panels, and a third where epsilon was spent, atomically.
 
     Accuracy on the test set by round, of the federation, the mean of the organizations alone, the pooled data (where
-    run) and the base model as a line. Training loss decoded from the noised sums, epsilon on a second axis. Accuracy
+    run) and the base model as a line; of free text its perplexity. Training loss decoded from the noised sums, epsilon on a second axis. Accuracy
     against the epsilon that had been spent by then.
 
     Edge cases: a series with one point, or none while the arm has a final accuracy, is a horizontal dashed line; an
@@ -122,21 +122,25 @@ def _loss(axes: Any, report: Report) -> None:
 
 
 def _bought(axes: Any, report: Report) -> None:
-    """Accuracy by what it had cost; every private arm spends the same in the same rounds."""
-    arms, curves, spent = report.arms, report.curves, dict(report.curves.epsilon)
+    """Accuracy, or perplexity, by what it had cost; every private arm spends the same in the same rounds."""
+    curves, spent, base = report.curves, dict(report.curves.epsilon), report.arms.base
+    scale, level, name_of_it = 100, base.accuracy, "accuracy (%)"
+    if is_text(report):
+        scale, level, name_of_it = 1, None if base.text is None else base.text.perplexity, "perplexity a token"
+        axes.set_yscale("log")
     for points, name, color in (
         (curves.pooled, "all data pooled (forbidden)", "tab:green"),
         (curves.federated, "federation", "tab:blue"),
         (curves.alone_mean, "alone, mean", "tab:orange"),
     ):
-        known = [(spent[number], 100 * value) for number, value in points if number in spent]
+        known = [(spent[number], scale * value) for number, value in points if number in spent]
         if known:
             axes.plot(*zip(*known, strict=True), color=color, marker="o", markersize=3.5, label=name)
-    if arms.base.accuracy is not None:
-        axes.axhline(100 * arms.base.accuracy, color="tab:gray", linestyle="--", linewidth=1.3, label="base model")
-    axes.set_title("Accuracy against epsilon")
+    if level is not None:
+        axes.axhline(scale * level, color="tab:gray", linestyle="--", linewidth=1.3, label="base model")
+    axes.set_title(f"{name_of_it.split()[0].capitalize()} against epsilon")
     axes.set_xlabel("epsilon spent, largest of an organization")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(name_of_it)
     axes.set_xlim(left=0)
     axes.grid(visible=True, alpha=0.3)
     axes.spines["top"].set_visible(False)

@@ -299,6 +299,9 @@ class Simulation:
         self._arm("public", measure)
 
     def _probe(self) -> None:
+        if not self._corpus.labels:
+            self._console.print("probe: not run, it tells labels apart and there are none")
+            return
         own = self._space.path
         self._arm("probe", lambda: probe_result(self._settings, own, self._consortium, self._corpus, self._going_on))
 

@@ -122,13 +122,17 @@ def test_what_an_arms_file_holds() -> None:
 
 def test_the_picture_shows_perplexity() -> None:
     pytest.importorskip("matplotlib")
-    axes = curves._figure().subplots()
+    axes, bought = curves.blank_figure(11, 4).subplots(1, 2)
     curves._accuracy(axes, make(arms=replace(make().arms, alone_mean=arm(0.3))))
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
     assert set(lines) == {"federation", "base model", "all data pooled, without privacy", "alone, mean"}
     assert lines["federation"] == [9.0, 8.0]
     assert lines["base model"] == [40.0, 40.0]
     assert "perplexity" in axes.get_ylabel()
+    curves._bought(bought, make(curves=replace(make().curves, epsilon=((10, 5.0), (20, 8.0)))))
+    spent = {line.get_label(): list(line.get_ydata()) for line in bought.get_lines()}
+    assert spent == {"federation": [9.0, 8.0], "base model": [40.0, 40.0]}
+    assert bought.get_title() == "Perplexity against epsilon"
 
 
 def _row(text: str, answer: str) -> Record:

@@ -70,7 +70,7 @@ def assemble(
         wall_seconds=sum(seconds.values()),
         wall_seconds_by_phase=seconds,
         test_rows=len(corpus.test),
-        generation_rows=len(corpus.test),
+        generation_rows=len(corpus.test if corpus.labels else asked(corpus.test, settings.simulation.generate_rows)),
         curves=_curves(space, alone, rounds),
         config=settings.model_dump(mode="json", by_alias=True),
         versions=reports.versions(),

@@ -14,9 +14,9 @@ from .text_tables import is_text
 def draw(report: Report, path: Path) -> None:
     """Write a PNG of two panels, and a third where epsilon was spent, atomically.
 
-    Accuracy on the test set by round, of the federation, the mean of the organizations alone, the pooled data (where
-    run) and the base model as a line; of free text its perplexity. Training loss decoded from the noised sums, epsilon on a second axis. Accuracy
-    against the epsilon that had been spent by then.
+    Accuracy on the test set by round (of free text its perplexity), of the federation, the mean of the organizations
+    alone, the pooled data (where run) and the base model as a line. Training loss decoded from the noised sums, epsilon
+    on a second axis. Accuracy against the epsilon that had been spent by then.
 
     Edge cases: a series with one point, or none while the arm has a final accuracy, is a horizontal dashed line; an
     arm that was not run is absent.

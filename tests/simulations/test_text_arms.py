@@ -24,6 +24,7 @@ pytest.importorskip("sacrebleu")
 
 FORM = (
     "data.task=text",
+    "model.context_length=48",
     "model.lora.form=ffa",
     "model.lora.targets=[down_proj]",
     "model.lora.rank=6",
@@ -86,7 +87,9 @@ def test_a_run_from_files_to_examples(place: Any, words: list[str], tmp_path: Pa
     run_dir = tmp_path / "run"
     report = simulate.run(place.settings(run_dir, *words, arms, f"data.public_test={str(public).lower()}"))
     assert read(run_dir / "report.json") == report
-    for arm in (*vars(report.arms).values(), *report.alone.values()):
+    ran = [arm for arm in (*vars(report.arms).values(), *report.alone.values()) if arm.ran]
+    assert len(ran) == 7 + 3
+    for arm in ran:
         assert arm.text is not None
         assert arm.text.chrf is not None
         assert arm.text.rouge_l is not None

@@ -21,7 +21,7 @@ from ..client.home import Home
 from ..client.workbench import Progress, Workbench, prepare
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import nominal_batch
+from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.alone import alone
 from ..strategies.base import split
 from ..training.base import BaseModel

@@ -30,6 +30,7 @@ FORM = (
     "model.lora.rank=6",
     "model.lora.alpha=6",
     "model.basis.vocabulary=0",
+    "model.basis.whitening=0.25",
     "model.top_layers=1",
     "model.cache_features=true",
     "privacy.sample_rate=1.0",

@@ -75,9 +75,9 @@ def _check_strategy(settings: Settings) -> None:
 
 
 def _check_rate(settings: Settings) -> None:
-    """A rate that is not set needs a scale for it: that of a core under SGD, or of Adam's steps."""
+    """A rate that is not set needs a scale for it: that of given directions under SGD, or of Adam's steps."""
     form, optimizer = settings.model.lora.form, settings.strategy.options["server_optimizer"]
-    if optimizer in ("adagrad", "yogi") or (optimizer == "sgd" and form != "core"):
+    if optimizer in ("adagrad", "yogi") or (optimizer == "sgd" and form == "lora"):
         raise UserError(
             f"strategy.learning_rate is null with strategy.server_optimizer={optimizer} and model.lora.form={form}",
             "set strategy.learning_rate, e.g. to what `cotune tune` finds",
@@ -262,6 +262,11 @@ def _check_basis(settings: Settings) -> None:
         raise UserError(f"data.public_file with data={data.corpus}, which brings its own", "set it to null")
     if form == "lora":
         return
+    if form == "core" and data.task == "text":
+        raise UserError(
+            "model.lora.form=core with data.task=text: a core moves the tokens of a few labels, not of free text",
+            "set model.lora.form=ffa and model.basis.vocabulary=0",
+        )
     without = data.corpus == "files" and data.public_file is None
     if source == "public" and without:
         raise UserError(
@@ -283,9 +288,20 @@ def _check_data(settings: Settings) -> None:
         for key in ("rows_per_organization", "dominance", "skew", "test_rows"):
             if getattr(data, key) is None:
                 raise UserError(f"data.{key} is null, but data.corpus={data.corpus} is split by it", f"set data.{key}")
-        if data.corpus == "icd10" and data.skew == "family":
+        if data.corpus != "clauses" and data.skew == "family":
             raise UserError(
-                "data.skew=family with data.corpus=icd10: only clauses have families", "set data.skew=label"
+                f"data.skew=family with data.corpus={data.corpus}: only clauses have families", "set data.skew=label"
+            )
+        task = "text" if data.corpus == "phenotypes" else "labels"
+        if data.task != task:
+            raise UserError(
+                f"data.task={data.task} with data.corpus={data.corpus}, whose answers are {task}",
+                f"set data.task={task}",
+            )
+        if not data.public_test:
+            raise UserError(
+                f"data.public_test=false with data.corpus={data.corpus}, which anybody may read",
+                "set data.public_test=true",
             )
         if data.public_system is not None:
             raise UserError(

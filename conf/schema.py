@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-ARMS = ("base", "alone", "federated", "personal", "pooled", "public", "probe", "tfidf")
-Arm = Literal["base", "alone", "federated", "personal", "pooled", "public", "probe", "tfidf"]
+ARMS = ("base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf")
+Arm = Literal["base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf"]
 
 # As a charter names a federation.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -85,7 +85,8 @@ class ColumnSettings(_Value):
 class DataSettings(_Value):
     """The corpus and how it is split over organizations."""
 
-    corpus: Literal["icd10", "clauses", "files"]
+    corpus: Literal["icd10", "clauses", "phenotypes", "files"]
+    task: Literal["labels", "text"]
     package: PackageSettings | None
     organizations: Count
     rows_per_organization: Count | None
@@ -102,6 +103,7 @@ class DataSettings(_Value):
     test_file: Place | None
     validation_file: Place | None
     public_file: Place | None
+    public_test: bool
 
 
 class _Rule(_Value):
@@ -240,6 +242,7 @@ class SimulationSettings(_Value):
     evaluate_every: Count
     evaluation_batch_tokens: Count
     generate_rows: Annotated[int, Field(ge=0)]
+    examples: Annotated[int, Field(ge=0, le=200)]
     physical_batch_tokens: Count
     existing: Literal["continue", "fresh", "refuse"]
 

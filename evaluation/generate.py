@@ -36,17 +36,29 @@ def exact_match(
     Raises:
         UserError: there are no records.
     """
-    if not records:
-        raise UserError("no rows to generate answers for", "set the number of rows to 1 or more")
-    prompts = all_prompt_tokens(records, tokenizer, context_length)
-    ends = end_tokens(records[0], tokenizer, context_length)
-    answers = greedy_answers(model, tokenizer, prompts, ends, new_tokens, batch_tokens)
+    answers = answers_of(model, tokenizer, records, context_length, new_tokens, batch_tokens)
     right = sum(plain(answer) == plain(record.answer) for answer, record in zip(answers, records, strict=True))
     return right / len(records)
 
 
+def answers_of(
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Sequence[Record],
+    context_length: int,
+    new_tokens: int,
+    batch_tokens: int,
+) -> list[str]:
+    """The greedy answer to each record's prompt; arguments and errors as those of `exact_match`."""
+    if not records:
+        raise UserError("no rows to generate answers for", "set the number of rows to 1 or more")
+    prompts = all_prompt_tokens(records, tokenizer, context_length)
+    ends = end_tokens(records[0], tokenizer, context_length)
+    return greedy_answers(model, tokenizer, prompts, ends, new_tokens, batch_tokens)
+
+
 def greedy_answers(
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[NDArray[np.int32]],
     ends: Sequence[int],
@@ -75,7 +87,7 @@ def greedy_answers(
 
 
 def _generate(
-    model: PeftModel, prompts: Sequence[NDArray[np.int32]], ends: Sequence[int], new_tokens: int
+    model: PeftModel | PreTrainedModel, prompts: Sequence[NDArray[np.int32]], ends: Sequence[int], new_tokens: int
 ) -> list[list[int]]:
     width = max(len(prompt) for prompt in prompts)
     inputs = np.full((len(prompts), width), ends[0], dtype=np.int64)
@@ -86,7 +98,7 @@ def _generate(
     greedy = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=new_tokens, eos_token_id=list(ends), pad_token_id=ends[0]
     )
-    inner = model.get_base_model()  # the very layers, adapter included
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model  # the very layers, adapter included
     with torch.no_grad(), _settings(inner, greedy):
         written = inner.generate(
             input_ids=torch.from_numpy(inputs).to(inner.device), attention_mask=torch.from_numpy(mask).to(inner.device)

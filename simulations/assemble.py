@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..atomic import write_bytes
+from ..atomic import write_bytes, write_text
 from ..charter.charter import Charter
 from ..client.workbench import source_of
 from ..conf.schema import Settings
@@ -24,6 +24,8 @@ from .consortium import Consortium, in_folder, node_model
 from .curves import draw
 from .merging import alone_mean, alone_worst
 from .report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_points, measured
+from .text_arms import asked
+from .text_results import TextExample, examples, markdown, read_text
 from .workspace import Workspace
 
 _TRANSCRIPT = "transcript.bin"
@@ -58,6 +60,7 @@ def assemble(
             pooled=_arm(space, "pooled"),
             public=_arm(space, "public"),
             probe=_arm(space, "probe"),
+            pooled_without_privacy=_arm(space, "pooled_without_privacy"),
             tfidf=_arm(space, "tfidf"),
         ),
         alone=alone,
@@ -67,12 +70,13 @@ def assemble(
         wall_seconds=sum(seconds.values()),
         wall_seconds_by_phase=seconds,
         test_rows=len(corpus.test),
-        generation_rows=len(corpus.test),
+        generation_rows=len(corpus.test if corpus.labels else asked(corpus.test, settings.simulation.generate_rows)),
         curves=_curves(space, alone, rounds),
         config=settings.model_dump(mode="json", by_alias=True),
         versions=reports.versions(),
         rounds=len(rounds),
         forgetting=_forgetting(space),
+        examples=_examples(settings, space, corpus),
     )
 
 
@@ -80,11 +84,22 @@ def write_outcome(done: Report, settings: Settings, space: Workspace, consortium
     """Picture, release and, last, the report, whose presence says that the run is finished."""
     draw(done, space.curves)
     draw_confusion(done, space.confusion)
+    if done.examples:
+        write_text(space.examples, markdown(done.experiment, done.examples))
     rounds = _rounds(space, consortium)
     if rounds:
         facts = _facts(settings, space, consortium, corpus.shown, rounds)
         write_release(facts, space.release)
     reports.write(done, space.report)
+
+
+def _examples(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[TextExample, ...]:
+    """Of free text, where the test set may be shown; empty elsewhere, and where no answer was generated."""
+    answers = [(space.result(arm) or {}).get("answers") for arm in ("base", "federated")]
+    if not corpus.shown.test_rows or answers == [None, None]:
+        return ()
+    means = settings.simulation
+    return examples(asked(corpus.test, means.generate_rows), answers[0], answers[1], means.examples)
 
 
 def published(charter: Charter, done: Committed) -> Adapter:
@@ -110,6 +125,7 @@ def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
         exact_match=result.get("exact_match"),
         nll=result.get("nll"),
         classification=read_classification(result.get("classification")),
+        text=read_text(result.get("text")),
     )
 
 

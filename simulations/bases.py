@@ -1,6 +1,8 @@
 """What is trained, and the basis of a form that needs one: made from what a corpus has of public text."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from ..charter.charter import BasisTerms
@@ -9,6 +11,7 @@ from ..data.corpora.partition import Corpus, unlabelled
 from ..data.records import Message, Record
 from ..data.template import encode_all
 from ..errors import UserError
+from ..evaluation.generate import answers_of
 from ..evaluation.prompts import label_tokens
 from ..evaluation.self_written import written
 from ..training.adapter import LoraSettings
@@ -19,6 +22,8 @@ from ..training.textless import random_basis, weights_basis
 
 # Texts that a base model writes for a basis, and the most tokens of one.
 _SELF_WRITTEN, _MOST_TOKENS = 256, 64
+# The most tokens of its answers to them, and tokens that pass through the model at once while it answers.
+_ANSWER_TOKENS, _BATCH_TOKENS = 16, 8192
 
 
 def lora_settings(settings: Settings) -> LoraSettings:
@@ -32,6 +37,8 @@ def lora_settings(settings: Settings) -> LoraSettings:
 def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
     """The basis that the settings describe; of the corpus' records no more than its labels have a part in it.
 
+    Free text has none: then the answers that count are those of the public rows, at all of their tokens.
+
     Raises:
         UserError: a public row does not fit into the context, or there are too few.
     """
@@ -39,15 +46,18 @@ def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: 
     if source == "weights":
         return weights_basis(base, lora)
     sequences = label_tokens(corpus.test[0], corpus.labels, base.tokenizer, context)
-    answers = sorted({token for sequence in sequences for token in sequence})
     if source == "random":
-        return random_basis(base, lora, len(answers), settings.seed)
+        return random_basis(base, lora, len({token for sequence in sequences for token in sequence}), settings.seed)
     public = corpus.public if source == "public" else _self_written(settings, base, corpus)
     try:
         rows = encode_all(list(public), base.tokenizer, context)
     except UserError as error:
         raise UserError(f"public text, {error.what}", error.mend) from None
-    return make_basis(base, lora, rows, answers, BasisRecipe(_whitening(settings), how.vocabulary))
+    free = settings.data.task == "text"
+    if free:
+        sequences = [tuple(map(int, row.tokens[row.answer_start :])) for row in rows]
+    answers = sorted({token for sequence in sequences for token in sequence})
+    return make_basis(base, lora, rows, answers, BasisRecipe(_whitening(settings), how.vocabulary, first_only=not free))
 
 
 def _whitening(settings: Settings) -> float:
@@ -64,20 +74,33 @@ def basis_source(settings: Settings) -> Literal["public", "self_written", "rando
 
 def _self_written(settings: Settings, base: BaseModel, corpus: Corpus) -> tuple[Record, ...]:
     preamble = tuple(Message(role, content) for role, content in corpus.shown.preamble)
-    longest, context = max(corpus.labels, key=len), settings.model.context_length
+    context = settings.model.context_length
+    longest = max(corpus.labels, key=len, default="")
 
     def record(text: str) -> Record:
-        return Record((*preamble, Message("user", text)), longest, unit="public")
+        return Record((*preamble, Message("user", text)), longest or "-", unit="public")
 
     def fits(text: str) -> bool:
-        try:
-            encode_all([record(text)], base.tokenizer, context)
-        except UserError:
-            return False
-        return True
+        return _fits(record(text), base, context - (0 if longest else _ANSWER_TOKENS))
 
     texts = written(base, preamble, _SELF_WRITTEN, _MOST_TOKENS, context, settings.seed, fits)
-    return unlabelled(map(record, texts), corpus.labels)
+    records = [record(text) for text in texts]
+    return unlabelled(records, corpus.labels) if longest else _answered(records, base, context)
+
+
+def _answered(records: Sequence[Record], base: BaseModel, context: int) -> tuple[Record, ...]:
+    """The records, each with the beginning of what the base model answers."""
+    answers = answers_of(base.model, base.tokenizer, records, context, _ANSWER_TOKENS, _BATCH_TOKENS)
+    own = [replace(record, answer=answer) for record, answer in zip(records, answers, strict=True) if answer]
+    return tuple(record for record in own if _fits(record, base, context))
+
+
+def _fits(record: Record, base: BaseModel, context: int) -> bool:
+    try:
+        encode_all([record], base.tokenizer, context)
+    except UserError:
+        return False
+    return True
 
 
 def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:

@@ -13,6 +13,7 @@ from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..evaluation.labels import Evaluator
+from ..strategies.base import Adapter
 from ..training.base import BaseModel, load_base
 from ..training.basis import Basis, load_basis
 from ..training.peft_files import LoraSettings
@@ -24,6 +25,7 @@ from .progress import Advance
 from .rates import settled
 from .rehearsal import AtHome, at_home
 from .states import states_folder, trainer_of
+from .text_arms import TextJudge
 
 
 class Bench:
@@ -33,6 +35,7 @@ class Bench:
         corpus, trainer: of all organizations' records together; a unit belongs to one of them.
         homes: each organization's units of that trainer.
         evaluator, judge: of the rows that are looked at, by label and word for word.
+        texts: of these rows where they are free text, in the evaluator's place; else None.
         lora: what is trained, with its basis.
     """
 
@@ -41,6 +44,7 @@ class Bench:
     homes: dict[str, AtHome]
     evaluator: Evaluator
     judge: Trainer
+    texts: TextJudge | None
     lora: LoraSettings
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +79,7 @@ class Bench:
         torch.set_num_threads(means.workers * means.threads_per_worker)
         self._deal(settings)
         settings = self._settled(settings)
-        facts = (settings.model, self._dealt, means.physical_batch_tokens, loss)
+        facts = (settings.model, self._dealt, means.physical_batch_tokens, means.generate_rows, loss)
         if facts == self._facts:
             return settings
         self._facts = None
@@ -88,17 +92,37 @@ class Bench:
         self.trainer = trainer_of(settings, base, self.lora, everything(self.corpus), folder, quiet)
         self.homes = at_home(self.trainer, {name: len(records) for name, records in self.corpus.organizations.items()})
         self.judge = trainer_of(settings, base, self.lora, self.corpus.test, folder, quiet)
-        self.evaluator = Evaluator(
-            base,
-            self.lora,
-            self.corpus.test,
-            self.corpus.labels,
-            settings.model.context_length,
-            means.evaluation_batch_tokens,
-            settings.model.cache_features,
-        )
+        self.texts = None if self.corpus.labels else TextJudge(settings, self.judge, self.corpus.test)
+        if self.texts is None:
+            self.evaluator = Evaluator(
+                base,
+                self.lora,
+                self.corpus.test,
+                self.corpus.labels,
+                settings.model.context_length,
+                means.evaluation_batch_tokens,
+                settings.model.cache_features,
+            )
         self._facts = facts
         return settings
+
+    def scored(self, adapter: Adapter) -> float:
+        """What a curve shows of an adapter: accuracy, or of free text perplexity."""
+        return self.evaluator.score(adapter).accuracy if self.texts is None else self.texts.score(adapter).perplexity
+
+    def judged(self, adapter: Adapter, score: float | None) -> dict[str, Any]:
+        """A point's results, from its last adapter.
+
+        Args:
+            score: what `scored` gave; None: the adapter is no number.
+        """
+        if self.texts is None:
+            exact = 0.0 if score is None else self.judge.exact(adapter, range(len(self.corpus.test)))
+            return {"accuracy": score or 0.0, "exact": exact}
+        if score is None:
+            return {"accuracy": 0.0, "exact": 0.0, "text": {"perplexity": None}}
+        found, _ = self.texts.measured([(0, adapter)], lambda _said: None)
+        return {"accuracy": found["accuracy"], "exact": found["exact_match"], "text": found["text"]}
 
     def _deal(self, settings: Settings) -> None:
         dealt = (settings.data, settings.seed, settings.simulation.judge)

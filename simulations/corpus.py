@@ -11,7 +11,7 @@ from ..atomic import write_bytes
 from ..charter.charter import COORDINATOR
 from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
-from ..data.corpora import clauses, icd10
+from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
 from ..data.files import Columns, read
 from ..data.packages import PinnedPackage, fetch
@@ -42,7 +42,9 @@ def load_corpus(settings: Settings) -> Corpus:
                 f"data.corpus={settings.data.corpus} has no row left to validate by",
                 "deal fewer rows to the organizations, or set simulation.judge=test",
             )
-        corpus = replace(corpus, test=list(corpus.validation))
+        # That a test file is public says nothing of another file.
+        shown = replace(corpus.shown, test_rows=corpus.shown.test_rows and settings.data.corpus != "files")
+        corpus = replace(corpus, test=list(corpus.validation), shown=shown)
     if not settings.data.rows_are_units:
         return corpus
     own = {name: each_row(records) for name, records in corpus.organizations.items()}
@@ -64,6 +66,8 @@ def _from_package(settings: Settings) -> Corpus:
     )
     if settings.data.corpus == "icd10":
         return icd10.build(folder, partition, pinned)
+    if settings.data.corpus == "phenotypes":
+        return phenotypes.build(folder, partition, pinned)
     skew = settings.data.skew or "label"
     return clauses.build(folder, partition, pinned, skew, whole_documents=not settings.data.rows_are_units)
 
@@ -85,29 +89,44 @@ def _from_files(settings: Settings) -> Corpus:
     if data.test_file is None:
         raise UserError("data.test_file is missing", "set data.test_file")
     test = _read(data.test_file, settings)[: data.test_rows]
-    labels = tuple(sorted({record.answer for records in organizations.values() for record in records}))
-    if not 2 <= len(labels) <= MOST_LABELS:
-        raise UserError(
-            f"data.files: {len(labels)} different answers; a simulation scores answers from a fixed set of "
-            f"2 to {MOST_LABELS}",
-            "use classification records (docs/limits.md)",
-        )
-    check_distinct(labels, "data.files")
+    labels = _labels(organizations) if data.task == "labels" else ()
     _require_known(data.test_file, test, labels)
     _require_disjoint("data.test_file", organizations, test)
     validation = [] if data.validation_file is None else _read(data.validation_file, settings)[: data.test_rows]
     if data.validation_file is not None:
         _require_known(data.validation_file, validation, labels)
         _require_disjoint("data.validation_file", {**organizations, "the test set": test}, validation)
-    public = [] if data.public_file is None else _read(data.public_file, settings)
-    _require_public(public, {**organizations, "the test set": test, "the validation set": validation})
+    public = tuple([] if data.public_file is None else _read(data.public_file, settings))
+    _require_public(list(public), {**organizations, "the test set": test, "the validation set": validation})
     shown = _shown(settings, {**organizations, "the test file": test})
+    if not labels:
+        return Corpus(organizations, test, labels, shown, public, public, tuple(validation))
     known = {plain(label) for label in labels}
     answered = tuple(record for record in public if plain(record.answer) in known)
     return Corpus(organizations, test, labels, shown, unlabelled(public, labels), answered, tuple(validation))
 
 
+def _labels(organizations: Mapping[str, list[Record]]) -> tuple[str, ...]:
+    """Every answer of the organizations, sorted.
+
+    Raises:
+        UserError: they are not the labels of a classification.
+    """
+    labels = tuple(sorted({record.answer for records in organizations.values() for record in records}))
+    if not 2 <= len(labels) <= MOST_LABELS:
+        raise UserError(
+            f"data.files: {len(labels)} different answers; data.task=labels scores answers from a fixed set of "
+            f"2 to {MOST_LABELS}",
+            "use classification records, or set data.task=text (docs/learning.md)",
+        )
+    check_distinct(labels, "data.files")
+    return labels
+
+
 def _require_known(file: Path, records: list[Record], labels: Sequence[str]) -> None:
+    """Every answer is one of the labels, where there are labels."""
+    if not labels:
+        return
     try:
         check_labels([replace(record, label=record.answer) for record in records], labels)
     except UserError as error:
@@ -134,7 +153,7 @@ def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:
     public, columns = settings.data.public_system, settings.data.columns
     if public is None:
         hidden = settings.data.form == "messages" or columns.system is not None
-        return Shown("The members' own records.", hidden_turns=hidden)
+        return Shown("The members' own records.", hidden_turns=hidden, test_rows=settings.data.public_test)
     for name, records in parts.items():
         for number, record in enumerate(records, 1):
             first = record.prompt[0]
@@ -144,7 +163,9 @@ def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:
                     "begin every record with it, or set it to null",
                 )
     hidden = settings.data.form == "messages"
-    return Shown("The members' own records.", (("system", public),), hidden_turns=hidden)
+    return Shown(
+        "The members' own records.", (("system", public),), hidden_turns=hidden, test_rows=settings.data.public_test
+    )
 
 
 def organization_name(stem: str) -> str:

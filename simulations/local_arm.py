@@ -21,7 +21,7 @@ from ..client.home import Home
 from ..client.workbench import Progress, Workbench, prepare
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import nominal_batch
+from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.alone import alone
 from ..strategies.base import split
 from ..training.base import BaseModel
@@ -39,11 +39,13 @@ class LocalTask:
         home: whose records, policy, node settings and charter are used.
         out: folder for the adapters at the evaluated rounds.
         evaluate_every: rounds between two kept adapters; the last is always kept.
+        private: under the charter's terms; else the same without noise, for comparison.
     """
 
     home: Path
     out: Path
     evaluate_every: int
+    private: bool = True
 
     def kept(self, number: int) -> Path:
         """Where the adapter after round `number`, from 1, is kept; that of the last round says that all are."""
@@ -93,7 +95,9 @@ def train(
     bench = bench_of(task.home, progress, base)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
-    strategy = alone(charter, batch)
+    # Without noise nothing has to be balanced against it.
+    strategy = alone(charter, batch) if task.private else strategy_of(charter)
+    terms = charter.privacy.alone if task.private else charter.privacy.without_noise
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.
     shutil.rmtree(task.out, ignore_errors=True)
@@ -101,13 +105,13 @@ def train(
     kept = []
     for number in range(1, charter.rounds + 1):
         part = strategy.trained(schema, number - 1)
-        contribution = strategy.local(bench.trainer, adapter, part, charter.privacy.alone, batch, SystemRandomness())
+        contribution = strategy.local(bench.trainer, adapter, part, terms, batch, SystemRandomness())
         check_finite(contribution, f"the contribution of {task.home.name}")
         total, metrics = split(contribution)
         moved, state = strategy.apply(adapter, state, part, total, batch, 1)
         check_moved(adapter, moved, f"the adapter of {task.home.name}")
         adapter = moved
-        tell(number, decode_metrics(metrics, charter.privacy)["loss"])
+        tell(number, decode_metrics(metrics, terms)["loss"])
         if number % task.evaluate_every == 0 or number == charter.rounds:
             _keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)

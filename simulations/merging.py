@@ -9,6 +9,7 @@ from ..evaluation.classification import mean_of_classifications
 from ..evaluation.neutral import Forgetting
 from .differences import first_difference
 from .report import NOT_RUN, Arm, Arms, Privacy, Report, Wire, wire
+from .text_results import mean_text
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
@@ -28,6 +29,7 @@ def alone_mean(alone: Mapping[str, Arm]) -> Arm:
     accuracy = mean_of([arm.accuracy for arm in arms])
     if accuracy is None:
         return NOT_RUN
+    text = mean_text([arm.text for arm in arms])
     return Arm(
         accuracy=accuracy,
         seeds=(accuracy,),
@@ -37,6 +39,7 @@ def alone_mean(alone: Mapping[str, Arm]) -> Arm:
         nll=mean_of([arm.nll for arm in arms]),
         by_organization=_mean_by_name([arm.by_organization for arm in arms]),
         classification=mean_of_classifications([arm.classification for arm in arms]),
+        text=None if text is None else replace(text, chrf_seeds=() if text.chrf is None else (text.chrf,)),
     )
 
 
@@ -62,6 +65,7 @@ def merge_arm(arms: Sequence[Arm]) -> Arm:
         nll=mean_of([arm.nll for arm in ran]),
         by_organization=_mean_by_name([arm.by_organization for arm in ran]),
         classification=mean_of_classifications([arm.classification for arm in ran]),
+        text=mean_text([arm.text for arm in ran]),
     )
 
 

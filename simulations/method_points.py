@@ -98,6 +98,8 @@ class Points:
             Interrupted: the person stopped it. UserError: as `Bench.open`.
         """
         settings = self._study.settings(method, tried, rate, experiment, epsilon, seed)
+        if settings.data.task == "text":
+            raise UserError("methods are compared by labels, and data.task=text has none", "choose another experiment")
         reference, largest = self._study.loss, self._study.epsilons[0]
         loss = self._study.settings(reference, reference.tried[0], 1.0, experiment, largest, seed)
         digest = hashlib.sha256((digest_of(settings) + digest_of(loss)).encode()).hexdigest()[:16]

@@ -18,6 +18,7 @@ from ..atomic import write_text
 from ..errors import UserError
 from ..evaluation.classification import Classification
 from ..evaluation.neutral import Forgetting
+from .text_results import TextExample, TextResult
 
 SCHEMA_VERSION: Final = 2
 ADJACENCY: Final = "add or remove all records of one unit"
@@ -47,6 +48,7 @@ class Arm:
         nll: mean negative log likelihood of the right label, in nats; None: not measured.
         by_organization: accuracy on each organization's rows (mean over seeds).
         classification: what label scores say beyond accuracy; None: not measured.
+        text: where answers are free text, whose `accuracy` is the share of exact answers and whose `nll` is a token's.
     """
 
     __pydantic_config__ = _STRICT
@@ -60,12 +62,13 @@ class Arm:
     nll: float | None = None
     by_organization: dict[str, Rate] = field(default_factory=dict)
     classification: Classification | None = None
+    text: TextResult | None = None
 
     def __post_init__(self) -> None:
         if (self.accuracy is None) != (not self.seeds):
             raise ValueError("an arm has an accuracy exactly where it has seeds")
         rates = (self.worst_organization, self.own_organization, self.exact_match, self.nll)
-        rest = (*rates, self.spread, self.classification)
+        rest = (*rates, self.spread, self.classification, self.text)
         if self.accuracy is None and (self.by_organization or any(value is not None for value in rest)):
             raise ValueError("an arm that was not run has no numbers")
 
@@ -93,6 +96,7 @@ class Arms:
     federated: Arm = NOT_RUN
     personal_mean: Arm = NOT_RUN
     pooled: Arm = NOT_RUN
+    pooled_without_privacy: Arm = NOT_RUN
     public: Arm = NOT_RUN
     probe: Arm = NOT_RUN
     tfidf: Arm = NOT_RUN
@@ -185,6 +189,7 @@ class Report:
         versions: of Python and the packages that matter.
         rounds: that the federation committed, of `config["rounds"]`; 0 where none was run, over seeds the fewest.
         forgetting: neutral text under the base model and the federation; None where no federation was run.
+        examples: of free text, of the last seed; empty where the test set is private.
     """
 
     __pydantic_config__ = _STRICT
@@ -205,6 +210,7 @@ class Report:
     rounds: Count
     personal: dict[str, Arm] = field(default_factory=dict)
     forgetting: Forgetting | None = None
+    examples: tuple[TextExample, ...] = ()
     schema_version: Literal[2] = SCHEMA_VERSION
 
 
@@ -219,6 +225,7 @@ def measured(
     exact_match: float | None = None,
     nll: float | None = None,
     classification: Classification | None = None,
+    text: TextResult | None = None,
 ) -> Arm:
     """The arm of one seed.
 
@@ -230,6 +237,7 @@ def measured(
         exact_match: share of greedy generations that are the right answer word for word.
         nll: mean negative log likelihood of the right label, in nats.
         classification: of the label scores.
+        text: of free text.
     """
     groups = dict(by_organization)
     shared = sum(groups.values()) / len(groups) if groups else None
@@ -242,6 +250,7 @@ def measured(
         nll=nll,
         by_organization=groups,
         classification=classification,
+        text=text,
     )
 
 

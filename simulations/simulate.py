@@ -30,6 +30,7 @@ from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
 from ..training.trainer import Trainer
 from . import report as reports
+from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
 from .consortium import Consortium, declared_units, found
 from .corpus import load_corpus
@@ -48,6 +49,7 @@ from .states import STEPS, hand_out, states_folder, trainer_of
 from .tables import result_table
 from .workspace import Workspace, alone_in, open_workspace
 
+OPEN = "pooled_without_privacy"
 # A bound that may fail for one in a thousand is worth a word.
 _LARGE_DELTA = 1e-3
 
@@ -106,10 +108,11 @@ class Simulation:
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
         self._settings = settings = settled(settings, list(declared_units(settings, self._corpus).values()))
+        what = f"{len(self._corpus.labels)} labels" if self._corpus.labels else "free text"
         console.print(
             f"{len(self._corpus.organizations)} organizations, "
             f"{sum(map(len, self._corpus.organizations.values()))} private records, "
-            f"{len(self._corpus.test)} {settings.simulation.judge or 'test'} rows, {len(self._corpus.labels)} labels"
+            f"{len(self._corpus.test)} {settings.simulation.judge or 'test'} rows, {what}"
         )
         for name, records in self._corpus.organizations.items():
             if note := group(records).note:
@@ -134,6 +137,7 @@ class Simulation:
             )
         self._quick = False
         self._judges: tuple[Evaluator, Trainer] | None = None
+        self._texts: text_arms.TextJudge | None = None
 
     def finish(self) -> Report:
         """Run the arms that are missing, then report."""
@@ -164,10 +168,10 @@ class Simulation:
         """What the frozen layers give of all records, for the arms that train and are not done."""
         arms = self._settings.simulation.arms
         alone = [f"alone-{name}" for name in self._consortium.homes] if "alone" in arms else []
-        trained = [*alone, *(arm for arm in ("federated", "pooled") if arm in arms)]
+        trained = [*alone, *(arm for arm in ("federated", "pooled", OPEN) if arm in arms)]
         if not self._settings.model.cache_features or all(self._space.result(arm) is not None for arm in trained):
             return
-        pooled = "pooled" in arms
+        pooled = "pooled" in arms or OPEN in arms
         with local_progress(self._console, "hidden states", STEPS) as advance:
             shown = self._until_stopped(advance)
             self._quick = hand_out(self._settings, self._space, self._consortium, self._corpus, pooled, shown)
@@ -187,6 +191,8 @@ class Simulation:
 
     def _tfidf(self) -> None:
         def baseline() -> dict[str, Any]:
+            if not self._corpus.labels:
+                return text_arms.retrieved(self._corpus, self._settings.simulation.generate_rows)
             records = [record for own in self._corpus.organizations.values() for record in own]
             result = tfidf_baseline(_labelled(records), _labelled(self._corpus.test))
             return {"accuracy": result.accuracy, "by_group": result.by_group}
@@ -196,14 +202,14 @@ class Simulation:
     def _local(self) -> None:
         """Train the arms of one data set each, as many at a time as there are workers, and score what they kept."""
         homes: dict[str, Path] = {}
+        arms = self._settings.simulation.arms
         # The largest first, so that no worker is left with it at the end.
-        if "pooled" in self._settings.simulation.arms:
-            homes["pooled"] = self._space.pooled
-        if "alone" in self._settings.simulation.arms:
+        homes |= {arm: self._space.pooled for arm in (OPEN, "pooled") if arm in arms}
+        if "alone" in arms:
             homes |= {f"alone-{name}": home for name, home in self._consortium.homes.items()}
         homes = {arm: home for arm, home in homes.items() if self._space.result(arm) is None}
         every, workers = self._settings.simulation.evaluate_every, self._settings.simulation.workers
-        tasks = {arm: LocalTask(home, self._space.arms / arm, every) for arm, home in homes.items()}
+        tasks = {arm: LocalTask(home, self._space.arms / arm, every, arm != OPEN) for arm, home in homes.items()}
         untrained = {arm: task for arm, task in tasks.items() if not task.kept(self._settings.rounds).exists()}
         rounds, base = self._settings.rounds, self._consortium.base
 
@@ -293,6 +299,9 @@ class Simulation:
         self._arm("public", measure)
 
     def _probe(self) -> None:
+        if not self._corpus.labels:
+            self._console.print("probe: not run, it tells labels apart and there are none")
+            return
         own = self._space.path
         self._arm("probe", lambda: probe_result(self._settings, own, self._consortium, self._corpus, self._going_on))
 
@@ -308,13 +317,16 @@ class Simulation:
             raise Interrupted
         result = self._timed("evaluation", measure)
         self._space.keep(name, result)
-        self._console.print(f"{name}: accuracy {100 * result['accuracy']:.1f}%")
+        words = text_arms.said(result) if "text" in result else f"accuracy {100 * result['accuracy']:.1f}%"
+        self._console.print(f"{name}: {words}")
 
     def _measured(self, points: Sequence[tuple[int, Any]]) -> dict[str, Any]:
         """Score adapters on the test set; the last one is the arm's result, all are its curve."""
         tests = len(self._corpus.test)
         scores = []
         with self._console.status(f"preparing {tests} test rows") as shown:
+            if not self._corpus.labels:
+                return self._text_measured(points, shown.update)
             if self._judges is None:
                 self._judges = self._build_judges()
             evaluator, judge = self._judges
@@ -330,6 +342,13 @@ class Simulation:
             "curve": [[number, score.accuracy] for number, score in scores],
         }
 
+    def _text_measured(self, points: Sequence[tuple[int, Any]], tell: Callable[[str], None]) -> dict[str, Any]:
+        """An arm's result where answers are free text; its answers with it where the test set may be shown."""
+        if self._texts is None:
+            self._texts = text_arms.TextJudge(self._settings, self._test_trainer(), self._corpus.test)
+        result, answers = self._texts.measured(points, tell)
+        return result | ({"answers": answers} if answers and self._corpus.shown.test_rows else {})
+
     def _build_judges(self) -> tuple[Evaluator, Trainer]:
         """What scores the labels of test rows, and what answers them word for word."""
         model, consortium = self._settings.model, self._consortium
@@ -342,14 +361,16 @@ class Simulation:
             self._settings.simulation.evaluation_batch_tokens,
             model.cache_features,
         )
+        return evaluator, self._test_trainer()
+
+    def _test_trainer(self) -> Trainer:
         folder = states_folder(self._settings, self._space.path)
 
         def silent(steps: int = 1, note: str = "") -> None:
             """The line above says what goes on."""
 
-        return evaluator, trainer_of(
-            self._settings, consortium.base, consortium.lora, self._corpus.test, folder, silent
-        )
+        base, lora = self._consortium.base, self._consortium.lora
+        return trainer_of(self._settings, base, lora, self._corpus.test, folder, silent)
 
     def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
         """Do something, and add its seconds to the phase, also where it was interrupted."""

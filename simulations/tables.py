@@ -9,7 +9,9 @@ from rich.text import Text
 
 from ..evaluation.neutral import Forgetting
 from ..privacy.accounting import rounded, rounded_delta
+from . import text_tables
 from .report import Arm, Report, Wire
+from .text_tables import is_text
 
 MISSING: Final = "not run"
 UNMEASURED: Final = "-"
@@ -28,9 +30,12 @@ def rows(report: Report) -> Iterator[tuple[str, Arm]]:
     if report.personal:
         yield "personal, mean", report.arms.personal_mean
     yield "all data pooled (forbidden)", report.arms.pooled
-    yield "public rows with their labels, no organization", report.arms.public
-    yield "linear probe, same privacy", report.arms.probe
-    yield "TF-IDF + logistic regression, pooled", report.arms.tfidf
+    if report.arms.pooled_without_privacy.ran:
+        yield "all data pooled, without privacy", report.arms.pooled_without_privacy
+    yield "public rows with their answers, no organization", report.arms.public
+    if not is_text(report):
+        yield "linear probe, same privacy", report.arms.probe
+    yield text_tables.NEAREST if is_text(report) else "TF-IDF + logistic regression, pooled", report.arms.tfidf
 
 
 def percent(value: float | None) -> str:
@@ -163,10 +168,11 @@ def sentences(report: Report) -> tuple[str, ...]:
     personal = personal_sentence(report)
     return (
         *(sentence for sentence in first if sentence is not None),
+        *(() if not is_text(report) or (share := text_tables.share_sentence(report)) is None else (share,)),
         privacy_sentence(report),
         *(() if personal is None else (personal,)),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),
-        generation_sentence(report),
+        text_tables.generation_sentence(report) if is_text(report) else generation_sentence(report),
         *(() if report.forgetting is None else (forgetting_sentence(report.forgetting),)),
         time_sentence(report),
     )
@@ -178,11 +184,11 @@ def result_table(report: Report) -> RenderableType:
     seeds = f"{count} seeds, mean (lowest-highest)" if count > 1 else f"seed {', '.join(map(str, report.seeds))}"
     title = Text(f"{report.experiment}: {report.test_rows} {judged(report)} rows, {seeds}", style="table.title")
     table = Table(title=title, title_justify="left")
-    for index, header in enumerate(HEADERS):
+    for index, header in enumerate(_headers(report)):
         table.add_column(header, justify="left" if index == 0 else "right", overflow="fold")
     for name, arm in rows(report):
         style = "bold" if arm is report.arms.federated else None
-        table.add_row(Text(name), *map(Text, cells(arm, count)), style=style)
+        table.add_row(Text(name), *map(Text, _cells(report, arm)), style=style)
     return Group(table, *map(Text, sentences(report)))
 
 
@@ -195,16 +201,23 @@ def study_table_markdown(reports: Sequence[Report]) -> str:
 
 
 def _markdown(report: Report) -> str:
-    count = len(report.seeds)
     lines = [
         f"**{report.experiment}** ({report.test_rows} {judged(report)} rows, "
         f"seeds {', '.join(map(str, report.seeds))})",
         "",
-        "| " + " | ".join(HEADERS) + " |",
-        "|---|" + "---:|" * (len(HEADERS) - 1),
+        "| " + " | ".join(_headers(report)) + " |",
+        "|---|" + "---:|" * (len(_headers(report)) - 1),
     ]
-    lines += ["| " + " | ".join(map(_cell, (name, *cells(arm, count)))) + " |" for name, arm in rows(report)]
+    lines += ["| " + " | ".join(map(_cell, (name, *_cells(report, arm)))) + " |" for name, arm in rows(report)]
     return "\n".join([*lines, "", *sentences(report), ""])
+
+
+def _headers(report: Report) -> tuple[str, ...]:
+    return text_tables.HEADERS if is_text(report) else HEADERS
+
+
+def _cells(report: Report, arm: Arm) -> tuple[str, ...]:
+    return (text_tables.cells if is_text(report) else cells)(arm, len(report.seeds))
 
 
 def _cell(text: str) -> str:

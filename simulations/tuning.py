@@ -91,7 +91,9 @@ def _judged(settings: Settings) -> Settings:
 def digest_of(settings: Settings) -> str:
     """What a point is found by again: all settings but those that change no number of it."""
     facts = settings.model_dump(mode="json", exclude={"name": True, "run_dir": True, "chat": True, "cache": True})
-    for key in ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "generate_rows"):
+    unread = ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "examples")
+    # Free text is answered for the results, labels are not.
+    for key in unread if settings.data.task == "text" else (*unread, "generate_rows"):
         facts["simulation"].pop(key)
     facts["version"] = version("cotune")
     facts["files"] = file_facts(settings)
@@ -124,7 +126,7 @@ def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.E
         settings.seed,
         lambda: advance(1, f"epsilon {agreed.epsilon:g}"),
         stop,
-        lambda adapter: bench.evaluator.score(adapter).accuracy,
+        bench.scored,
         settings.simulation.evaluate_every,
     )
     return Point(
@@ -132,8 +134,7 @@ def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.E
         settings=settings.model_dump(mode="json"),
         dimension=schema.dimension,
         noise_multiplier=agreed.noise_multiplier,
-        accuracy=found.curve[-1][1] if found.finite and found.curve else 0.0,
-        exact=bench.judge.exact(found.adapter, range(len(bench.corpus.test))) if found.finite else 0.0,
+        **bench.judged(found.adapter, found.curve[-1][1] if found.finite and found.curve else None),
         curve=found.curve,
         seconds=time.monotonic() - started,
     )

@@ -1,5 +1,6 @@
 """What a sweep found: points, the table of those settings that differ, and the picture."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ class Point:
         digest: of the settings. settings: all of them.
         dimension: d, trained coordinates. noise_multiplier: of each organization.
         accuracy: by label, in [0, 1]. exact: share of answers that greedy decoding writes word for word.
-        curve: (round, accuracy). seconds: wall time.
+        curve: (round, accuracy), of free text (round, perplexity). seconds: wall time.
+        text: of free text perplexity and, where answers were generated, chrf and rouge_l; perplexity is None where the
+            adapter is no number. None elsewhere.
     """
 
     digest: str
@@ -31,10 +34,17 @@ class Point:
     exact: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
+    text: dict[str, float | None] | None = None
 
     @property
     def score(self) -> float:
-        """What points are ordered by: the mean of both, since too high a rate breaks the ends of answers first."""
+        """What points are ordered by: the mean of both, since too high a rate breaks the ends of answers first.
+
+        Of free text chrF, or where no answer was generated -perplexity.
+        """
+        if self.text is not None:
+            perplexity, chrf = self.text["perplexity"], self.text.get("chrf")
+            return -math.inf if perplexity is None else -perplexity if chrf is None else chrf
         return (self.accuracy + self.exact) / 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +63,9 @@ def table(points: Sequence[Point]) -> Table:
     shown = Table(title="best first", title_justify="left")
     for key in keys:
         shown.add_column(key)
-    for name in ("parameters", "noise", "accuracy", "exact", "seconds"):
+    free = any(point.text is not None for point in points)
+    measures = ("perplexity", "chrF", "ROUGE-L") if free else ("accuracy",)
+    for name in ("parameters", "noise", *measures, "exact", "seconds"):
         shown.add_column(name, justify="right")
     for point in points:
         flat = _flat(point.settings)
@@ -61,11 +73,22 @@ def table(points: Sequence[Point]) -> Table:
             *(str(flat.get(key)) for key in keys),
             f"{point.dimension:,}",
             f"{point.noise_multiplier:.3f}",
-            f"{point.accuracy:.1%}",
+            *_measures(point, free),
             f"{point.exact:.1%}",
             f"{point.seconds:.0f}",
         )
     return shown
+
+
+def _measures(point: Point, free: bool) -> tuple[str, ...]:
+    if not free:
+        return (f"{point.accuracy:.1%}",)
+    text = point.text or {}
+    perplexity, rest = text.get("perplexity"), (text.get("chrf"), text.get("rouge_l"))
+    return (
+        "-" if perplexity is None else f"{perplexity:.2f}",
+        *("-" if value is None else f"{value:.1%}" for value in rest),
+    )
 
 
 def varying(points: Sequence[Point]) -> list[str]:
@@ -83,7 +106,10 @@ def chart(points: Sequence[Point], path: Path) -> None:
     figure, axes = plt.subplots(1, len(keys), figsize=(5 * len(keys), 4), squeeze=False)
     for axis, key in zip(axes[0], keys, strict=True):
         values = [float(_flat(point.settings)[key]) for point in points]
-        axis.scatter(values, [100 * point.accuracy for point in points], label="accuracy")
+        if any(point.text is None for point in points):
+            axis.scatter(values, [100 * point.accuracy for point in points], label="accuracy")
+        elif all((point.text or {}).get("chrf") is not None for point in points):
+            axis.scatter(values, [100 * ((point.text or {})["chrf"] or 0.0) for point in points], label="chrF")
         axis.scatter(values, [100 * point.exact for point in points], marker="x", label="exact answer")
         axis.set_xlabel(key)
         axis.set_ylabel("%")

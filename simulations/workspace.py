@@ -6,7 +6,7 @@ nodes/NAME/        the homes of the organizations, as on machines of their own
 pooled/            a home for the forbidden arm: all records in one place
 basis.safetensors  frozen directions of the adapter, where its form has some
 arms/NAME.json     results of finished arms
-report.json, curves.png, confusion.png, release/
+report.json, curves.png, confusion.png, release/, and examples.md of free text whose test set is public
 """
 
 import contextlib
@@ -87,6 +87,10 @@ class Workspace:
     @property
     def confusion(self) -> Path:
         return self.path / "confusion.png"
+
+    @property
+    def examples(self) -> Path:
+        return self.path / "examples.md"
 
     @property
     def release(self) -> Path:

@@ -34,10 +34,12 @@ class BasisRecipe:
     Attributes:
         whitening: directions are scaled by eigenvalue ** -whitening, 0 (not at all) to 0.5 (equal variances).
         vocabulary: tokens of the training loss: the answers' and the likeliest at their positions; 0: all.
+        first_only: look at the first token of each answer alone, which is where a label is told; else at all of them.
     """
 
     whitening: float
     vocabulary: int
+    first_only: bool = True
 
 
 def make_basis(
@@ -79,7 +81,7 @@ def make_basis(
     seen, likely = look(base, maps, rows, answers if lora.form == "core" else [], progress)
     modules = {
         path: Directions(
-            _input_directions(found, lora.rank, recipe.whitening),
+            _input_directions(found, lora.rank, recipe),
             np.linalg.pinv(found.jacobian).astype(np.float32) if lora.form == "core" else None,
         )
         for path, found in seen.items()
@@ -91,11 +93,12 @@ def make_basis(
     return Basis(modules, np.sort(kept).astype(np.int32))
 
 
-def _input_directions(seen: Seen, count: int, whitening: float) -> NDArray[np.float32]:
-    """V, float32 [count, in]: orthogonal to the mean directions, of mean feature norm 1 at first positions."""
+def _input_directions(seen: Seen, count: int, recipe: BasisRecipe) -> NDArray[np.float32]:
+    """V, float32 [count, in]: orthogonal to the mean directions, of mean feature norm 1 where it looks."""
+    inputs = seen.first if recipe.first_only else np.concatenate([seen.first, seen.later])
     means = [seen.first.mean(0), *([seen.later.mean(0)] if len(seen.later) else [])]
     constant = np.linalg.qr(np.stack(means).T)[0].T
-    free = seen.first - (seen.first @ constant.T) @ constant
+    free = inputs - (inputs @ constant.T) @ constant
     centered = free - free.mean(0)
     covariance = centered.T @ centered / len(centered)
     covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
@@ -103,8 +106,8 @@ def _input_directions(seen: Seen, count: int, whitening: float) -> NDArray[np.fl
     order = np.argsort(-values)[:count]
     chosen = vectors[:, order]
     chosen *= np.sign(chosen[np.abs(chosen).argmax(0), np.arange(len(order))])  # a sign is nobody's choice
-    directions = (chosen * values[order] ** -whitening).T
+    directions = (chosen * values[order] ** -recipe.whitening).T
     directions -= (directions @ constant.T) @ constant
-    scale = np.linalg.norm(seen.first @ directions.T, axis=1).mean()
+    scale = np.linalg.norm(inputs @ directions.T, axis=1).mean()
     found: NDArray[np.float32] = (directions / scale).astype(np.float32)
     return found

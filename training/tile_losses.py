@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from .cuts import Cut
@@ -73,9 +74,16 @@ class TileLosses:
 
         It does where every answer token is the likeliest of all behind the right ones before it.
         """
+        return self.answered(rows, shape)[1]
+
+    @torch.no_grad()
+    def answered(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each row's answer the negative log-likelihood among all tokens, float32 [B] in nats, and `greedy`."""
         hidden, tile = self.at_answers(rows, shape)
-        found = self._full.head(hidden.flatten(0, 1)).argmax(-1).view_as(tile.targets)
-        return ((found == tile.targets) | ~tile.real).all(1)
+        logits = self._full.head(hidden.flatten(0, 1)).float()
+        right = (logits.argmax(-1).view_as(tile.targets) == tile.targets) | ~tile.real
+        losses = cross_entropy(logits, tile.targets.flatten(), reduction="none").view_as(tile.targets)
+        return (losses * tile.real).sum(1), right.all(1)
 
     def at_answers(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, Tile]:
         """Final hidden states [B, S, hidden] at the answer positions, and the tile that they are of."""

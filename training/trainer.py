@@ -259,6 +259,26 @@ class Trainer:
         return np.stack([found[row] for row in range(len(self.examples))])
 
     @torch.no_grad()
+    def answered(
+        self, adapter: NDArray[np.float32], rows: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """How likely each row's answer is, and whether greedy decoding writes it. It is not private, like `loss`.
+
+        Returns:
+            Float64 [n], the negative log-likelihood of all answer tokens together among all tokens, in nats; bool [n].
+        """
+        self._set(adapter)
+        place = {row: number for number, row in enumerate(rows)}
+        losses, right = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.bool_)
+        for shape, tile in tiles([[row] for row in rows], self._shapes):
+            members = [row for _, row in tile]
+            found, exact = self._losses.answered(members, shape)
+            places = [place[row] for row in members]
+            losses[places] = found[: len(members)].double().cpu().numpy()
+            right[places] = exact[: len(members)].cpu().numpy()
+        return losses, right
+
+    @torch.no_grad()
     def _mean(
         self, adapter: NDArray[np.float32], rows: Sequence[int], of: Callable[[Sequence[int], Shape], torch.Tensor]
     ) -> float:

@@ -14,7 +14,7 @@ def shown_of_public(test: Sequence[Record], card: str) -> Shown:
     places = zip(*(record.prompt[:-1] for record in test), strict=False)
     common = takewhile(lambda turns: len(set(turns)) == 1, places)
     preamble = tuple((turns[0].role, turns[0].content) for turns in common)
-    return Shown(card, preamble, test[0].prompt[-1].content if test else "")
+    return Shown(card, preamble, test[0].prompt[-1].content if test else "", test_rows=True)
 
 
 def test_table(test: Sequence[Record], labels: Sequence[str]) -> str:

@@ -50,10 +50,10 @@ class Corpus:
     Args:
         organizations: name -> its training records.
         test: held-out records; `Record.group` is the organization whose own themes the row belongs to.
-        labels: every answer that occurs, sorted as the corpus defines them.
+        labels: every answer that occurs, sorted as the corpus defines them; empty: the answers are free text.
         shown: what a release may show of it.
-        public: records of the same form that anybody may read and nobody trains on; their answers go round the labels,
-            whatever would be right.
+        public: records of the same form that anybody may read and nobody trains on; where there are labels their
+            answers go round them, whatever would be right.
         answered: those of them whose right answers are public too, with these: for the baseline that asks no
             organization, and for nothing else.
         validation: records to choose settings by, like the test set in form and `group`, and apart from it and from
@@ -86,12 +86,14 @@ class Shown:
         preamble: the turns (role, content) that every prompt begins with.
         example_prompt: of a test row; empty: none.
         hidden_turns: whether prompts may begin with turns that are not in `preamble`.
+        test_rows: whether a report may show rows of the test set. A release never does, but for `example_prompt`.
     """
 
     card: str
     preamble: tuple[tuple[str, str], ...] = ()
     example_prompt: str = ""
     hidden_turns: bool = False
+    test_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,19 @@ def _drawn(
             held.add(kin)
             drawn.extend(chosen)
     return drawn, held, wanted
+
+
+def public_bundles(
+    bundles: Sequence[Bundle], groups: Sequence[tuple[str, ...]], count: int, seed: int
+) -> tuple[list[Bundle], list[Bundle]]:
+    """Choose bundles that anybody may read, as many of each group of themes; and the rest, in its order."""
+    source = _random(seed, "public")
+    piles = [[bundle for bundle in bundles if bundle.theme in group] for group in groups]
+    for pile in piles:
+        source.shuffle(pile)
+    chosen = [bundle for pile in piles for bundle in pile[: count // len(piles)]]
+    taken = set(map(id, chosen))
+    return chosen, [bundle for bundle in bundles if id(bundle) not in taken]
 
 
 def deal(

@@ -136,6 +136,15 @@ ADAMW = (
         ((*FILES, "data.rows_per_organization=5"), "your files are the split", FILES),
         (("data.rows_per_organization=null",), "is split by it", ("data.units_per_organization=null",)),
         ((*FILES, "data.columns.answer=null"), "data.columns.answer is null", FILES),
+        (("data.task=text",), "whose answers are labels", (*FILES, "recipe=lora", "data.task=text")),
+        (("data=phenotypes", "data.task=labels"), "whose answers are text", ("experiment=plain_words",)),
+        (
+            (*FILES, "data.task=text"),
+            "not of free text",
+            (*FILES, "data.task=text", "model.lora.form=ffa", "model.basis.vocabulary=0"),
+        ),
+        (("data=icd10", "data.skew=family"), "only clauses have families", ("data=clauses", "data.skew=family")),
+        (("data.public_test=false",), "which anybody may read", (*FILES, "data.public_test=true")),
         (("simulation.arms=[base,base]",), "twice", ("simulation.arms=[base]",)),
     ],
 )

@@ -29,7 +29,7 @@ def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
     plain = ["recipe=lora"]
     needed = {
         "model": {"local": ["model.name=m"]},
-        "data": {"files": files},
+        "data": {"files": files, "phenotypes": plain},
         "experiment": {"custom": files},
         "strategy": {"rolora": plain, "ffa": plain},
     }

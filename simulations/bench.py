@@ -2,28 +2,34 @@
 
 import hashlib
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 
 from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
+from ..errors import UserError
 from ..evaluation.labels import Evaluator
-from ..strategies.base import Adapter
+from ..privacy.terms import PrivacyTerms
+from ..strategies.base import Adapter, Strategy
 from ..training.base import BaseModel, load_base
 from ..training.basis import Basis, load_basis
 from ..training.peft_files import LoraSettings
 from ..training.trainer import Trainer
 from .bases import lora_settings, made_basis
-from .consortium import declared_units, everything, node_model
+from .consortium import declared_units, everything, node_model, terms
 from .corpus import load_corpus
+from .label_results import evaluator_of
 from .progress import Advance
-from .rates import settled
-from .rehearsal import AtHome, at_home
+from .rates import settled, strategy_options
+from .rehearsal import AtHome, Rehearsed, at_home, rehearse
 from .states import states_folder, trainer_of
 from .text_arms import TextJudge
 
@@ -57,11 +63,6 @@ class Bench:
         self._facts: Any = None
         self._dealt: Any = None
 
-    @property
-    def moved(self) -> int:
-        """Tokens whose logits a core moves; 0 for other forms."""
-        return 0 if self.lora.basis is None else self.lora.basis.moved
-
     def open(self, settings: Settings, advance: Advance, loss: Settings | None = None) -> Settings:
         """Make what is not there yet.
 
@@ -94,17 +95,31 @@ class Bench:
         self.judge = trainer_of(settings, base, self.lora, self.corpus.test, folder, quiet)
         self.texts = None if self.corpus.labels else TextJudge(settings, self.judge, self.corpus.test)
         if self.texts is None:
-            self.evaluator = Evaluator(
-                base,
-                self.lora,
-                self.corpus.test,
-                self.corpus.labels,
-                settings.model.context_length,
-                means.evaluation_batch_tokens,
-                settings.model.cache_features,
-            )
+            self.evaluator = evaluator_of(settings, base, self.lora, self.corpus)
         self._facts = facts
         return settings
+
+    def agreed(self, settings: Settings) -> PrivacyTerms:
+        """The terms of the federation that the settings plan, of settings with nothing left open."""
+        units = declared_units(settings, self.corpus)
+        return terms(settings, max(units.values()), self.trainer.schema.dimension)
+
+    def rehearsed(
+        self,
+        settings: Settings,
+        agreed: PrivacyTerms,
+        after_round: Callable[[], None],
+        stop: threading.Event,
+        score: Callable[[Adapter], float] | None = None,
+    ) -> Rehearsed:
+        """Train what that federation would, by the strategy that the settings name; the rest as `rehearse`."""
+        units = declared_units(settings, self.corpus)
+        moved = 0 if self.lora.basis is None else self.lora.basis.moved
+        options = strategy_options(settings, agreed, list(units.values()), tokens=moved)
+        strategy, every = _strategy(settings, options), settings.simulation.evaluate_every
+        return rehearse(
+            strategy, self.homes, agreed, units, settings.rounds, settings.seed, after_round, stop, score, every
+        )
 
     def scored(self, adapter: Adapter) -> float:
         """What a curve shows of an adapter: accuracy, or of free text perplexity."""
@@ -139,6 +154,19 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             made_basis(settings, _base(settings), lora_settings(settings), self.corpus).save(path)
         return load_basis(path)
+
+
+def _strategy(settings: Settings, options: dict[str, Any]) -> Strategy:
+    """The strategy that the settings name.
+
+    Raises:
+        UserError: it takes other steps than are paid for.
+    """
+    rule = settings.strategy
+    made: Strategy = instantiate({"_target_": rule.target, **options})
+    if made.steps_per_round != rule.steps_per_round:
+        raise UserError(f"strategy {rule.target} and its settings differ", "report this")
+    return made
 
 
 def _base(settings: Settings) -> BaseModel:

@@ -1,15 +1,34 @@
-"""What a run's folder keeps of an arm that was scored by labels, and of neutral text, as JSON-able values."""
+"""Scoring by labels, and what a run's folder keeps of it and of neutral text, as JSON-able values."""
 
 from dataclasses import asdict
 from typing import Any
 
+from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..evaluation.classification import classify_rows
-from ..evaluation.labels import LabelScores
+from ..evaluation.labels import Evaluator, LabelScores
 from ..evaluation.neutral import forgetting
 from ..strategies.base import Adapter
-from ..training.adapter import attach
+from ..training.adapter import LoraSettings, attach
+from ..training.base import BaseModel
 from .consortium import Consortium
+
+
+def evaluator_of(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Evaluator:
+    """What scores adapters on the corpus' test rows.
+
+    Raises:
+        UserError: as `Evaluator`.
+    """
+    return Evaluator(
+        base,
+        lora,
+        corpus.test,
+        corpus.labels,
+        settings.model.context_length,
+        settings.simulation.evaluation_batch_tokens,
+        settings.model.cache_features,
+    )
 
 
 def label_result(scores: LabelScores, corpus: Corpus) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.alone import alone
-from ..strategies.base import split
+from ..strategies.base import Adapter, split
 from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
 from ..training.schema import initial
@@ -113,7 +113,7 @@ def train(
         adapter = moved
         tell(number, decode_metrics(metrics, terms)["loss"])
         if number % task.evaluate_every == 0 or number == charter.rounds:
-            _keep(strategy.published(adapter, state), task.kept(number))
+            keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)
     return kept
 
@@ -124,7 +124,8 @@ def _batch(charter: Charter, name: str) -> float:
     return sum(nominal_batch(charter, member) for member in ([name] if name in members else members))
 
 
-def _keep(adapter: np.ndarray, path: Path) -> None:
+def keep(adapter: Adapter, path: Path, mode: int = 0o644) -> None:
+    """Write an adapter as NPY, atomically."""
     content = io.BytesIO()
     np.save(content, adapter)
-    write_bytes(path, content.getvalue())
+    write_bytes(path, content.getvalue(), mode)

@@ -16,11 +16,8 @@ from ..evaluation.labels import LabelScores
 from ..privacy.accounting import epsilon as spent
 from ..strategies.base import Adapter
 from .bench import Bench
-from .consortium import declared_units, terms
 from .progress import Advance
-from .rates import strategy_options
-from .rehearsal import rehearse
-from .tuning import digest_of, strategy_for
+from .tuning import digest_of
 
 
 @dataclass(frozen=True)
@@ -114,21 +111,9 @@ class Points:
 
     def _computed(self, settings: Settings, place: Place, digest: str) -> MethodPoint:
         started, bench = time.monotonic(), self._bench
-        schema, units = bench.trainer.schema, declared_units(settings, bench.corpus)
-        agreed = terms(settings, max(units.values()), schema.dimension)
-        options = strategy_options(settings, agreed, list(units.values()), tokens=bench.moved)
-        strategy = strategy_for(settings, options)
+        agreed = bench.agreed(settings)
         note = f"{place.experiment.partition('=')[2]}, {place.method}, epsilon {agreed.epsilon:g}, {place.seed}"
-        found = rehearse(
-            strategy,
-            bench.homes,
-            agreed,
-            units,
-            settings.rounds,
-            settings.seed,
-            lambda: self._advance(1, note),
-            self._stop,
-        )
+        found = bench.rehearsed(settings, agreed, lambda: self._advance(1, note), self._stop)
         charged = settings.rounds * settings.strategy.steps_per_round
         if found.releases > charged or (found.finite and found.releases < charged):
             raise UserError(f"{place.method}: {found.releases} sums released, {charged} charged", "report this")
@@ -137,7 +122,7 @@ class Points:
             place=place,
             digest=digest,
             trust=agreed.trust,
-            dimension=schema.dimension,
+            dimension=bench.trainer.schema.dimension,
             sent=found.sent,
             rounds=settings.rounds,
             charged=charged,

@@ -3,22 +3,18 @@
 The nodes' own code takes the steps and charges their ledgers; here is only who runs it, and where the adapters go.
 """
 
-import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from ..atomic import write_bytes
 from ..client.home import Home
 from ..client.personal import Individual
 from ..client.workbench import Progress, Workbench
 from ..privacy.accounts import OverBudget
 from ..training.base import BaseModel
-from .local_arm import bench_of
+from .local_arm import bench_of, keep
 
 log = logging.getLogger("cotune.simulations")
 
@@ -68,7 +64,5 @@ def personalize(
             log.warning("%s: no personal step: %s", task.home.name, over)
             return []
     task.out.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.save(content, done.adapter)
-    write_bytes(task.out / f"{done.steps:04d}.npy", content.getvalue(), 0o600)
+    keep(done.adapter, task.out / f"{done.steps:04d}.npy", 0o600)
     return [done.steps]

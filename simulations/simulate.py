@@ -6,7 +6,7 @@ continues where it stood.
 
 import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,10 @@ from .consortium import Consortium, declared_units, found
 from .corpus import load_corpus
 from .federation import federate
 from .interruption import stoppable
-from .label_results import forgotten, label_result
+from .label_results import evaluator_of, forgotten, label_result
 from .local_arm import LocalTask
 from .personal_arm import PersonalTask
-from .pool import run_all, train_here
+from .pool import Task, run_all, train_here
 from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
 from .public_arm import train_on_public
@@ -154,8 +154,7 @@ class Simulation:
         self._timed("hidden states", self._states)
         for name, step in steps.items():
             if name in arms or name == "local":
-                if self._stop.is_set():
-                    raise Interrupted
+                self._going_on()
                 step()
         done = assemble(self._settings, self._space, self._consortium, self._corpus, self._seconds)
         write_outcome(done, self._settings, self._space, self._consortium, self._corpus)
@@ -180,8 +179,7 @@ class Simulation:
         """The same, until Ctrl-C."""
 
         def go_on(steps: int = 1, note: str = "") -> None:
-            if self._stop.is_set():
-                raise Interrupted
+            self._going_on()
             advance(steps, note)
 
         return go_on
@@ -208,22 +206,26 @@ class Simulation:
         if "alone" in arms:
             homes |= {f"alone-{name}": home for name, home in self._consortium.homes.items()}
         homes = {arm: home for arm, home in homes.items() if self._space.result(arm) is None}
-        every, workers = self._settings.simulation.evaluate_every, self._settings.simulation.workers
+        every = self._settings.simulation.evaluate_every
         tasks = {arm: LocalTask(home, self._space.arms / arm, every, arm != OPEN) for arm, home in homes.items()}
         untrained = {arm: task for arm, task in tasks.items() if not task.kept(self._settings.rounds).exists()}
-        rounds, base = self._settings.rounds, self._consortium.base
-
-        def train() -> None:
-            if self._quick:
-                train_here(untrained, rounds, base, self._console, self._stop)
-            else:
-                run_all(untrained, rounds, workers, self._console, self._stop)
-
-        if untrained:
-            self._timed("local arms", train)
+        self._train(untrained, self._settings.rounds, "local arms", "local arms")
         for arm, task in tasks.items():
             points = [(int(file.stem), np.load(file)) for file in sorted(task.out.glob("*.npy"))]
             self._arm(arm, partial(self._measured, points))
+
+    def _train(self, tasks: Mapping[str, Task], rounds: int, phase: str, title: str) -> None:
+        """Here, where a step takes a blink, else by workers."""
+        workers, base = self._settings.simulation.workers, self._consortium.base
+
+        def train() -> None:
+            if self._quick:
+                train_here(tasks, rounds, base, self._console, self._stop, title)
+            else:
+                run_all(tasks, rounds, workers, self._console, self._stop, title)
+
+        if tasks:
+            self._timed(phase, train)
 
     def _federated(self) -> None:
         if self._space.result("federated") is not None:
@@ -263,29 +265,20 @@ class Simulation:
 
     def _personal(self) -> None:
         """What each organization has after its personal steps, on its own rows and on all."""
-        charter, console, stop = self._consortium.charter, self._console, self._stop
+        charter = self._consortium.charter
         if not charter.personal_steps:
             return
         ended = len(RunDirectory(self._space.rounds, charter.digest()).committed()) < charter.rounds
         arms = {f"personal-{name}": home for name, home in self._consortium.homes.items()}
         tasks = {arm: PersonalTask(home, self._space.arms / arm, ended) for arm, home in arms.items()}
         untaken = {arm: task for arm, task in tasks.items() if not task.kept and self._space.result(arm) is None}
-        steps, base, workers = charter.personal_steps, self._consortium.base, self._settings.simulation.workers
-
-        def take() -> None:
-            if self._quick:
-                train_here(untaken, steps, base, console, stop, "personal steps")
-            else:
-                run_all(untaken, steps, workers, console, stop, "personal steps")
-
-        if untaken:
-            self._timed("personal", take)
+        self._train(untaken, charter.personal_steps, "personal", "personal steps")
         for arm, task in tasks.items():
             points = [(number, np.load(file)) for number, file in task.kept]
             if points:
                 self._arm(arm, partial(self._measured, points))
             else:
-                console.print(f"{arm}: no budget was left for a personal step")
+                self._console.print(f"{arm}: no budget was left for a personal step")
 
     def _public(self) -> None:
         if not self._corpus.answered:
@@ -306,6 +299,7 @@ class Simulation:
         self._arm("probe", lambda: probe_result(self._settings, own, self._consortium, self._corpus, self._going_on))
 
     def _going_on(self, steps: int = 1, note: str = "") -> None:
+        """Shows nothing, and ends the run after Ctrl-C."""
         if self._stop.is_set():
             raise Interrupted
 
@@ -313,8 +307,7 @@ class Simulation:
         """Measure an arm that has no result yet, and keep it."""
         if self._space.result(name) is not None:
             return
-        if self._stop.is_set():
-            raise Interrupted
+        self._going_on()
         result = self._timed("evaluation", measure)
         self._space.keep(name, result)
         words = text_arms.said(result) if "text" in result else f"accuracy {100 * result['accuracy']:.1f}%"
@@ -328,7 +321,8 @@ class Simulation:
             if not self._corpus.labels:
                 return self._text_measured(points, shown.update)
             if self._judges is None:
-                self._judges = self._build_judges()
+                base, lora = self._consortium.base, self._consortium.lora
+                self._judges = evaluator_of(self._settings, base, lora, self._corpus), self._test_trainer()
             evaluator, judge = self._judges
             for place, (number, adapter) in enumerate(points, 1):
                 shown.update(f"scoring adapter {place} of {len(points)} on {tests} test rows")
@@ -349,28 +343,14 @@ class Simulation:
         result, answers = self._texts.measured(points, tell)
         return result | ({"answers": answers} if answers and self._corpus.shown.test_rows else {})
 
-    def _build_judges(self) -> tuple[Evaluator, Trainer]:
-        """What scores the labels of test rows, and what answers them word for word."""
-        model, consortium = self._settings.model, self._consortium
-        evaluator = Evaluator(
-            consortium.base,
-            consortium.lora,
-            self._corpus.test,
-            self._corpus.labels,
-            model.context_length,
-            self._settings.simulation.evaluation_batch_tokens,
-            model.cache_features,
-        )
-        return evaluator, self._test_trainer()
-
     def _test_trainer(self) -> Trainer:
-        folder = states_folder(self._settings, self._space.path)
-
-        def silent(steps: int = 1, note: str = "") -> None:
-            """The line above says what goes on."""
-
-        base, lora = self._consortium.base, self._consortium.lora
-        return trainer_of(self._settings, base, lora, self._corpus.test, folder, silent)
+        """What answers the test rows word for word; a line of the console says that it is being made."""
+        base, lora, folder = (
+            self._consortium.base,
+            self._consortium.lora,
+            states_folder(self._settings, self._space.path),
+        )
+        return trainer_of(self._settings, base, lora, self._corpus.test, folder, self._going_on)
 
     def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
         """Do something, and add its seconds to the phase, also where it was interrupted."""

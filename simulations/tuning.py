@@ -16,22 +16,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from hydra.utils import instantiate
 from rich.console import Console
 
 from ..atomic import write_text
 from ..conf.schema import Settings
-from ..errors import UserError
 from ..server.exchange import Interrupted
-from ..strategies.base import Strategy
 from .bench import Bench, file_facts
-from .consortium import declared_units, terms
 from .interruption import stoppable
 from .progress import Advance, local_progress
-from .rates import strategy_options
-from .rehearsal import rehearse
 from .tuning_results import Point, chart, table
 from .workspace import alone_in
 
@@ -113,41 +106,15 @@ def _tried(settings: Settings, bench: Bench, folder: Path, advance: Advance, sto
 
 def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.Event) -> Point:
     started = time.monotonic()
-    schema, units = bench.trainer.schema, declared_units(settings, bench.corpus)
-    agreed = terms(settings, max(units.values()), schema.dimension)
-    options = strategy_options(settings, agreed, list(units.values()), tokens=bench.moved)
-    strategy = strategy_for(settings, options)
-    found = rehearse(
-        strategy,
-        bench.homes,
-        agreed,
-        units,
-        settings.rounds,
-        settings.seed,
-        lambda: advance(1, f"epsilon {agreed.epsilon:g}"),
-        stop,
-        bench.scored,
-        settings.simulation.evaluate_every,
-    )
+    agreed = bench.agreed(settings)
+    note = f"epsilon {agreed.epsilon:g}"
+    found = bench.rehearsed(settings, agreed, lambda: advance(1, note), stop, bench.scored)
     return Point(
         digest=digest_of(settings),
         settings=settings.model_dump(mode="json"),
-        dimension=schema.dimension,
+        dimension=bench.trainer.schema.dimension,
         noise_multiplier=agreed.noise_multiplier,
         **bench.judged(found.adapter, found.curve[-1][1] if found.finite and found.curve else None),
         curve=found.curve,
         seconds=time.monotonic() - started,
     )
-
-
-def strategy_for(settings: Settings, options: dict[str, Any]) -> Strategy:
-    """The strategy that the settings name.
-
-    Raises:
-        UserError: it takes other steps than are paid for.
-    """
-    rule = settings.strategy
-    made: Strategy = instantiate({"_target_": rule.target, **options})
-    if made.steps_per_round != rule.steps_per_round:
-        raise UserError(f"strategy {rule.target} and its settings differ", "report this")
-    return made

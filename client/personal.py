@@ -73,7 +73,7 @@ class Individual(Member):
         key = signing.public_hex(self.identity)
         policies.check(self.charter, self.policy, self.settings.name, key, datetime.now(UTC), bench.units)
         batch = nominal_batch(self.charter, self.settings.name)
-        strategy = alone(self.charter, batch)
+        strategy = alone(self.charter, batch, bench.moved)
         model = self._kept(chain, strategy) or _begun(self.strategy.published(shared.adapter, shared.state), strategy)
         while (taken := sum(model.state.steps)) < self.charter.personal_steps:
             try:

@@ -42,11 +42,13 @@ class Workbench:
         trainer: at the charter's model, with the charter's adapter.
         units: how many privacy units the data hold.
         holdings: what the data set holds, for the ledger.
+        moved: tokens whose logits a core moves; 0: the adapter is none.
     """
 
     trainer: Trainer
     units: int
     holdings: Holdings
+    moved: int = 0
 
 
 def source_of(model: NodeModel) -> ModelSource:
@@ -133,7 +135,8 @@ def prepare(
             "the adapter that this model gets differs from the charter's", "install the agreed cotune"
         )
     own_ids = policy.columns.unit is not None
-    return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None))
+    moved = 0 if lora.basis is None else lora.basis.moved
+    return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None), moved)
 
 
 def logged(clock: Callable[[], float] = time.monotonic) -> Progress:

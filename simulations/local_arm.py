@@ -96,7 +96,7 @@ def train(
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
     # Without noise nothing has to be balanced against it.
-    strategy = alone(charter, batch) if task.private else strategy_of(charter)
+    strategy = alone(charter, batch, bench.moved) if task.private else strategy_of(charter)
     terms = charter.privacy.alone if task.private else charter.privacy.without_noise
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.

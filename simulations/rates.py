@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from ..conf.schema import Settings
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
+from ..strategies.alone import least_noise
 
 # How far one round's noise moves each number of a core, and of B behind a given A, which is not tuned on any rows.
 _NOISE_STEP = {"core": 0.1, "ffa": 0.1}
-# At little noise what limits the rate is not the noise but the ends of answers, which break first, the sooner the more
-# tokens answers are made of: below a noise multiplier of (tokens that a core moves / this) the rate no longer grows.
-# Chosen on the validation rows of the hospitals (24 tokens) and the law firms (45). B moves all tokens: there it is as
-# for a core of 44, which is not tuned either.
-_TOKENS_TO_NOISE = 11.0
-_TOKENS_OF_B = 44
 _ADAM_RATE, _ADAMW_RATE = 0.01, 0.001
 # From this much noise on, a round's over the units of all and in clip norms, few directions as they are do better than
 # many whitened ones. Chosen on both corpora's test rows at epsilon 8, 3 and 1, where it is 0.002, 0.004 and 0.01.
@@ -71,7 +66,7 @@ def strategy_options(
     """
     options, form = settings.strategy.options, form or settings.model.lora.form
     step = _NOISE_STEP.get(form)
-    least = max(1.0, (_TOKENS_OF_B if form == "ffa" else tokens) / _TOKENS_TO_NOISE)
+    least = least_noise(form, tokens)
     noise = max(least, agreed.noise_multiplier) * agreed.sensitivity
     # Without privacy there is no noise that a smaller sample would make larger.
     sampled = agreed.sample_rate if agreed.enabled else 1.0

@@ -2,25 +2,46 @@
 
 import math
 from dataclasses import replace
+from typing import Final
 
 from ..charter.charter import Charter
 from .agreed import nominal_batch, strategy_of
 from .base import Strategy
 from .dp_fedsgd import DPFedSGD
 
+# Chosen on the validation rows of the hospitals (24 tokens) and the law firms (45).
+_TOKENS_TO_NOISE: Final = 11.0
+# B moves all tokens: as for a core of so many, which is not tuned on any rows.
+_TOKENS_OF_B: Final = 44
 
-def alone(charter: Charter, batch: float) -> Strategy:
+
+def least_noise(form: str, tokens: int) -> float:
+    """The noise multiplier below which a rate that follows from the noise no longer grows.
+
+    At little noise what limits the rate is not the noise but the ends of answers, which break first, the sooner the
+    more tokens answers are made of.
+
+    Args:
+        form: of the adapter. tokens: whose logits a core moves.
+    """
+    return max(1.0, (_TOKENS_OF_B if form == "ffa" else tokens) / _TOKENS_TO_NOISE)
+
+
+def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
     """The charter's strategy; under given directions and SGD at the rate at which noise moves it as far.
 
     The charter's rate fits the noise of all members over the units of all. What is alone has another ratio of the two,
-    and would train at a rate that nobody would choose for it.
+    and would train at a rate that nobody would choose for it; but its rate ends where the federation's would, see
+    `least_noise`.
 
     Args:
         batch: the public expected batch of who trains, in units.
+        tokens: whose logits a core moves.
     """
     strategy = strategy_of(charter)
     if charter.model.form != "lora" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd":
         together = sum(nominal_batch(charter, member.name) for member in charter.members)
         ratio = batch / (together / math.sqrt(len(charter.members)))
-        return replace(strategy, learning_rate=ratio * strategy.learning_rate)
+        most = max(1.0, charter.privacy.noise_multiplier / least_noise(charter.model.form, tokens))
+        return replace(strategy, learning_rate=min(ratio, most) * strategy.learning_rate)
     return strategy

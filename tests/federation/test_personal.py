@@ -133,7 +133,7 @@ def test_with_shared_noise_a_personal_step_carries_all_of_it(
     federation = found(ROUNDS, shared=True, change=planned())
     federation.run()
     home, terms, used = federation.homes[0], federation.charter.privacy, []
-    strategy = type(personal.alone(federation.charter, 1.0))
+    strategy = type(personal.alone(federation.charter, 1.0, 0))
     local = strategy.local
 
     def watched(self: Any, trainer: Any, adapter: Any, part: Any, given: Any, *rest: Any) -> Any:

@@ -62,18 +62,25 @@ def test_b_behind_a_given_a_is_moved_by_its_own_step(noise: float) -> None:
     assert (options["server_optimizer"], options["learning_rate"]) == ("sgd", ffa)
 
 
-@pytest.mark.parametrize(("batch", "ratio"), [(700, 0.5), (2800, 2.0)], ids=["alone", "pooled"])
-def test_arms_alone_and_pooled_are_moved_as_far(batch: float, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One member's noise over one member's units, or over all of them."""
+@pytest.mark.parametrize(
+    ("batch", "noise", "ratio"),
+    [(700, 9.0, 0.5), (2800, 9.0, 2.0), (2800, 6.0, 1.5), (2800, 3.0, 1.0), (700, 3.0, 0.5)],
+    ids=["alone", "pooled", "pooled to the end", "no further than the charter", "alone at little noise"],
+)
+def test_arms_alone_and_pooled_are_moved_as_far(
+    batch: float, noise: float, ratio: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One member's noise over one member's units, or over all of them, up to where ends of answers break."""
     rule = DPFedSGD("sgd", 300.0, 0.9, 0.99, 1e-8, 0.7)
     monkeypatch.setattr(alone, "strategy_of", lambda _charter: rule)
     monkeypatch.setattr(alone, "nominal_batch", lambda _charter, _name: 700.0)
 
     members = tuple(SimpleNamespace(name=name) for name in "abcd")
-    charter: Any = SimpleNamespace(model=SimpleNamespace(form="core"), members=members)
-    assert alone.alone(charter, batch) == replace(rule, learning_rate=ratio * 300.0)
+    privacy = SimpleNamespace(noise_multiplier=noise)
+    charter: Any = SimpleNamespace(model=SimpleNamespace(form="core"), members=members, privacy=privacy)
+    assert alone.alone(charter, batch, tokens=44) == replace(rule, learning_rate=ratio * 300.0)
     charter.model.form = "lora"
-    assert alone.alone(charter, batch) == rule
+    assert alone.alone(charter, batch, tokens=44) == rule
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from ..errors import UserError
@@ -15,9 +16,10 @@ from .layers import scaled_logits
 class Head:
     """The model's output embeddings, or those of some tokens.
 
-    A vocabulary of tens of thousands is most of a step where only the last layer is trained. Where answers are labels,
-    the loss is taken over their tokens and the likeliest others: a softmax over fewer tokens, whose gradient pushes
-    down only these. It is a loss of its own, agreed with the basis.
+    A vocabulary of tens of thousands is most of a step where only the last layer is trained. There the loss is taken
+    over agreed tokens, the answers' and the likeliest others: a softmax over fewer tokens, whose gradient pushes down
+    only these. A target that is not among them joins them at its own position, so that every record teaches. It is a
+    loss of its own, agreed with the basis.
     """
 
     def __init__(self, model: PreTrainedModel, tokens: NDArray[np.int32]) -> None:
@@ -33,11 +35,11 @@ class Head:
         self._linear: Any = model.get_output_embeddings()
         if len(tokens) and int(tokens[-1]) >= int(self._linear.weight.shape[0]):
             raise UserError("the basis has tokens that the model lacks", "make the basis for this model")
-        self._tokens = tokens if len(tokens) else np.arange(int(self._linear.weight.shape[0]), dtype=np.int32)
+        self._every: Any = self._linear
         self._places: torch.Tensor | None = None
         if len(tokens):
             self._linear = _some(self._linear, tokens)
-            places = np.zeros(int(model.get_output_embeddings().weight.shape[0]), dtype=np.int64)
+            places = np.full(int(self._every.weight.shape[0]), len(tokens), dtype=np.int64)
             places[tokens] = np.arange(len(tokens))
             self._places = torch.from_numpy(places).to(model.device)
 
@@ -45,17 +47,29 @@ class Head:
         """[n, hidden] to [n, K]."""
         return scaled_logits(self._model, self._linear(hidden))
 
-    def places(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Token ids to columns of the logits; a filler, or a token that is not among them, to some column."""
-        return tokens if self._places is None else self._places[tokens]
+    def losses(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of each target, float32 [n] in nats.
 
-    def holds(self, tokens: NDArray[np.int32]) -> bool:
-        """Whether a loss can be taken at these tokens."""
-        return self._places is None or bool(np.isin(tokens, self._tokens).all())
+        Args:
+            hidden: [n, hidden]. targets: token ids, int64 [n].
+        """
+        logits = self.logits(hidden).float()
+        if self._places is None:
+            return cross_entropy(logits, targets, reduction="none")
+        places = self._places[targets]
+        outside = (places == logits.shape[1])[:, None]
+        logits = torch.cat([logits, torch.where(outside, self._own(hidden, targets), -torch.inf)], dim=1)
+        return cross_entropy(logits, places, reduction="none")
 
-    def drawn(self, generator: np.random.Generator, count: int) -> NDArray[np.int32]:
-        """Tokens by chance."""
-        return generator.choice(self._tokens, count)
+    def _own(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The logit of each position's own target, float32 [n, 1]."""
+        own = (hidden.float() * self._every.weight[targets].float()).sum(1, keepdim=True)
+        bias = getattr(self._every, "bias", None)
+        return scaled_logits(self._model, own if bias is None else own + bias[targets, None].float())
+
+    def drawn(self, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Tokens by chance, agreed ones and others."""
+        return generator.integers(0, int(self._every.weight.shape[0]), count)
 
 
 def _some(linear: Any, tokens: NDArray[np.int32]) -> nn.Linear:

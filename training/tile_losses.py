@@ -27,7 +27,6 @@ class TileLosses:
     Attributes:
         rows: the data set.
         parts: of the last layer that run at the answers' positions only.
-        untaught: rows whose answer has a token that the loss is not taken over: their loss is zero.
     """
 
     def __init__(
@@ -55,18 +54,11 @@ class TileLosses:
         self._full = FullForward(model)
         self._cut = cut
         self._states = states
-        self.untaught = frozenset(
-            place for place, row in enumerate(rows) if not head.holds(row.tokens[row.answer_start :])
-        )
 
     def __call__(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:
         """Mean negative log-likelihood of each row's answer tokens: float32 [B], nats a token; the rest is filler."""
         hidden, tile = self.at_answers(rows, shape)
-        losses = row_losses(hidden, self._head, tile)
-        if self.untaught.isdisjoint(rows):
-            return losses
-        taught = [row not in self.untaught for row in rows] + [True] * (shape.rows - len(rows))
-        return losses * torch.tensor(taught, device=losses.device)
+        return row_losses(hidden, self._head, tile)
 
     @torch.no_grad()
     def greedy(self, rows: Sequence[int], shape: Shape) -> torch.Tensor:

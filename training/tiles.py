@@ -134,9 +134,7 @@ def row_losses(hidden: torch.Tensor, head: Head, tile: Tile) -> torch.Tensor:
     Returns:
         float32 [B].
     """
-    logits = head.logits(hidden.flatten(0, 1)).float()
-    places = head.places(tile.targets.flatten())
-    losses = torch.nn.functional.cross_entropy(logits, places, reduction="none")
+    losses = head.losses(hidden.flatten(0, 1), tile.targets.flatten())
     sums = torch.where(tile.real, losses.view_as(tile.real), 0.0).sum(1)
     return sums / tile.counts
 

@@ -120,13 +120,6 @@ class Trainer:
             )
         self._cached = None if cut is None or features is None else (cut, features)
         self._losses = TileLosses(base.model, examples, head, cut, features, self._way.parts)
-        if self._losses.untaught:
-            # No refusal: whoever drafts the charter chooses these tokens, and would see who holds others.
-            logger.warning(
-                "%d of %d records have an answer with a token outside of the agreed loss: they teach nothing",
-                len(self._losses.untaught),
-                len(examples),
-            )
 
     def _sound_way(self, cut: Cut | None, head: Head, limits: Shapes, hooks: bool) -> Way:
         """Found once for a model in a process: data sets of several organizations share it, and no row has a say."""

@@ -68,6 +68,7 @@ class BasisTerms(Document):
     digest: Hex32
     source: Literal["public", "self_written", "random", "weights"]
     whitening: Annotated[float, Field(ge=0, le=0.5)]
+    spared: Annotated[float, Field(ge=0, le=0.5)]
     vocabulary: Whole
     files: Annotated[tuple[_PublicFile, ...], Field(strict=False, max_length=64)] = ()
 

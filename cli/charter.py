@@ -84,7 +84,8 @@ def _basis_lines(model: "ModelTerms") -> list[str]:
     if basis is None:
         return []
     over = f"the loss is taken over {basis.vocabulary} tokens" if basis.vocabulary else "the loss is over all tokens"
-    return [f"basis        {basis.source}, whitening {basis.whitening:g}, {basis.digest[:16]}...; {over}"]
+    made = f"{basis.source}, whitening {basis.whitening:g}, spared {basis.spared:g}"
+    return [f"basis        {made}, {basis.digest[:16]}...; {over}"]
 
 
 def _lines(charter: "Charter") -> list[str]:

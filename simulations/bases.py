@@ -57,7 +57,8 @@ def made_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: 
     if free:
         sequences = [tuple(map(int, row.tokens[row.answer_start :])) for row in rows]
     answers = sorted({token for sequence in sequences for token in sequence})
-    return make_basis(base, lora, rows, answers, BasisRecipe(_whitening(settings), how.vocabulary, first_only=not free))
+    recipe = BasisRecipe(_whitening(settings), how.spared, how.vocabulary, first_only=not free)
+    return make_basis(base, lora, rows, answers, recipe)
 
 
 def _whitening(settings: Settings) -> float:
@@ -107,10 +108,12 @@ def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
     """What the charter says of a basis."""
     source, file = basis_source(settings), settings.data.public_file
     used = file if source == "public" else None
+    looked = source not in ("random", "weights")
     return BasisTerms(
         digest=basis.digest,
         source=source,
-        whitening=_whitening(settings),
+        whitening=_whitening(settings) if looked else 0.0,
+        spared=settings.model.basis.spared if looked else 0.0,
         vocabulary=len(basis.tokens),
         files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
     )

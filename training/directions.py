@@ -2,9 +2,10 @@
 
 Where the activations' constant part is left in, it eats the clip: one pays for the norm of the features, not for how
 they differ (Sun et al., DPSGD-F, ICLR 2024; Cond-DP, 2026). So V looks at the leading principal components of a map's
-inputs at the positions where an answer is predicted, with the mean directions taken out, mildly whitened. U moves the
-logits of the answers' tokens one by one: it is the pseudo-inverse of their mean Jacobian. All of it follows from the
-base model and public rows, on one machine to the bit and elsewhere to last digits: the charter names the digest.
+inputs at the positions where an answer is predicted, with the mean directions taken out, mildly whitened, and with the
+directions taken out that are large in other text (`elsewhere`), which the adapter is to leave alone. U moves the logits
+of the answers' tokens one by one: it is the pseudo-inverse of their mean Jacobian. All of it follows from the base
+model and public rows, on one machine to the bit and elsewhere to last digits: the charter names the digest.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from ..errors import UserError
 from .adapter import adapted_maps
 from .base import BaseModel
 from .basis import Basis, Directions
+from .elsewhere import elsewhere
 from .layers import inputs_of
 from .peft_files import LoraSettings
-from .public_rows import Seen, look
+from .public_rows import Numbers, Seen, look
 from .tiles import Row
 
 SHRINKAGE: Final = 0.1
@@ -33,11 +35,13 @@ class BasisRecipe:
 
     Attributes:
         whitening: directions are scaled by eigenvalue ** -whitening, 0 (not at all) to 0.5 (equal variances).
+        spared: so large a share of a map's inputs, 0 to 0.5, are directions of other text that V does not look along.
         vocabulary: tokens of the training loss: the answers' and the likeliest at their positions; 0: all.
         first_only: look at the first token of each answer alone, which is where a label is told; else at all of them.
     """
 
     whitening: float
+    spared: float
     vocabulary: int
     first_only: bool = True
 
@@ -73,15 +77,17 @@ def make_basis(
             f"give more public text, or set model.lora.rank to {len(rows) - 1} or less",
         )
     path, inputs = min(((path, inputs_of(module)) for path, module in maps.items()), key=lambda pair: pair[1])
-    if lora.rank > inputs - 2:
+    room = inputs - 2 - int(recipe.spared * inputs)
+    if lora.rank > room:
         raise UserError(
             f"{path} has {inputs} inputs, too few for {lora.rank} directions",
-            f"set model.lora.rank to {inputs - 2} or less",
+            f"set model.lora.rank to {room} or less",
         )
+    others = elsewhere(base, maps, rows) if recipe.spared else {}
     seen, likely = look(base, maps, rows, answers if lora.form == "core" else [], progress)
     modules = {
         path: Directions(
-            _input_directions(found, lora.rank, recipe),
+            _input_directions(found, others.get(path), lora.rank, recipe),
             np.linalg.pinv(found.jacobian).astype(np.float32) if lora.form == "core" else None,
         )
         for path, found in seen.items()
@@ -93,10 +99,16 @@ def make_basis(
     return Basis(modules, np.sort(kept).astype(np.int32))
 
 
-def _input_directions(seen: Seen, count: int, recipe: BasisRecipe) -> NDArray[np.float32]:
-    """V, float32 [count, in]: orthogonal to the mean directions, of mean feature norm 1 where it looks."""
+def _input_directions(seen: Seen, other: Numbers | None, count: int, recipe: BasisRecipe) -> NDArray[np.float32]:
+    """V, float32 [count, in], of mean feature norm 1 where it looks.
+
+    It is orthogonal to the mean directions, and to the leading ones of other text.
+    """
     inputs = seen.first if recipe.first_only else np.concatenate([seen.first, seen.later])
     means = [seen.first.mean(0), *([seen.later.mean(0)] if len(seen.later) else [])]
+    if other is not None:
+        leading = np.linalg.eigh(other.T @ other)[1][:, ::-1]
+        means += list(leading[:, : int(recipe.spared * len(leading))].T)
     constant = np.linalg.qr(np.stack(means).T)[0].T
     free = inputs - (inputs @ constant.T) @ constant
     centered = free - free.mean(0)

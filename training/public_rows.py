@@ -71,7 +71,7 @@ def look(
         limits = Shapes(_TILE_TOKENS, context=context, answers_only=only)
         for shape, members in tiles([[row] for row in range(len(rows))], [limits.of(row) for row in rows]):
             numbers = [row for _, row in members]
-            with _watched(maps, bool(answers)) as (entered, left):
+            with watched(maps, bool(answers)) as (entered, left):
                 hidden, tile = losses.at_answers(numbers, shape)
                 hidden = hidden[: len(numbers)]
                 logits = some.logits(hidden[:, 0]).float() if answers else None
@@ -128,8 +128,8 @@ def _cut(base: BaseModel, maps: Mapping[str, nn.Module]) -> Cut | None:
 
 
 @contextmanager
-def _watched(
-    maps: Mapping[str, nn.Module], outputs: bool
+def watched(
+    maps: Mapping[str, nn.Module], outputs: bool = False
 ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
     """The inputs of maps, and where asked their outputs with a gradient, of the forward pass within it."""
     entered: dict[str, torch.Tensor] = {}

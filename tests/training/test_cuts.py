@@ -117,7 +117,8 @@ def test_a_step_from_the_cut_is_the_step_through_all_layers(
     rows, units = tiny.rows(30), tiny.units([3, 2, 4, 1, 20])
     lora = LoraSettings(4, 3.0, ("down_proj",), False, 1, form)
     if form != "lora":
-        lora = replace(lora, basis=make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, vocabulary)))
+        recipe = BasisRecipe(0.25, 0.16, vocabulary)
+        lora = replace(lora, basis=make_basis(make_base(), lora, rows, answers(rows), recipe))
 
     def trainer(folder: Path | None) -> Trainer:
         base = make_base()
@@ -139,7 +140,7 @@ def test_the_loss_is_taken_over_the_agreed_tokens_and_each_target(
     """A record with another token is not refused, which would tell the drafter who holds one, and teaches as well."""
     rows = tiny.rows(12)
     lora = LoraSettings(4, 4.0, ("down_proj",), False, 1, "ffa")
-    basis = make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, 45))
+    basis = make_basis(make_base(), lora, rows, answers(rows), BasisRecipe(0.25, 0.0, 45))
     if strange:
         rows[3].tokens[-1] = next(token for token in range(3, 64) if token not in basis.tokens)
     trainer = Trainer(make_base(), replace(lora, basis=basis), rows, tiny.units([1] * 12), 64, None)

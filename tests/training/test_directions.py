@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from cotune.errors import UserError
+from cotune.training import elsewhere
 from cotune.training.adapter import attach
 from cotune.training.base import BaseModel
 from cotune.training.directions import BasisRecipe, make_basis
 from cotune.training.peft_files import LoraSettings
 from cotune.training.textless import random_basis, weights_basis
 
-RECIPE = BasisRecipe(0.25, 0)
+RECIPE = BasisRecipe(0.25, 0.0, 0)
 PATH = "model.layers.2.mlp.down_proj"
 
 
@@ -47,13 +48,34 @@ def test_directions_leave_the_means_out_and_have_unit_features(tiny: Any, make_b
     assert np.linalg.norm(first @ given.inputs.T, axis=1).mean() == pytest.approx(1, rel=1e-4)
 
 
+@pytest.mark.parametrize("form", ["ffa", "core"])
+def test_directions_leave_those_of_other_text_out(
+    form: Any, tiny: Any, make_base: Callable[..., BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 24 inputs a quarter: what prose and prompts are mostly made of does not reach the core."""
+    base, rows = make_base(), tiny.rows(40)
+    words = np.random.default_rng(4).integers(3, 64, 500)
+    monkeypatch.setattr(elsewhere, "prose", lambda: " ".join(f"word{word}" for word in words))
+    other = elsewhere.elsewhere(base, {PATH: base.model.get_submodule(PATH)}, rows)[PATH]
+    windows = -(-500 // min(256, base.model.config.max_position_embeddings))
+    assert len(other) == 500 - windows + sum(max(0, row.answer_start - 2) for row in rows[:32])
+    assert np.allclose(np.linalg.norm(other, axis=1), 1)
+    given = make_basis(base, settings(form), rows, answers(rows), BasisRecipe(0.25, 0.25, 0)).modules[PATH].inputs
+    leading = np.linalg.svd(other, full_matrices=False)[2][:6]
+    assert np.abs(given @ leading.T).max() < 1e-5 * np.abs(given).max()
+    first, later = inputs_at_answers(base, rows)
+    for mean in (first.mean(0), later.mean(0)):
+        assert np.abs(given @ mean).max() < 1e-5 * np.linalg.norm(mean)
+    assert np.linalg.norm(first @ given.T, axis=1).mean() == pytest.approx(1, rel=1e-4)
+
+
 def test_the_leading_direction_is_that_of_the_largest_variance(tiny: Any, make_base: Callable[..., BaseModel]) -> None:
     base, rows = make_base(), tiny.rows(40)
-    given = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.0, 0)).modules[PATH].inputs
+    given = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.0, 0.0, 0)).modules[PATH].inputs
     first, _ = inputs_at_answers(base, rows)
     spread = (first @ (given / np.linalg.norm(given, axis=1)[:, None]).T).std(0)
     assert (np.diff(spread) < 1e-6).all()
-    whitened = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.5, 0)).modules[PATH].inputs
+    whitened = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.5, 0.0, 0)).modules[PATH].inputs
     even = (first @ whitened.T).std(0)
     assert even.max() / even.min() < (spread.max() / spread.min()) ** 0.7
 
@@ -113,7 +135,7 @@ def test_the_vocabulary_of_the_loss_holds_the_answers(tiny: Any, make_base: Call
     known = answers(rows)
 
     def tokens(count: int) -> list[int]:
-        basis = make_basis(make_base(), settings("ffa"), rows, known, BasisRecipe(0.25, count))
+        basis = make_basis(make_base(), settings("ffa"), rows, known, BasisRecipe(0.25, 0.0, count))
         return [int(token) for token in basis.tokens]
 
     assert len(tokens(len(known) + 5)) == len(known) + 5

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.charter.charter import Charter
+from cotune.cli.app import main
 from cotune.client import personal
 from cotune.client.home import Home
 from cotune.client.personal import Individual
@@ -188,3 +189,28 @@ def test_a_charter_without_personal_steps_has_none(found: Callable[..., Any]) ->
     federation.run()
     with pytest.raises(UserError, match="the charter plans no personal steps, so its noise leaves no budget for any"):
         personalize(federation.homes[0])
+
+
+def test_the_verb_takes_them_and_says_where_the_adapter_is(
+    found: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = found(ROUNDS, change=planned())
+    federation.run()
+    home = federation.homes[0]
+    with pytest.raises(SystemExit) as ended:
+        main(["personal", str(home.path)])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
+    assert "step 1: loss" in said
+    assert f"{STEPS} personal steps; the adapter is in {home.personal_folder} and was sent to nobody" in said
+    assert charged(home) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_the_verb_refuses_before_the_run_is_over(found: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    federation = found(ROUNDS, change=planned())
+    with pytest.raises(SystemExit) as ended:
+        main(["personal", str(federation.homes[0].path)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "no run of this charter was followed here" in said
+    assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""`cotune personal`: after a federation an organization goes on alone, within the charter's epsilon."""
+"""`cotune personal`: after a federation an organization makes an adapter of its own, within the charter's epsilon."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +8,28 @@ import typer
 
 def personal(
     home: Annotated[Path, typer.Argument(metavar="HOME", help="An organization's folder.")],
+    weight: Annotated[
+        float | None, typer.Option(help="How far to go along one's own contributions, where no steps are planned: 2.")
+    ] = None,
     ended: Annotated[bool, typer.Option("--ended", help="The run has ended, though before its last round.")] = False,
 ) -> None:
-    """Take the charter's personal steps on this organization's records; the adapter stays in HOME/personal."""
+    """Make an adapter of this organization's own, which stays in HOME/personal.
+
+    Takes the personal steps that the charter plans; where it plans none, goes further along what this node has
+    contributed, which costs no epsilon.
+    """
     from ..client.home import Home
-    from ..client.personal import Individual
+    from ..client.personal import WEIGHT, Individual
 
     def told(step: int, loss: float) -> None:
         typer.echo(f"step {step}: loss {loss:.3f} nats a token (noised)")
 
     node = Home(home)
     with node.locked():
-        done = Individual(node).personalize(ended, told)
-    typer.echo(f"{done.steps} personal steps; the adapter is in {node.personal_folder} and was sent to nobody")
+        organization = Individual(node)
+        if weight is None and organization.charter.personal_steps:
+            done = organization.personalize(ended, told)
+        else:
+            done = organization.further(WEIGHT if weight is None else weight, ended)
+    what = f"{done.steps} personal steps" if done.steps else f"along {done.rounds} contributions of one's own"
+    typer.echo(f"{what}; the adapter is in {node.personal_folder} and was sent to nobody")

@@ -16,6 +16,7 @@ check.key           what this node's choice of spot checks follows from; never s
 evidence-*.bin      proof that the coordinator signed a false sum: no part is taken in that run any more
 round.bin           secrets of the round in progress; what is left of them is deleted when the round has a record
 personal.bin        the model after this node's personal steps; never sent
+sent.bin            the sum of its noised contributions to the later rounds, for an adapter of its own
 personal/           the same as an adapter for PEFT
 pending.npz         this round's noised contribution, sent again if the attempt is retried
 node.log            why something was refused; never sent
@@ -46,7 +47,7 @@ from ..private_files import PRIVATE, READABLE
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
-MODEL, SUM, CHECK_KEY, PERSONAL = "model.bin", "sum.bin", "check.key", "personal.bin"
+MODEL, SUM, CHECK_KEY, PERSONAL, SENT = "model.bin", "sum.bin", "check.key", "personal.bin", "sent.bin"
 CHECK_KEY_BYTES = 32
 _LOCK, _CACHE, _PERSONAL = "lock", "cache", "personal"
 # `chains.MOST_RUNS` chains of `chains.SEEN` heads are 7 MB of JSON; a round's secrets grow with the members.
@@ -72,6 +73,7 @@ _FILES = {
     SUM: PRIVATE,
     CHECK_KEY: PRIVATE,
     PERSONAL: PRIVATE,
+    SENT: PRIVATE,
     "node.log": PRIVATE,
     _LOCK: PRIVATE,
 }
@@ -198,7 +200,7 @@ class Home:
 
     def _clear_unfinished(self) -> None:
         """Delete what a killed process had begun to write beside its place: it may hold secrets of a round."""
-        for name in (CHAINS, ROUND, PENDING, MODEL, SUM, CHECK_KEY, PERSONAL):
+        for name in (CHAINS, ROUND, PENDING, MODEL, SUM, CHECK_KEY, PERSONAL, SENT):
             for file in self.path.glob(f".{name}.*"):
                 file.unlink()
 
@@ -287,6 +289,14 @@ class Home:
     def set_personal(self, content: bytes) -> None:
         """Keep the model after a personal step; see `personal`."""
         self._write(PERSONAL, content)
+
+    def sent(self) -> bytes | None:
+        """What `set_sent` kept."""
+        return self._read(SENT, MOST_MODEL_BYTES)
+
+    def set_sent(self, content: bytes) -> None:
+        """Keep what this node has contributed; see `sent`."""
+        self._write(SENT, content)
 
     def sum(self) -> bytes | None:
         """The words of the last sum, until it is checked."""

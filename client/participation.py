@@ -28,6 +28,7 @@ from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..secagg.state import State
 from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of
+from ..strategies.alone import own_gradients
 from ..strategies.base import Adapter, Vector
 from ..strategies.model import Model, model_hash
 from ..training.room import require_disk
@@ -36,6 +37,7 @@ from .consistency import belongs, may_have_left
 from .contribution import AtLeast, train
 from .home import Pending
 from .node import Node
+from .sent import with_round
 from .workbench import Workbench, logged, prepare
 
 log = logging.getLogger("cotune.client")
@@ -303,6 +305,10 @@ class Member(Node):
         contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
+        if own_gradients(self.charter, self.strategy):
+            kept = with_round(self.home.sent(), self.charter, plan.run.hex(), plan.round, contribution)
+            if kept is not None:
+                self.home.set_sent(kept)
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:
         terms = self.charter.privacy

@@ -1,9 +1,13 @@
-"""Personal steps: after the federation an organization goes on from the shared adapter, by itself, on its own records.
+"""After the federation an organization makes an adapter of its own from the shared one, by itself.
 
-They are private steps like those of a round: clipped by unit, with all of the charter's noise also where that of the
-rounds was shared, and charged to the ledger before the data are touched. The noise was calibrated to the rounds and to
-these steps together, so all of them fit the charter's one epsilon. Nothing of them leaves the home, and the coordinator
-does not learn that they were taken.
+Where the charter plans personal steps, they are private steps like those of a round: clipped by unit, with all of the
+charter's noise also where that of the rounds was shared, and charged to the ledger before the data are touched. The
+noise was calibrated to the rounds and to these steps together, so all of them fit the charter's one epsilon.
+
+Where it plans none, the adapter goes further along what this node has contributed to the later rounds (`sent`). That is
+computed from noised vectors that were paid for, without the records, and costs no epsilon.
+
+Nothing of either leaves the home, and the coordinator does not learn that it was done.
 """
 
 import logging
@@ -23,18 +27,23 @@ from ..privacy.ledger import Ledger
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, schema_of
-from ..strategies.alone import alone
+from ..strategies.alone import alone, scales
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.dp_fedsgd import DPFedSGD
 from ..strategies.model import Model
 from ..training.forms import as_lora
 from ..training.guards import check_finite
 from ..training.peft_files import export_peft
 from .chains import Chain
 from .participation import Member
+from .sent import found
 from .workbench import Workbench, lora_of
 
 log = logging.getLogger("cotune.client")
 _HEAD_BYTES: Final = 32
+WEIGHT: Final = 2.0
+"""Chosen on the hospitals' validation rows (`docs/learning.md`)."""
+MOST_WEIGHT: Final = 100.0
 Tell = Callable[[int, float], None]
 
 
@@ -44,10 +53,12 @@ class Personal:
 
     Attributes:
         adapter: float32 [d], of the charter's form. steps: taken, of those that the charter plans.
+        rounds: whose own contributions were followed further.
     """
 
     adapter: Adapter = field(repr=False)
     steps: int
+    rounds: int = 0
 
 
 class Individual(Member):
@@ -67,6 +78,11 @@ class Individual(Member):
             UserError: the charter plans no such step, or the run is not over. OverBudget: not even one step fits.
             Refusal: the charter is not what this organization allows.
         """
+        if not self.charter.personal_steps:
+            raise UserError(
+                "the charter plans no personal steps, so its noise leaves no budget for any",
+                "agree on a charter with personal_steps=3",
+            )
         chain = self._finished(ended)
         shared = self.following.require_model(chain)
         bench = self._workbench()
@@ -88,14 +104,57 @@ class Individual(Member):
         self._export(model.adapter)
         return Personal(model.adapter, sum(model.state.steps))
 
-    def _finished(self, ended: bool) -> Chain:
-        """The run that this node took part in last, when it is over."""
-        chain, planned = self.home.chain(), self.charter.personal_steps
-        if not planned:
+    def further(self, weight: float = WEIGHT, ended: bool = False) -> Personal:
+        """Go from the shared adapter along this node's own contributions, and export to the home's `personal/`.
+
+        Each of the later rounds' noised gradients of this organization is stepped along once more, at the rate of
+        somebody who trains alone. No record is read and nothing is charged.
+
+        Args:
+            weight: of these steps, 0 to 100: more serves this organization's kind of records better, others worse.
+            ended: the run is over though not all of its rounds were held.
+
+        Raises:
+            UserError: the charter plans personal steps in its place, its noise is shared, its rate cannot be carried
+                over, or the run is not over.
+        """
+        if not 0 <= weight <= MOST_WEIGHT:
+            raise UserError(f"a weight of {weight:g}", f"give one from 0 to {MOST_WEIGHT:g}")
+        self._require_further()
+        chain = self._finished(ended)
+        shared = self.following.require_model(chain)
+        sent = found(self.home.sent(), self.charter, chain.run)
+        if not sent.rounds:
+            raise UserError("this node has contributed to no later round of the run", "take part in one")
+        lora, batch = lora_of(self.charter, self.home.basis), nominal_batch(self.charter, self.settings.name)
+        own = alone(self.charter, batch, 0 if lora.basis is None else lora.basis.moved)
+        assert isinstance(own, DPFedSGD)
+        published = self.strategy.published(shared.adapter, shared.state).astype(np.float64)
+        adapter = (published - weight * own.learning_rate * sent.total / batch).astype(np.float32)
+        check_finite(adapter, "the personal adapter")
+        self._export(adapter)
+        return Personal(adapter, 0, len(sent.rounds))
+
+    def _require_further(self) -> None:
+        if self.charter.personal_steps:
             raise UserError(
-                "the charter plans no personal steps, so its noise leaves no budget for any",
+                f"the charter plans {self.charter.personal_steps} personal steps", "take these: cotune personal HOME"
+            )
+        if self.charter.privacy.shares is not None:
+            raise UserError(
+                "the noise is shared: a contribution alone has too little of it to make anything of",
                 "agree on a charter with personal_steps=3",
             )
+        if not scales(self.charter, self.strategy):
+            raise UserError(
+                "an adapter is taken further along one's own contributions where they are gradients of a core or ffa "
+                "under SGD alone",
+                "agree on a charter with personal_steps=3",
+            )
+
+    def _finished(self, ended: bool) -> Chain:
+        """The run that this node took part in last, when it is over."""
+        chain = self.home.chain()
         if chain.charter != self.charter.digest() or chain.verified < 0:
             raise UserError(f"{self.home.path}: no run of this charter was followed here", "take part in a run first")
         if chain.verified + 1 < self.charter.rounds and not ended:

@@ -140,7 +140,9 @@ def _trained(space: Workspace, consortium: Consortium) -> dict[str, int]:
 
 
 def _taken(space: Workspace, consortium: Consortium) -> dict[str, int]:
-    """Personal steps that each organization has taken."""
+    """Personal steps that each organization has taken and paid for."""
+    if not consortium.charter.personal_steps:
+        return {}
     found = {name: space.result(f"personal-{name}") for name in consortium.homes}
     return {name: int(result["curve"][-1][0]) for name, result in found.items() if result is not None}
 

@@ -1,6 +1,6 @@
 """The arm "personal": every organization goes on from the federation's adapter at home, as a node would.
 
-The nodes' own code takes the steps and charges their ledgers; here is only who runs it, and where the adapters go.
+The nodes' own code does it, and charges their ledgers for steps; here is only who runs it, and where the adapters go.
 """
 
 import logging
@@ -51,15 +51,21 @@ class _Arm(Individual):
 def personalize(
     task: PersonalTask, tell: Callable[[int, float], None], progress: Progress, base: BaseModel | None = None
 ) -> list[int]:
-    """Take the charter's personal steps in one home; arguments as `local_arm.train`.
+    """Take the charter's personal steps in one home, or go further without any; arguments as `local_arm.train`.
 
     Returns:
-        How many steps the adapter in `task.out` has; nothing where the budget had no room for one.
+        How many steps the adapter in `task.out` has; nothing where the budget had no room for one, or nothing was
+        contributed.
     """
     home = Home(task.home)
     with home.locked():
         try:
-            done = _Arm(home, progress, base).personalize(task.ended, tell)
+            node = _Arm(home, progress, base)
+            if node.charter.personal_steps:
+                done = node.personalize(task.ended, tell)
+            else:
+                done = node.further(ended=task.ended)
+                tell(1, 0.0)
         except OverBudget as over:
             log.warning("%s: no personal step: %s", task.home.name, over)
             return []

@@ -28,6 +28,7 @@ from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
 from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
+from ..strategies.alone import own_gradients
 from ..training.trainer import Trainer
 from . import report as reports
 from . import text_arms
@@ -264,21 +265,22 @@ class Simulation:
         self._arm("federated", lambda: self._measured(points))
 
     def _personal(self) -> None:
-        """What each organization has after its personal steps, on its own rows and on all."""
+        """What each organization makes of the federation's adapter for itself, on its own rows and on all."""
         charter = self._consortium.charter
-        if not charter.personal_steps:
+        if not charter.personal_steps and not own_gradients(charter, strategy_of(charter)):
+            self._console.print("personal: not run, the charter plans no personal steps")
             return
         ended = len(RunDirectory(self._space.rounds, charter.digest()).committed()) < charter.rounds
         arms = {f"personal-{name}": home for name, home in self._consortium.homes.items()}
         tasks = {arm: PersonalTask(home, self._space.arms / arm, ended) for arm, home in arms.items()}
         untaken = {arm: task for arm, task in tasks.items() if not task.kept and self._space.result(arm) is None}
-        self._train(untaken, charter.personal_steps, "personal", "personal steps")
+        self._train(untaken, charter.personal_steps or 1, "personal", "personal adapters")
         for arm, task in tasks.items():
             points = [(number, np.load(file)) for number, file in task.kept]
             if points:
                 self._arm(arm, partial(self._measured, points))
             else:
-                self._console.print(f"{arm}: no budget was left for a personal step")
+                self._console.print(f"{arm}: no budget was left for a personal step, or nothing was contributed")
 
     def _public(self) -> None:
         if not self._corpus.answered:

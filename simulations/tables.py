@@ -95,6 +95,11 @@ def personal_sentence(report: Report) -> str | None:
     if not report.personal:
         return None
     steps = report.config.get("personal_steps", 0)
+    if not steps:
+        return (
+            "Personal: the federation's adapter, taken further along each organization's own contributions; no epsilon "
+            "was spent on it, and nothing of it was sent."
+        )
     return (
         f"Personal: {steps} private step{'s' if steps != 1 else ''} at home from the federation's adapter, within the "
         "same epsilon; nothing of them was sent."

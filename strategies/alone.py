@@ -27,6 +27,16 @@ def least_noise(form: str, tokens: int) -> float:
     return max(1.0, (_TOKENS_OF_B if form == "ffa" else tokens) / _TOKENS_TO_NOISE)
 
 
+def scales(charter: Charter, strategy: Strategy) -> bool:
+    """Whether a rate can be carried over to another ratio of noise and units: plain SGD on numbers of one scale."""
+    return charter.model.form != "lora" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd"
+
+
+def own_gradients(charter: Charter, strategy: Strategy) -> bool:
+    """Whether what a member contributes is its own gradient under all of its noise, and can be stepped along again."""
+    return charter.privacy.shares is None and scales(charter, strategy)
+
+
 def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
     """The charter's strategy; under given directions and SGD at the rate at which noise moves it as far.
 
@@ -39,7 +49,7 @@ def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
         tokens: whose logits a core moves.
     """
     strategy = strategy_of(charter)
-    if charter.model.form != "lora" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd":
+    if isinstance(strategy, DPFedSGD) and scales(charter, strategy):
         together = sum(nominal_batch(charter, member.name) for member in charter.members)
         ratio = batch / (together / math.sqrt(len(charter.members)))
         most = max(1.0, charter.privacy.noise_multiplier / least_noise(charter.model.form, tokens))

@@ -214,3 +214,26 @@ def test_the_verb_refuses_before_the_run_is_over(found: Callable[..., Any], caps
     assert ended.value.code == 2
     assert "no run of this charter was followed here" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("shared", "steps", "said"),
+    [
+        (False, 0, "gradients of a core or ffa"),
+        (True, 0, "the noise is shared"),
+        (False, STEPS, "plans 2 personal steps"),
+    ],
+)
+def test_going_further_is_refused_where_it_means_nothing(
+    shared: bool, steps: int, said: str, found: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation = found(ROUNDS, shared=shared, change=planned(steps))
+    federation.run()
+    home = federation.homes[0]
+    before = charged(home)
+    with pytest.raises(SystemExit) as ended:
+        main(["personal", str(home.path), "--weight", "1"])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert charged(home) == before
+    assert not (home.path / "sent.bin").exists()

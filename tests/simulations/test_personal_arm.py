@@ -1,14 +1,25 @@
 """Personal steps in a simulated run: in the homes, in the report, in no release."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from cotune.charter import signatures
+from cotune.client.home import Home
+from cotune.client.personal import WEIGHT
+from cotune.client.sent import found
 from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
-from cotune.simulations import simulate
-from cotune.simulations.tables import personal_sentence, rows
+from cotune.server.run_directory import RunDirectory
+from cotune.simulations import simulate, tables
+from cotune.simulations.tables import personal_sentence
+from cotune.simulations.workspace import Workspace
+from cotune.strategies.agreed import nominal_batch, strategy_of
+from cotune.strategies.alone import alone
+from cotune.training.basis import load_basis
 from cotune.training.peft_files import WEIGHTS
 
 pytestmark = pytest.mark.slow
@@ -30,7 +41,7 @@ def test_the_arm_is_measured_charged_and_kept_at_home(place: Any, tmp_path: Path
     for name, arm in report.personal.items():
         assert arm.own_organization == arm.by_organization.get(name)
     assert report.arms.personal_mean.ran
-    assert [name for name, _ in rows(report)][4:9] == [
+    assert [name for name, _ in tables.rows(report)][4:9] == [
         "alone, mean",
         "federation",
         *(f"{name}, personal" for name in MEMBERS),
@@ -80,9 +91,48 @@ def test_without_personal_steps_the_arm_was_not_run(place: Any, tmp_path: Path) 
     report = simulate.run(place.settings(tmp_path / "run", "simulation.arms=[federated,personal]", "rounds=1"))
     assert report.personal == {}
     assert not report.arms.personal_mean.ran
-    assert "personal, mean" not in [name for name, _ in rows(report)]
+    assert "personal, mean" not in [name for name, _ in tables.rows(report)]
 
 
 def test_the_arm_needs_a_federation_to_go_on_from(place: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="personal without federated, which it goes on from: add federated"):
         place.settings(tmp_path / "run", "simulation.arms=[alone,personal]")
+
+
+def test_without_planned_steps_each_goes_along_its_own_contributions_and_pays_nothing(
+    place: Any, rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    core = (
+        "model.lora.form=core",
+        "model.lora.targets=[down_proj]",
+        "model.lora.rank=6",
+        "model.lora.alpha=6",
+        "model.basis.source=public",
+        "model.basis.vocabulary=40",
+        "privacy.sample_rate=1.0",
+        "strategy.server_optimizer=sgd",
+        "strategy.learning_rate=2.0",
+        f"data.public_file={rows(tmp_path / 'public.jsonl', 12, 7)}",
+    )
+    words = ("simulation.arms=[federated,personal]", "personal_steps=0", "rounds=4", *WORDS[2:], *core)
+    report = simulate.run(place.settings(run_dir, *words))
+    assert tuple(sorted(report.personal)) == MEMBERS
+    assert str(personal_sentence(report)).startswith("Personal: the federation's adapter, taken further")
+    for name in MEMBERS:
+        home = Home(run_dir / "nodes" / name)
+        ledger = Ledger(home.ledger).charges()
+        assert [row.round for row in ledger] == [0, 1, 2, 3]
+        assert report.privacy.by_organization[name] == ledger[-1].spent_epsilon
+        charter = signatures.load_signed(home.charter, home.signatures)
+        sent = found(home.sent(), charter, home.chain().run)
+        assert sent.rounds == (2, 3)
+        # By hand: the shared adapter less the weight times the rate of somebody alone times the mean gradient.
+        strategy = strategy_of(charter)
+        shared = RunDirectory(Workspace(run_dir).rounds, charter.digest()).load(3)
+        batch = nominal_batch(charter, name)
+        rate = alone(charter, batch, load_basis(home.basis).moved).learning_rate
+        expected = strategy.published(shared.adapter, shared.state) - WEIGHT * rate * sent.total / batch
+        (own,) = (run_dir / "arms").glob(f"personal-{name}/*.npy")
+        assert np.allclose(np.load(own), expected, rtol=1e-5, atol=1e-7)
+        assert not np.allclose(np.load(own), shared.adapter)

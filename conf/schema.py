@@ -242,6 +242,8 @@ class SimulationSettings(_Value):
     object_store_megabytes: Annotated[int, Field(ge=80)]
     evaluate_every: Count
     evaluation_batch_tokens: Count
+    open_rounds: Annotated[int, Field(ge=1, le=10_000)] | None
+    open_learning_rate: Positive | None
     generate_rows: Annotated[int, Field(ge=0)]
     examples: Annotated[int, Field(ge=0, le=200)]
     physical_batch_tokens: Count

@@ -7,7 +7,7 @@ the federation, so that what differs between the arms is who learns from whom.
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from ..charter.charter import Charter
 from ..client import settings as nodes
 from ..client.home import Home
 from ..client.workbench import Progress, Workbench, prepare
+from ..errors import UserError
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, strategy_of
 from ..strategies.alone import alone
-from ..strategies.base import Adapter, split
+from ..strategies.base import Adapter, Strategy, split
+from ..strategies.server_side import ServerSide
 from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
 from ..training.schema import initial
@@ -38,18 +40,26 @@ class LocalTask:
     Attributes:
         home: whose records, policy, node settings and charter are used.
         out: folder for the adapters at the evaluated rounds.
-        evaluate_every: rounds between two kept adapters; the last is always kept.
+        rounds: to be trained. evaluate_every: rounds between two kept adapters; the last is always kept.
         private: under the charter's terms; else the same without noise, for comparison.
+        rate: of the server's optimizer, where it is not the charter's; only without privacy.
     """
 
     home: Path
     out: Path
+    rounds: int
     evaluate_every: int
     private: bool = True
+    rate: float | None = None
 
     def kept(self, number: int) -> Path:
         """Where the adapter after round `number`, from 1, is kept; that of the last round says that all are."""
         return self.out / f"{number:04d}.npy"
+
+    @property
+    def trained(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.kept(self.rounds).exists()
 
 
 def bench_of(path: Path, progress: Progress, base: BaseModel | None = None) -> Workbench:
@@ -76,7 +86,7 @@ def _bench(path: Path, progress: Progress, base: BaseModel | None) -> Workbench:
 def train(
     task: LocalTask, tell: Callable[[int, float], None], progress: Progress, base: BaseModel | None = None
 ) -> list[int]:
-    """Train an arm from the first adapter to the charter's last round.
+    """Train an arm from the first adapter to its last round.
 
     Args:
         task: which.
@@ -95,15 +105,14 @@ def train(
     bench = bench_of(task.home, progress, base)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
-    # Without noise nothing has to be balanced against it.
-    strategy = alone(charter, batch, bench.moved) if task.private else strategy_of(charter)
+    strategy = alone(charter, batch, bench.moved) if task.private else _open(charter, task.rate)
     terms = charter.privacy.alone if task.private else charter.privacy.without_noise
     adapter, state = initial(schema, charter.model.initial_seed), strategy.start(schema.dimension)
     # What an interrupted training left belongs to other noise.
     shutil.rmtree(task.out, ignore_errors=True)
     task.out.mkdir(parents=True)
     kept = []
-    for number in range(1, charter.rounds + 1):
+    for number in range(1, task.rounds + 1):
         part = strategy.trained(schema, number - 1)
         contribution = strategy.local(bench.trainer, adapter, part, terms, batch, SystemRandomness())
         check_finite(contribution, f"the contribution of {task.home.name}")
@@ -112,10 +121,20 @@ def train(
         check_moved(adapter, moved, f"the adapter of {task.home.name}")
         adapter = moved
         tell(number, decode_metrics(metrics, terms)["loss"])
-        if number % task.evaluate_every == 0 or number == charter.rounds:
+        if number % task.evaluate_every == 0 or number == task.rounds:
             keep(strategy.published(adapter, state), task.kept(number))
             kept.append(number)
     return kept
+
+
+def _open(charter: Charter, rate: float | None) -> Strategy:
+    """The charter's strategy, at another rate if one is given: without noise nothing has to be balanced against it."""
+    strategy = strategy_of(charter)
+    if rate is None:
+        return strategy
+    if not isinstance(strategy, ServerSide):
+        raise UserError("this strategy has no rate of the server", "leave simulation.open_learning_rate out")
+    return replace(strategy, learning_rate=rate)
 
 
 def _batch(charter: Charter, name: str) -> float:

@@ -30,7 +30,7 @@ Task = LocalTask | PersonalTask
 
 def run_all(
     tasks: Mapping[str, Task],
-    rounds: int,
+    steps: int,
     workers: int,
     console: Console,
     stop: threading.Event,
@@ -39,7 +39,7 @@ def run_all(
     """Train several arms at a time.
 
     Args:
-        tasks: name -> task. rounds: of each. workers: processes. title: of the bar.
+        tasks: name -> task. steps: of all together. workers: processes. title: of the bar.
         stop: ends all of them after their current physical batch.
 
     Returns:
@@ -54,7 +54,7 @@ def run_all(
         news, flag = manager.Queue(), manager.Event()
         with _executor(workers) as pool:
             futures = _submit(pool, tasks, news, flag)
-            with local_progress(console, title, rounds * len(tasks)) as advance:
+            with local_progress(console, title, steps) as advance:
                 _follow(futures, news, flag, advance, stop)
             if stop.is_set():
                 raise Interrupted
@@ -63,7 +63,7 @@ def run_all(
 
 def train_here(
     tasks: Mapping[str, Task],
-    rounds: int,
+    steps: int,
     base: BaseModel,
     console: Console,
     stop: threading.Event,
@@ -76,7 +76,7 @@ def train_here(
     """
     threads = torch.get_num_threads()
     try:
-        with local_progress(console, title, rounds * len(tasks)) as advance:
+        with local_progress(console, title, steps) as advance:
             for name, task in tasks.items():
                 _train_one(name, task, base, advance, stop)
     finally:

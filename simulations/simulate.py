@@ -208,22 +208,26 @@ class Simulation:
             homes |= {f"alone-{name}": home for name, home in self._consortium.homes.items()}
         homes = {arm: home for arm, home in homes.items() if self._space.result(arm) is None}
         every = self._settings.simulation.evaluate_every
-        tasks = {arm: LocalTask(home, self._space.arms / arm, every, arm != OPEN) for arm, home in homes.items()}
-        untrained = {arm: task for arm, task in tasks.items() if not task.kept(self._settings.rounds).exists()}
-        self._train(untrained, self._settings.rounds, "local arms", "local arms")
+        rounds, means = self._settings.rounds, self._settings.simulation
+        tasks = {arm: LocalTask(home, self._space.arms / arm, rounds, every) for arm, home in homes.items()}
+        if OPEN in tasks:
+            more, rate = means.open_rounds or rounds, means.open_learning_rate
+            tasks[OPEN] = replace(tasks[OPEN], private=False, rounds=more, rate=rate)
+        untrained = {arm: task for arm, task in tasks.items() if not task.trained}
+        self._train(untrained, sum(task.rounds for task in untrained.values()), "local arms", "local arms")
         for arm, task in tasks.items():
             points = [(int(file.stem), np.load(file)) for file in sorted(task.out.glob("*.npy"))]
             self._arm(arm, partial(self._measured, points))
 
-    def _train(self, tasks: Mapping[str, Task], rounds: int, phase: str, title: str) -> None:
+    def _train(self, tasks: Mapping[str, Task], steps: int, phase: str, title: str) -> None:
         """Here, where a step takes a blink, else by workers."""
         workers, base = self._settings.simulation.workers, self._consortium.base
 
         def train() -> None:
             if self._quick:
-                train_here(tasks, rounds, base, self._console, self._stop, title)
+                train_here(tasks, steps, base, self._console, self._stop, title)
             else:
-                run_all(tasks, rounds, workers, self._console, self._stop, title)
+                run_all(tasks, steps, workers, self._console, self._stop, title)
 
         if tasks:
             self._timed(phase, train)
@@ -274,7 +278,7 @@ class Simulation:
         arms = {f"personal-{name}": home for name, home in self._consortium.homes.items()}
         tasks = {arm: PersonalTask(home, self._space.arms / arm, ended) for arm, home in arms.items()}
         untaken = {arm: task for arm, task in tasks.items() if not task.kept and self._space.result(arm) is None}
-        self._train(untaken, charter.personal_steps or 1, "personal", "personal adapters")
+        self._train(untaken, len(untaken) * (charter.personal_steps or 1), "personal", "personal adapters")
         for arm, task in tasks.items():
             points = [(number, np.load(file)) for number, file in task.kept]
             if points:

@@ -94,7 +94,7 @@ def test_a_worker_tells_its_rounds_and_how_far_the_hidden_states_are(monkeypatch
 
     monkeypatch.setattr(pool, "train", train)
     news: queue.Queue[tuple[int, str]] = queue.Queue()
-    task = pool.LocalTask(Path("home"), Path("out"), 1)
+    task = pool.LocalTask(Path("home"), Path("out"), 1, 1)
     assert pool._work("alder", task, news, threading.Event()) == [1]
     told = [news.get_nowait() for _ in range(news.qsize())]
     assert [note for _, note in told[:2]] == [

@@ -86,7 +86,8 @@ def test_the_nearest_training_answer(place: Any, words: list[str], tmp_path: Pat
 def test_a_run_from_files_to_examples(place: Any, words: list[str], tmp_path: Path, public: bool) -> None:
     arms = "simulation.arms=[base,alone,federated,pooled,pooled_without_privacy,tfidf]"
     run_dir = tmp_path / "run"
-    report = simulate.run(place.settings(run_dir, *words, arms, f"data.public_test={str(public).lower()}"))
+    further = ["simulation.open_rounds=5", "simulation.open_learning_rate=0.5"]
+    report = simulate.run(place.settings(run_dir, *words, arms, *further, f"data.public_test={str(public).lower()}"))
     assert read(run_dir / "report.json") == report
     ran = [arm for arm in (*vars(report.arms).values(), *report.alone.values()) if arm.ran]
     assert len(ran) == 7 + 3
@@ -99,6 +100,8 @@ def test_a_run_from_files_to_examples(place: Any, words: list[str], tmp_path: Pa
     assert report.arms.base.text != report.arms.federated.text
     assert report.arms.pooled_without_privacy.text != report.arms.pooled.text
     assert [point[0] for point in report.curves.federated] == [1, 2]
+    kept = {arm: sorted((run_dir / "arms" / arm).glob("*.npy"))[-1].stem for arm in ("pooled", "pooled_without_privacy")}
+    assert kept == {"pooled": "0002", "pooled_without_privacy": "0005"}
     assert all(value > 1 for _, value in report.curves.federated)
     texts = [json.loads(line)["prompt"] for line in Path(words[-2].split("=")[1]).read_text().splitlines()]
     shown = [run_dir / "report.json", run_dir / "run.log", *run_dir.glob("arms/*.json"), *run_dir.glob("release/*")]

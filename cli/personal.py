@@ -9,7 +9,10 @@ import typer
 def personal(
     home: Annotated[Path, typer.Argument(metavar="HOME", help="An organization's folder.")],
     weight: Annotated[
-        float | None, typer.Option(help="How far to go along one's own contributions, where no steps are planned: 2.")
+        float | None,
+        typer.Option(
+            help="How far to follow your own contributions, 0 to 100 (default 2), where no steps are planned."
+        ),
     ] = None,
     ended: Annotated[bool, typer.Option("--ended", help="The run has ended, though before its last round.")] = False,
 ) -> None:
@@ -31,5 +34,7 @@ def personal(
             done = organization.personalize(ended, told)
         else:
             done = organization.further(WEIGHT if weight is None else weight, ended)
-    what = f"{done.steps} personal steps" if done.steps else f"along {done.rounds} contributions of one's own"
+    what = (
+        f"{done.steps} personal steps" if done.steps else f"followed the contributions to {done.rounds} of the rounds"
+    )
     typer.echo(f"{what}; the adapter is in {node.personal_folder} and was sent to nobody")

@@ -16,8 +16,8 @@ check.key           what this node's choice of spot checks follows from; never s
 evidence-*.bin      proof that the coordinator signed a false sum: no part is taken in that run any more
 round.bin           secrets of the round in progress; what is left of them is deleted when the round has a record
 personal.bin        the model after this node's personal steps; never sent
-sent.bin            the sum of its noised contributions to the later rounds, for an adapter of its own
-personal/           the same as an adapter for PEFT
+sent.bin            the sum of its noised contributions to the later rounds, for an adapter of its own; never sent
+personal/           its own adapter for PEFT, made by steps or of that sum
 pending.npz         this round's noised contribution, sent again if the attempt is retried
 node.log            why something was refused; never sent
 lock                held while a message is handled

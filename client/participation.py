@@ -19,6 +19,7 @@ from ..charter import signing
 from ..charter.conformity import conforms
 from ..charter.messages import hello_statement
 from ..charter.refusal import Refusal
+from ..errors import UserError
 from ..privacy.adversaries import Event, reserve
 from ..privacy.ledger import Ledger
 from ..secagg.admission import Expected, admit
@@ -47,8 +48,8 @@ _GROUNDS = ("share.seal", "share.range", "share.offer")
 _NO_ATTEMPT = 2**32
 # Seconds by which a coordinator's clock may be ahead of this one.
 _CLOCKS_APART = 600
-# The contribution beside its place, and the round's other files.
-_FILES, _FLOAT_BYTES = 3, 8
+# The contribution beside its place, what was contributed before, and the round's other files.
+_FILES, _FLOAT_BYTES = 4, 8
 _ALONE = "data set %s shares no record or unit id with the %d data sets charged before: it has an account of its own"
 _BENCHES: dict[str, tuple[object, Workbench]] = {}
 
@@ -101,7 +102,9 @@ class Member(Node):
             chain = self.take_up(chain)
             # A newer plan ends the round before: its secrets must never mask this round's contribution.
             self.home.set_round_secrets(None)
-            if not sent_again:
+            if sent_again:
+                self._remember(plan, self._own_contribution(plan))
+            else:
                 self._contribute(plan, model.adapter, bench)
         organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
@@ -305,10 +308,18 @@ class Member(Node):
         contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
-        if own_gradients(self.charter, self.strategy):
+        self._remember(plan, contribution)
+
+    def _remember(self, plan: Plan, contribution: Vector) -> None:
+        """Keep it for an adapter of this node's own, see `sent`; the round is charged and goes on if that fails."""
+        if self.charter.personal_steps or not own_gradients(self.charter, self.strategy):
+            return
+        try:
             kept = with_round(self.home.sent(), self.charter, plan.run.hex(), plan.round, contribution)
             if kept is not None:
                 self.home.set_sent(kept)
+        except UserError as problem:
+            log.warning("round %d is not kept for a personal adapter: %s", plan.round + 1, problem)
 
     def _reserve(self, plan: Plan, bench: Workbench) -> None:
         terms = self.charter.privacy

@@ -27,7 +27,7 @@ from ..privacy.ledger import Ledger
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, schema_of
-from ..strategies.alone import alone, scales
+from ..strategies.alone import alone, own_gradients
 from ..strategies.base import Adapter, Strategy, split
 from ..strategies.dp_fedsgd import DPFedSGD
 from ..strategies.model import Model
@@ -49,16 +49,20 @@ Tell = Callable[[int, float], None]
 
 @dataclass(frozen=True, eq=False)
 class Personal:
-    """What personal steps gave.
+    """An organization's own adapter.
 
     Attributes:
-        adapter: float32 [d], of the charter's form. steps: taken, of those that the charter plans.
+        adapter: float32 [d], of the charter's form. steps: taken, of those that the charter plans; none by `further`.
         rounds: whose own contributions were followed further.
     """
 
     adapter: Adapter = field(repr=False)
     steps: int
     rounds: int = 0
+
+
+class NothingSentError(UserError):
+    """There are no own contributions to go along."""
 
 
 class Individual(Member):
@@ -115,8 +119,8 @@ class Individual(Member):
             ended: the run is over though not all of its rounds were held.
 
         Raises:
-            UserError: the charter plans personal steps in its place, its noise is shared, its rate cannot be carried
-                over, or the run is not over.
+            NothingSentError: this node took part in no later round. UserError: the charter plans personal steps in its
+                place, its contributions are no gradients with all of their noise, or the run is not over.
         """
         if not 0 <= weight <= MOST_WEIGHT:
             raise UserError(f"a weight of {weight:g}", f"give one from 0 to {MOST_WEIGHT:g}")
@@ -125,7 +129,9 @@ class Individual(Member):
         shared = self.following.require_model(chain)
         sent = found(self.home.sent(), self.charter, chain.run)
         if not sent.rounds:
-            raise UserError("this node has contributed to no later round of the run", "take part in one")
+            raise NothingSentError(
+                "this node has contributed to no round of the run's second half", "use the shared adapter"
+            )
         lora, batch = lora_of(self.charter, self.home.basis), nominal_batch(self.charter, self.settings.name)
         own = alone(self.charter, batch, 0 if lora.basis is None else lora.basis.moved)
         assert isinstance(own, DPFedSGD)
@@ -145,11 +151,10 @@ class Individual(Member):
                 "the noise is shared: a contribution alone has too little of it to make anything of",
                 "agree on a charter with personal_steps=3",
             )
-        if not scales(self.charter, self.strategy):
+        if not own_gradients(self.charter, self.strategy):
             raise UserError(
-                "an adapter is taken further along one's own contributions where they are gradients of a core or ffa "
-                "under SGD alone",
-                "agree on a charter with personal_steps=3",
+                "an adapter can only follow contributions that are noised gradients of a core or of ffa under SGD",
+                "agree on a charter with strategy=dp_fedsgd and personal_steps=3",
             )
 
     def _finished(self, ended: bool) -> Chain:

@@ -1,7 +1,7 @@
 """What this node has sent to a run, summed up: a personal adapter is made of it that costs no epsilon.
 
 Each contribution carries all of the node's noise (privacy.trust=nobody) and is charged, so whatever is computed from
-them is post-processing. No one at home knows them better than the others: they are noised before they are kept.
+them is post-processing. They are noised before they are kept.
 """
 
 from dataclasses import dataclass, field
@@ -63,8 +63,8 @@ class Sent:
 def with_round(kept: bytes | None, charter: Charter, run: str, number: int, contribution: Vector) -> bytes | None:
     """What is kept once another contribution is made.
 
-    Of a run's first half nothing is: its gradients were taken far from where the run ends. A round that is trained
-    again counts once.
+    Of a run's first half nothing is: its gradients were taken far from where the run ends. Of a round that is trained
+    again the first contribution counts, whichever entered the sum: either is a step along this node's own gradient.
 
     Args:
         kept: what was, of any run. number: of the round, from 0. contribution: float64 [d, and more behind it].

@@ -19,7 +19,6 @@ from ..charter.charter import Charter
 from ..client import settings as nodes
 from ..client.home import Home
 from ..client.workbench import Progress, Workbench, prepare
-from ..errors import UserError
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
 from ..strategies.agreed import nominal_batch, strategy_of
@@ -132,8 +131,7 @@ def _open(charter: Charter, rate: float | None) -> Strategy:
     strategy = strategy_of(charter)
     if rate is None:
         return strategy
-    if not isinstance(strategy, ServerSide):
-        raise UserError("this strategy has no rate of the server", "leave simulation.open_learning_rate out")
+    assert isinstance(strategy, ServerSide)
     return replace(strategy, learning_rate=rate)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..client.home import Home
-from ..client.personal import Individual
+from ..client.personal import Individual, NothingSentError
 from ..client.workbench import Progress, Workbench
 from ..privacy.accounts import OverBudget
 from ..training.base import BaseModel
@@ -33,7 +33,7 @@ class PersonalTask:
 
     @property
     def kept(self) -> list[tuple[int, Path]]:
-        """How many steps were taken, and where the adapter after them is; empty before the arm has run."""
+        """How many steps were taken, if any, and where the adapter is; empty before the arm has run."""
         return [(int(file.stem), file) for file in self.out.glob("*.npy")]
 
 
@@ -61,13 +61,10 @@ def personalize(
     with home.locked():
         try:
             node = _Arm(home, progress, base)
-            if node.charter.personal_steps:
-                done = node.personalize(task.ended, tell)
-            else:
-                done = node.further(ended=task.ended)
-                tell(1, 0.0)
-        except OverBudget as over:
-            log.warning("%s: no personal step: %s", task.home.name, over)
+            steps = node.charter.personal_steps
+            done = node.personalize(task.ended, tell) if steps else node.further(ended=task.ended)
+        except (OverBudget, NothingSentError) as over:
+            log.warning("%s: no adapter of its own: %s", task.home.name, over)
             return []
     task.out.mkdir(parents=True, exist_ok=True)
     keep(done.adapter, task.out / f"{done.steps:04d}.npy", 0o600)

@@ -272,7 +272,9 @@ class Simulation:
         """What each organization makes of the federation's adapter for itself, on its own rows and on all."""
         charter = self._consortium.charter
         if not charter.personal_steps and not own_gradients(charter, strategy_of(charter)):
-            self._console.print("personal: not run, the charter plans no personal steps")
+            self._console.print(
+                "personal: not run, the charter plans no personal steps, and no gradients can be followed"
+            )
             return
         ended = len(RunDirectory(self._space.rounds, charter.digest()).committed()) < charter.rounds
         arms = {f"personal-{name}": home for name, home in self._consortium.homes.items()}

@@ -33,8 +33,8 @@ def scales(charter: Charter, strategy: Strategy) -> bool:
 
 
 def own_gradients(charter: Charter, strategy: Strategy) -> bool:
-    """Whether what a member contributes is its own gradient under all of its noise, and can be stepped along again."""
-    return charter.privacy.shares is None and scales(charter, strategy)
+    """Whether what a member contributes is a gradient under all of its own noise that can be stepped along again."""
+    return charter.privacy.enabled and charter.privacy.shares is None and scales(charter, strategy)
 
 
 def alone(charter: Charter, batch: float, tokens: int) -> Strategy:

@@ -27,6 +27,8 @@ from .tiles import Row
 
 SHRINKAGE: Final = 0.1
 """Of the covariance, towards a multiple of the identity: rare directions are not trusted."""
+_POSITIONS: Final = 4
+"""Positions of other text for each direction that is spared."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def _input_directions(seen: Seen, other: Numbers | None, count: int, recipe: Bas
     inputs = seen.first if recipe.first_only else np.concatenate([seen.first, seen.later])
     means = [seen.first.mean(0), *([seen.later.mean(0)] if len(seen.later) else [])]
     if other is not None:
-        leading = np.linalg.eigh(other.T @ other)[1][:, ::-1]
-        means += list(leading[:, : int(recipe.spared * len(leading))].T)
+        # No more of them than some positions of the text share: the others are large in nothing.
+        most = min(int(recipe.spared * inputs.shape[1]), len(other) // _POSITIONS)
+        means += list(np.linalg.svd(other, full_matrices=False)[2][:most])
     constant = np.linalg.qr(np.stack(means).T)[0].T
     free = inputs - (inputs @ constant.T) @ constant
     centered = free - free.mean(0)

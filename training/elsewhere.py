@@ -48,7 +48,15 @@ def elsewhere(base: BaseModel, maps: Mapping[str, nn.Module], rows: Sequence[Row
         for path in maps:
             seen[path].append(entered[path][0, 1:].double().cpu())
     found = {path: torch.cat(parts).numpy() for path, parts in seen.items()}
-    return {path: inputs / np.linalg.norm(inputs, axis=1, keepdims=True) for path, inputs in found.items()}
+    return {path: _of_norm_1(inputs) for path, inputs in found.items()}
+
+
+def _of_norm_1(inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows without any length are left out."""
+    lengths = np.linalg.norm(inputs, axis=1, keepdims=True)
+    there = lengths[:, 0] > 0
+    found: NDArray[np.float64] = inputs[there] / lengths[there]
+    return found
 
 
 def _texts(base: BaseModel, rows: Sequence[Row]) -> list[torch.Tensor]:

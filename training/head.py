@@ -37,6 +37,7 @@ class Head:
             raise UserError("the basis has tokens that the model lacks", "make the basis for this model")
         self._every: Any = self._linear
         self._places: torch.Tensor | None = None
+        self._agreed = tokens.astype(np.int64) if len(tokens) else None
         if len(tokens):
             self._linear = _some(self._linear, tokens)
             places = np.full(int(self._every.weight.shape[0]), len(tokens), dtype=np.int64)
@@ -63,13 +64,18 @@ class Head:
 
     def _own(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The logit of each position's own target, float32 [n, 1]."""
-        own = (hidden.float() * self._every.weight[targets].float()).sum(1, keepdim=True)
+        own = (hidden.float() * self._every.weight.detach()[targets].float()).sum(1, keepdim=True)
         bias = getattr(self._every, "bias", None)
-        return scaled_logits(self._model, own if bias is None else own + bias[targets, None].float())
+        return scaled_logits(self._model, own if bias is None else own + bias.detach()[targets, None].float())
 
     def drawn(self, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Tokens by chance, agreed ones and others."""
-        return generator.integers(0, int(self._every.weight.shape[0]), count)
+        """Tokens by chance, int64: of the agreed ones and of all, as likely."""
+        every = generator.integers(0, int(self._every.weight.shape[0]), count)
+        return (
+            every
+            if self._agreed is None
+            else np.where(generator.random(count) < 0.5, generator.choice(self._agreed, count), every)
+        )
 
 
 def _some(linear: Any, tokens: NDArray[np.int32]) -> nn.Linear:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from cotune.charter.charter import Charter
 from cotune.cli.app import main
-from cotune.client import personal
+from cotune.client import participation, personal
 from cotune.client.home import Home
 from cotune.client.personal import Individual
+from cotune.client.sent import Sent
 from cotune.errors import UserError
 from cotune.privacy.accounting import calibrate, epsilon
 from cotune.privacy.ledger import Ledger
@@ -219,7 +220,7 @@ def test_the_verb_refuses_before_the_run_is_over(found: Callable[..., Any], caps
 @pytest.mark.parametrize(
     ("shared", "steps", "said"),
     [
-        (False, 0, "gradients of a core or ffa"),
+        (False, 0, "noised gradients of a core or of ffa"),
         (True, 0, "the noise is shared"),
         (False, STEPS, "plans 2 personal steps"),
     ],
@@ -237,3 +238,27 @@ def test_going_further_is_refused_where_it_means_nothing(
     assert said in capsys.readouterr().err
     assert charged(home) == before
     assert not (home.path / "sent.bin").exists()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_contribution_is_kept_and_a_full_disk_costs_no_round(
+    full: bool, found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The adapters here are plain LoRA, which nobody goes along; what is kept of a round is the same of every form."""
+
+    def failing(_home: Home, _content: bytes) -> None:
+        raise UserError("sent.bin: No space left on device", "free disk space")
+
+    monkeypatch.setattr(participation, "own_gradients", lambda *_: True)
+    if full:
+        monkeypatch.setattr(Home, "set_sent", failing)
+    federation = found(ROUNDS)
+    run = federation.run()
+    assert run.committed() == [0, 1]
+    kept = [home.sent() for home in federation.homes]
+    if full:
+        assert kept == [None] * len(kept)
+        assert "is not kept for a personal adapter: sent.bin" in caplog.text
+        return
+    assert all(Sent.decode(content, federation.charter).rounds == (1,) for content in kept)
+    assert all((home.path / "sent.bin").stat().st_mode & 0o077 == 0 for home in federation.homes)

@@ -15,6 +15,7 @@ from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.server.run_directory import RunDirectory
 from cotune.simulations import simulate, tables
+from cotune.simulations.personal_arm import PersonalTask, personalize
 from cotune.simulations.tables import personal_sentence
 from cotune.simulations.workspace import Workspace
 from cotune.strategies.agreed import nominal_batch, strategy_of
@@ -136,3 +137,8 @@ def test_without_planned_steps_each_goes_along_its_own_contributions_and_pays_no
         (own,) = (run_dir / "arms").glob(f"personal-{name}/*.npy")
         assert np.allclose(np.load(own), expected, rtol=1e-5, atol=1e-7)
         assert not np.allclose(np.load(own), shared.adapter)
+    # Who took part in no later round has nothing to go along, and the run goes on without it.
+    (run_dir / "nodes" / "west" / "sent.bin").unlink()
+    task = PersonalTask(run_dir / "nodes" / "west", tmp_path / "out", False)
+    assert personalize(task, lambda *_: None, lambda *_: None) == []
+    assert task.kept == []

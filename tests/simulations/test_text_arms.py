@@ -100,7 +100,9 @@ def test_a_run_from_files_to_examples(place: Any, words: list[str], tmp_path: Pa
     assert report.arms.base.text != report.arms.federated.text
     assert report.arms.pooled_without_privacy.text != report.arms.pooled.text
     assert [point[0] for point in report.curves.federated] == [1, 2]
-    kept = {arm: sorted((run_dir / "arms" / arm).glob("*.npy"))[-1].stem for arm in ("pooled", "pooled_without_privacy")}
+    kept = {
+        arm: sorted((run_dir / "arms" / arm).glob("*.npy"))[-1].stem for arm in ("pooled", "pooled_without_privacy")
+    }
     assert kept == {"pooled": "0002", "pooled_without_privacy": "0005"}
     assert all(value > 1 for _, value in report.curves.federated)
     texts = [json.loads(line)["prompt"] for line in Path(words[-2].split("=")[1]).read_text().splitlines()]

@@ -1,6 +1,7 @@
 """A basis from public rows: what its directions promise, against numbers taken by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cotune.errors import UserError
-from cotune.training import elsewhere
+from cotune.training import directions, elsewhere
 from cotune.training.adapter import attach
 from cotune.training.base import BaseModel
 from cotune.training.directions import BasisRecipe, make_basis
@@ -67,6 +68,25 @@ def test_directions_leave_those_of_other_text_out(
     for mean in (first.mean(0), later.mean(0)):
         assert np.abs(given @ mean).max() < 1e-5 * np.linalg.norm(mean)
     assert np.linalg.norm(first @ given.T, axis=1).mean() == pytest.approx(1, rel=1e-4)
+
+
+def test_no_more_directions_are_spared_than_some_positions_share(
+    tiny: Any, make_base: Callable[..., BaseModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies beyond them is arbitrary, and would cost V directions that it needs. Positions without inputs go."""
+    base, rows = make_base(), tiny.rows(40)
+    few = np.zeros((9, 24))
+    few[:8, :8] = np.eye(8)
+    monkeypatch.setattr(directions, "elsewhere", lambda *_: {PATH: few})
+    given = make_basis(base, settings("ffa"), rows, answers(rows), BasisRecipe(0.25, 0.5, 0)).modules[PATH].inputs
+    assert (np.abs(given[:, :8]).max(0) < 1e-6).sum() == 9 // 4
+    monkeypatch.setattr(elsewhere, "watched", _zeros)
+    assert elsewhere.elsewhere(base, {PATH: base.model.get_submodule(PATH)}, rows)[PATH].shape == (0, 24)
+
+
+@contextmanager
+def _zeros(maps: Any) -> Iterator[Any]:
+    yield {path: torch.zeros(1, 2, 24) for path in maps}, {}
 
 
 def test_the_leading_direction_is_that_of_the_largest_variance(tiny: Any, make_base: Callable[..., BaseModel]) -> None:

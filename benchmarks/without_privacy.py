@@ -34,8 +34,8 @@ from cotune.conf.schema import Settings
 from cotune.data.template import encode_all
 from cotune.evaluation.labels import Evaluator
 from cotune.privacy.sampling import SystemRandomness
-from cotune.simulations.bases import lora_settings, made_basis
-from cotune.simulations.consortium import declared_units, everything, node_model, terms
+from cotune.simulations.bases import lora_settings
+from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model, terms
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.rates import strategy_options
 from cotune.simulations.states import trainer_of
@@ -126,7 +126,7 @@ def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
     """cotune's own steps, members one after another; each sum goes to the server's rule."""
     base, lora = base_of(settings), lora_settings(settings)
     if lora.form != "lora":
-        lora = replace(lora, basis=made_basis(settings, base, lora, plan.corpus))
+        lora = replace(lora, basis=agreed_basis(settings, base, lora, plan.corpus))
     began = time.process_time()
     before = set(plan.folder.glob("*"))
     trainers = members(plan, settings, base, lora)

@@ -62,13 +62,15 @@ class BasisTerms(Document):
     """The frozen directions of an adapter form: their digest, and what they were made of.
 
     `source`: "public" text, text that the base model has "self_written", "random" or the "weights"; `files`: (name,
-    SHA-256) of public files, for whoever wants to make it again.
+    SHA-256) of public files, for whoever wants to make it again. `start`: "public", an adapter trained on public rows
+    with their right answers is part of it; or "zero", training begins at the base model.
     """
 
     digest: Hex32
     source: Literal["public", "self_written", "random", "weights"]
     whitening: Annotated[float, Field(ge=0, le=0.5)]
     spared: Annotated[float, Field(ge=0, le=0.5)]
+    start: Literal["zero", "public"]
     vocabulary: Whole
     files: Annotated[tuple[_PublicFile, ...], Field(strict=False, max_length=64)] = ()
 

@@ -84,7 +84,7 @@ def _basis_lines(model: "ModelTerms") -> list[str]:
     if basis is None:
         return []
     over = f"the loss is taken over {basis.vocabulary} tokens" if basis.vocabulary else "the loss is over all tokens"
-    made = f"{basis.source}, whitening {basis.whitening:g}, spared {basis.spared:g}"
+    made = f"{basis.source}, whitening {basis.whitening:g}, spared {basis.spared:g}, start {basis.start}"
     return [f"basis        {made}, {basis.digest[:16]}...; {over}"]
 
 

@@ -45,6 +45,11 @@ def _check_strategy(settings: Settings) -> None:
                 "set personal_steps=0, or choose strategy=dp_fedsgd",
             )
     form = settings.model.lora.form
+    if settings.model.basis.start == "public" and form == "lora":
+        raise UserError(
+            "model.basis.start=public with model.lora.form=lora: plain LoRA has no basis to begin from",
+            "set model.basis.start=zero, or recipe=core",
+        )
     if isinstance(strategy, RoLoRASettings) and form != "lora":
         raise UserError(
             f"strategy=rolora with model.lora.form={form}: there is no A to train in turn",

@@ -51,6 +51,7 @@ class BasisSettings(_Value):
     source: Literal["public", "self_written", "random", "weights"] | None
     whitening: Annotated[float, Field(ge=0, le=0.5)] | None
     spared: Annotated[float, Field(ge=0, le=0.5)]
+    start: Literal["zero", "public"]
     vocabulary: Annotated[int, Field(ge=0)]
 
 

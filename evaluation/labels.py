@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..data.records import Record, check_distinct
 from ..errors import UserError
 from ..spelling import plain
-from ..training.adapter import LoraSettings, attach, schema_of, set_flat
+from ..training.adapter import LoraSettings, attach, schema_of, set_flat, untouched
 from ..training.base import BaseModel
 from ..training.company import adapters
 from ..training.cuts import Above, find_cut
@@ -94,7 +94,7 @@ class Evaluator:
             raise UserError("the test set is empty", "give at least one test row")
         self.labels = tuple(labels)
         self._model = attach(base, lora)
-        self._dimension = schema_of(self._model).dimension
+        self._untouched = untouched(self._model)
         self._body = backbone(base.model)
         self._groups = [record.group for record in records]
         self._right = right_columns(records, self.labels)
@@ -126,7 +126,7 @@ class Evaluator:
 
         Edge cases: the adapter stays set in the model afterwards. Ties go to the label listed first.
         """
-        set_flat(self._model, np.zeros(self._dimension, dtype=np.float32) if adapter is None else adapter)
+        set_flat(self._model, self._untouched if adapter is None else adapter)
         found = np.empty((len(self._groups), self._tree.count))
         with torch.no_grad():
             for batch in self._batches:

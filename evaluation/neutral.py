@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from pydantic import ConfigDict, Field
 
-from ..training.adapter import schema_of, set_flat
+from ..training.adapter import set_flat, untouched
 from ..training.base import BaseModel
 from ..training.forward import FullForward
 
@@ -52,7 +52,7 @@ def forgetting(base: BaseModel, model: PeftModel, adapter: NDArray[np.float32]) 
         base: that `model` is attached to. adapter: float32 [d]; it stays set.
     """
     windows = _windows(base)
-    set_flat(model, np.zeros(schema_of(model).dimension, dtype=np.float32))
+    set_flat(model, untouched(model))
     before = _nll(base, windows)
     set_flat(model, adapter)
     tokens = sum(len(window) - 1 for window in windows)

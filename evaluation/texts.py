@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.records import Record
 from ..errors import UserError
+from ..training.adapter import untouched
 from ..training.trainer import Trainer
 
 _LARGEST_NLL = 700.0  # its exponential is still a number
@@ -48,8 +49,8 @@ def text_scores(trainer: Trainer, records: Sequence[Record], adapter: NDArray[np
 
     Edge cases: the adapter stays set in the model afterwards.
     """
-    untouched = np.zeros(trainer.schema.dimension, dtype=np.float32)
-    losses, right = trainer.answered(untouched if adapter is None else adapter, range(len(records)))
+    used = untouched(trainer.model) if adapter is None else adapter
+    losses, right = trainer.answered(used, range(len(records)))
     nll = float(losses.sum() / sum(answer_sizes(trainer)))
     if not math.isfinite(nll):
         raise UserError("the model gives scores that are not finite", "use an adapter of an earlier round")

@@ -23,8 +23,8 @@ from ..training.base import BaseModel, load_base
 from ..training.basis import Basis, load_basis
 from ..training.peft_files import LoraSettings
 from ..training.trainer import Trainer
-from .bases import lora_settings, made_basis
-from .consortium import declared_units, everything, node_model, terms
+from .bases import lora_settings
+from .consortium import agreed_basis, declared_units, everything, node_model, terms
 from .corpus import load_corpus
 from .label_results import evaluator_of
 from .progress import Advance
@@ -152,7 +152,7 @@ class Bench:
         path = self._folder / "bases" / f"{_digest(settings)}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            made_basis(settings, _base(settings), lora_settings(settings), self.corpus).save(path)
+            agreed_basis(settings, _base(settings), lora_settings(settings), self.corpus).save(path)
         return load_basis(path)
 
 

@@ -37,6 +37,7 @@ from ..training.schema import AdapterSchema
 from .bases import basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
 from .rates import settled, strategy_options
+from .starting import started
 from .workspace import Workspace
 
 POOLED = "pooled"
@@ -101,9 +102,22 @@ def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseMode
     lora = lora_settings(settings)
     if lora.form != "lora":
         if not space.begun:
-            made_basis(settings, base, lora, corpus).save(space.basis)
+            agreed_basis(settings, base, lora, corpus).save(space.basis)
         lora = replace(lora, basis=load_basis(space.basis))
     return base, lora, schema_of(attach(base, lora))
+
+
+def agreed_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus: Corpus) -> Basis:
+    """The basis that the settings describe, with a start if they ask for one; the base carries no adapter afterwards.
+
+    Raises:
+        UserError: as `made_basis` and `started`.
+    """
+    basis = made_basis(settings, base, lora, corpus)
+    if settings.model.basis.start == "zero":
+        return basis
+    units = list(declared_units(settings, corpus).values())
+    return started(settings, base, replace(lora, basis=basis), corpus, terms(settings, max(units), 1), units)
 
 
 def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:

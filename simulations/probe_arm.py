@@ -22,7 +22,7 @@ from ..privacy.accounting import calibrate
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import PrivacyTerms
 from ..strategies.server_side import ServerSide
-from ..training.schema import initial
+from ..training.adapter import untouched
 from .consortium import Consortium, everything
 from .label_results import label_result
 from .linear_probe import Labelled, Numbers, train
@@ -51,7 +51,7 @@ def probe_result(
     def states(records: Sequence[Record]) -> Numbers:
         """Of the untouched base model, float64 [n, hidden]."""
         trainer = trainer_of(settings, consortium.base, consortium.lora, records, folder, going_on)
-        return trainer.final_states(initial(trainer.schema, settings.seed)).astype(np.float64)
+        return trainer.final_states(untouched(trainer.model)).astype(np.float64)
 
     mean = states(corpus.public).mean(axis=0) if corpus.public else 0.0
     every, members = centered(states(everything(corpus)), mean), []

@@ -14,7 +14,7 @@ from ..evaluation.overlap import overlap
 from ..evaluation.retrieval import nearest_answers
 from ..evaluation.texts import TextScores, answer_sizes, by_group, text_scores
 from ..spelling import plain
-from ..training.adapter import set_flat
+from ..training.adapter import set_flat, untouched
 from ..training.trainer import Trainer
 
 # An answer may be so many tokens longer than the longest right one: then the model did not come to an end.
@@ -41,7 +41,7 @@ class TextJudge:
     def answers(self, adapter: Adapter | None) -> list[str]:
         """Greedy answers to the rows that `asked` gives, through the whole model."""
         trainer = self._trainer
-        set_flat(trainer.model, np.zeros(trainer.schema.dimension, dtype=np.float32) if adapter is None else adapter)
+        set_flat(trainer.model, untouched(trainer.model) if adapter is None else adapter)
         return answers_of(
             trainer.model,
             trainer.base.tokenizer,

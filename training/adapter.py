@@ -22,6 +22,7 @@ __all__ = [
     "AdapterSchema",
     "LoraSettings",
     "attach",
+    "detach",
     "export_peft",
     "get_flat",
     "import_peft",
@@ -29,6 +30,7 @@ __all__ = [
     "parameters_of",
     "schema_of",
     "set_flat",
+    "untouched",
 ]
 
 _ATTACHED = "_cotune_attached"
@@ -79,6 +81,14 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
     return model
 
 
+def detach(base: BaseModel) -> None:
+    """Take an adapter off again, in place: the base model is what it was."""
+    earlier = getattr(base.model, _ATTACHED, None)
+    if earlier is not None:
+        earlier[1].unload()
+        delattr(base.model, _ATTACHED)
+
+
 def adapted_maps(base: BaseModel, lora: LoraSettings) -> dict[str, nn.Module]:
     """The linear maps that an adapter goes to, by their paths, before one is attached.
 
@@ -102,15 +112,16 @@ class Core(nn.Module):
     """R V in the place of LoRA's A: V frozen, R trained.
 
     Attributes:
-        inputs: V [v, in]. core: R [u, v].
+        inputs: V [v, in]. core: R [u, v], with the start that was given beside it.
     """
 
     def __init__(self, given: Directions) -> None:
         super().__init__()
         self.inputs = nn.Linear(given.inputs.shape[1], len(given.inputs), bias=False)
-        self.core = nn.Linear(len(given.inputs), require_outputs(given).shape[1], bias=False)
+        core = nn.Linear(len(given.inputs), require_outputs(given).shape[1], bias=False)
         _fill(self.inputs, given.inputs)
-        nn.init.zeros_(self.core.weight)
+        nn.init.zeros_(core.weight)
+        self.core = _begun(core, given)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -120,6 +131,45 @@ class Core(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[..., in] to [..., u]."""
         return self.core(self.inputs(states))  # type: ignore[no-any-return]
+
+
+class Begun(nn.Module):
+    """A trained linear map and a frozen one that is added to it.
+
+    Attributes:
+        trained, start: of the same shape.
+    """
+
+    def __init__(self, trained: nn.Linear, start: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.trained = trained
+        self.start = nn.Linear(trained.in_features, trained.out_features, bias=False).to(trained.weight.device)
+        _fill(self.start, start)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """PEFT asks it for its dtype."""
+        return self.trained.weight
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """[..., in] to [..., out]."""
+        return self.trained(states) + self.start(states)  # type: ignore[no-any-return]
+
+
+def _begun(linear: nn.Linear, given: Directions) -> nn.Module:
+    """The map, from the start that was given with the directions, if there is one.
+
+    Raises:
+        UserError: it has another shape.
+    """
+    if given.start is None:
+        return linear
+    if given.start.shape != tuple(linear.weight.shape):
+        raise UserError(
+            f"the basis begins with {given.start.shape} numbers in place of {tuple(linear.weight.shape)}",
+            "make it for this model and these targets",
+        )
+    return Begun(linear, given.start)
 
 
 def require_outputs(given: Directions) -> NDArray[np.float32]:
@@ -150,7 +200,7 @@ def _freeze(model: PeftModel, lora: LoraSettings) -> None:
         if lora.form == "core":
             core = Core(given)
             module.lora_A["default"] = core.to(device)
-            module.lora_B["default"] = nn.Linear(len(core.core.weight), outs, bias=False).to(device)
+            module.lora_B["default"] = nn.Linear(require_outputs(given).shape[1], outs, bias=False).to(device)
             _fill(module.lora_B["default"], require_outputs(given))
         else:
             if len(given.inputs) != lora.rank:
@@ -158,6 +208,7 @@ def _freeze(model: PeftModel, lora: LoraSettings) -> None:
                     f"the basis has {len(given.inputs)} directions", f"set model.lora.rank={len(given.inputs)}"
                 )
             _fill(module.lora_A["default"], given.inputs)
+            module.lora_B["default"] = _begun(module.lora_B["default"], given)
     if unknown := sorted(set(basis.modules) - seen):
         raise UserError(f"the basis has directions for {unknown[0]}, which is not trained", "make it for these targets")
 
@@ -188,7 +239,9 @@ def parameters_of(model: PeftModel) -> dict[str, nn.Parameter]:
     """The trainable parameters by their schema names, in the model's order."""
     trainable = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
     return {
-        name.replace(".lora_A.default.core.", ".lora_R.").replace(".default.", "."): parameter
+        name.replace(".trained.weight", ".weight")
+        .replace(".lora_A.default.core.", ".lora_R.")
+        .replace(".default.", "."): parameter
         for name, parameter in trainable
     }
 
@@ -201,6 +254,21 @@ def schema_of(model: PeftModel) -> AdapterSchema:
     """
     parameters = parameters_of(model)
     return AdapterSchema(tuple(parameters), tuple(tuple(parameter.shape) for parameter in parameters.values()))
+
+
+def untouched(model: PeftModel) -> NDArray[np.float32]:
+    """The adapter at which the model is the base model, float32 [d]: zero, less the start where the basis has one."""
+    starts = {
+        f"{path}.trained.weight": module.start.weight
+        for path, module in model.named_modules()
+        if isinstance(module, Begun)
+    }
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parts = [
+        -starts[name] if (name := names[id(parameter)]) in starts else torch.zeros_like(parameter)
+        for parameter in parameters_of(model).values()
+    ]
+    return np.array(torch.cat([part.detach().reshape(-1).float() for part in parts]).cpu().numpy(), dtype=np.float32)
 
 
 def get_flat(model: PeftModel) -> NDArray[np.float32]:

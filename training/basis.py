@@ -24,7 +24,7 @@ Matrix = NDArray[np.float32]
 _MOST_BYTES: Final = 2**28
 _MOST_TOKENS: Final = 2**22
 _MODULE: Final = re.compile(r"[A-Za-z0-9_.]{1,300}")
-_INPUTS, _OUTPUTS, _TOKENS = ".inputs", ".outputs", "tokens"
+_INPUTS, _OUTPUTS, _START, _TOKENS = ".inputs", ".outputs", ".start", "tokens"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,13 @@ class Directions:
     Attributes:
         inputs: V, float32 [v, in]: what of the map's input is looked at.
         outputs: U, float32 [out, u]: where its output can move; None leaves it free.
+        start: float32, of the shape of what is trained: frozen, and added to it, so that training begins where public
+            rows lead to; None: at the base model.
     """
 
     inputs: Matrix
     outputs: Matrix | None = None
+    start: Matrix | None = None
 
 
 class Basis:
@@ -70,6 +73,11 @@ class Basis:
         """Tokens whose logits a core moves: the most directions of outputs that any map has; 0 where none has some."""
         return max(0 if given.outputs is None else given.outputs.shape[1] for given in self.modules.values())
 
+    @property
+    def started(self) -> bool:
+        """Whether training begins where public rows lead to, and not at the base model."""
+        return any(given.start is not None for given in self.modules.values())
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Basis) and other.digest == self.digest
 
@@ -89,6 +97,8 @@ class Basis:
             arrays[name + _INPUTS] = directions.inputs.astype("<f4")
             if directions.outputs is not None:
                 arrays[name + _OUTPUTS] = directions.outputs.astype("<f4")
+            if directions.start is not None:
+                arrays[name + _START] = directions.start.astype("<f4")
         return arrays
 
     def _check(self) -> None:
@@ -99,7 +109,7 @@ class Basis:
         if len(self.tokens) > _MOST_TOKENS:
             raise _unusable(f"{len(self.tokens)} tokens")
         for name, directions in self.modules.items():
-            for matrix in (directions.inputs, directions.outputs):
+            for matrix in (directions.inputs, directions.outputs, directions.start):
                 if matrix is not None and (matrix.ndim != 2 or 0 in matrix.shape or not np.isfinite(matrix).all()):
                     raise _unusable(f"{name[:80]}: not finite numbers in two dimensions")
         if len(self.tokens) and (self.tokens[0] < 0 or (np.diff(self.tokens) <= 0).any()):
@@ -122,12 +132,15 @@ def load_basis(path: Path) -> Basis:
         raise _unusable(f"{path} is not a safetensors file") from None
     tokens = arrays.pop(_TOKENS, np.zeros(0, dtype=np.int32))
     names = {name.removesuffix(_INPUTS) for name in arrays if name.endswith(_INPUTS)}
-    known = {name + end for name in names for end in (_INPUTS, _OUTPUTS)}
+    known = {name + end for name in names for end in (_INPUTS, _OUTPUTS, _START)}
     if set(arrays) - known or tokens.dtype != np.int32 or tokens.ndim != 1:
         raise _unusable(f"{path} holds something else")
     if any(array.dtype != np.float32 for array in arrays.values()):
         raise _unusable(f"{path} holds numbers other than float32")
-    modules = {name: Directions(arrays[name + _INPUTS], arrays.get(name + _OUTPUTS)) for name in names}
+    modules = {
+        name: Directions(arrays[name + _INPUTS], arrays.get(name + _OUTPUTS), arrays.get(name + _START))
+        for name in names
+    }
     return Basis(modules, tokens)
 
 

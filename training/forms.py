@@ -6,6 +6,8 @@
 - "core": W + s U R V with V and U given, the core R [u, v] trained (LoRA-XS, Balazy et al. 2024, has U and V from the
   weights' singular vectors): few coordinates, so that little noise is added.
 
+Of the latter two a start may be given with the basis: it is added to what is trained, frozen.
+
 NumPy only.
 """
 
@@ -43,6 +45,8 @@ def as_lora(
     for name, trained in schema.split(adapter).items():
         module = module_of(name)
         given = basis.modules[module]
+        if given.start is not None:
+            trained = trained + given.start
         if given.outputs is None or lora.form == "ffa":
             left, right = trained, given.inputs
         elif len(trained) <= trained.shape[1]:

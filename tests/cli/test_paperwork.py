@@ -187,14 +187,21 @@ def test_show_says_against_whom_shared_noise_holds(federation: Path, capsys: pyt
 def test_show_says_what_is_trained_and_over_which_basis(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = federation / "charter.yaml"
     fields = load(file).model_dump(by_alias=True)
-    basis = {"digest": "ab" * 32, "source": "self_written", "whitening": 0.25, "spared": 0.16, "vocabulary": 2048}
+    basis = {
+        "digest": "ab" * 32,
+        "source": "self_written",
+        "whitening": 0.25,
+        "spared": 0.16,
+        "start": "zero",
+        "vocabulary": 2048,
+    }
     fields["model"] |= {"form": "core", "basis": basis, "top_layers": 1}
     save(Charter.model_validate(fields), file)
     verbs.show(file)
     shown = " ".join(capsys.readouterr().out.split())
     assert "a core between given directions, rank" in shown
     assert "the last layer:" in shown
-    assert "basis self_written, whitening 0.25, spared 0.16, abababababababab..." in shown
+    assert "basis self_written, whitening 0.25, spared 0.16, start zero, abababababababab..." in shown
     assert "the loss is taken over 2048 tokens" in shown
 
 

@@ -14,7 +14,7 @@ from cotune.errors import UserError
 from cotune.evaluation.self_written import written
 from cotune.simulations import simulate
 from cotune.simulations.bases import lora_settings, made_basis
-from cotune.simulations.consortium import node_model
+from cotune.simulations.consortium import agreed_basis, declared_units, node_model
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.rates import settled
 from cotune.training.base import load_base
@@ -124,3 +124,41 @@ def test_another_basis_than_the_charters_is_refused(tmp_path: Path) -> None:
 def test_a_form_without_text_is_a_sentence(place: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made from public text, and there is none: set data.public_file"):
         simulate.run(place.settings(tmp_path / "run", *FORM, "model.lora.form=core", "model.basis.source=public"))
+
+
+def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, tmp_path: Path) -> None:
+    """The base model's scores are those of a run that begins at zero; the release holds the start."""
+    words = ("model.lora.form=core", "model.basis.source=public", "model.basis.vocabulary=40", "rounds=1")
+    settings = [*FORM, *words, f"data.public_file={public}", "simulation.arms=[base,federated,public]"]
+    runs = {
+        start: simulate.run(place.settings(tmp_path / start, *settings, f"model.basis.start={start}"))
+        for start in ("zero", "public")
+    }
+    bases = [run.arms.base for run in runs.values()]
+    assert bases[0].by_organization == bases[1].by_organization
+    assert bases[0].nll == pytest.approx(bases[1].nll, rel=1e-4)
+    for start in runs:
+        charter = charters.load(tmp_path / start / "server" / "charter.yaml")
+        assert charter.model.basis is not None
+        assert charter.model.basis.start == start
+        basis = load_basis(tmp_path / start / "basis.safetensors")
+        assert basis.digest == charter.model.basis.digest
+        assert basis.started == (start == "public")
+    forgotten = [run.forgetting for run in runs.values()]
+    assert all(found is not None for found in forgotten)
+    # Another one made of the same settings is the same.
+    one = place.settings(tmp_path / "again", *settings, "model.basis.start=public")
+    corpus = load_corpus(one)
+    one = settled(one, list(declared_units(one, corpus).values()))
+    base = load_base(source_of(node_model(one)), one.cache, "cpu", "float32")
+    made = agreed_basis(one, base, lora_settings(one), corpus)
+    assert made.started
+    assert made == agreed_basis(one, base, lora_settings(one), corpus)
+
+
+def test_a_start_needs_right_answers(place: Any, tmp_path: Path) -> None:
+    words = ("model.lora.form=core", "model.basis.source=self_written", "model.basis.start=public")
+    with pytest.raises(UserError, match="no right answers of public rows are known"):
+        simulate.run(place.settings(tmp_path / "run", *FORM, *words))
+    with pytest.raises(UserError, match="plain LoRA has no basis"):
+        place.settings(tmp_path / "run", "model.basis.start=public")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from cotune.errors import UserError
 from cotune.privacy.sampling import SystemRandomness
-from cotune.training.adapter import attach, get_flat, initial, parameters_of, schema_of, set_flat
+from cotune.training.adapter import attach, detach, get_flat, initial, parameters_of, schema_of, set_flat, untouched
 from cotune.training.base import BaseModel
 from cotune.training.basis import Basis, Directions, load_basis
 from cotune.training.forms import as_lora
 from cotune.training.peft_files import LoraSettings, export_peft
+from cotune.training.schema import module_of
 from cotune.training.trainer import Trainer
 from peft import PeftModel
 from torch.autograd import grad
@@ -146,3 +147,82 @@ def test_a_basis_that_does_not_fit_is_a_sentence(make_base: Callable[..., BaseMo
         Basis({"\x1b]0;a": given})
     with pytest.raises(UserError, match="not ascending"):
         Basis({"a": given}, np.array([3, 3], dtype=np.int32))
+
+
+def begun(lora: LoraSettings, schema: Any) -> tuple[LoraSettings, np.ndarray]:
+    """The same with a start, and that start as an adapter."""
+    start = np.random.default_rng(8).standard_normal(schema.dimension).astype(np.float32)
+    parts = {module_of(name): part for name, part in schema.split(start).items()}
+    assert lora.basis is not None
+    modules = {path: replace(given, start=parts[path]) for path, given in lora.basis.modules.items()}
+    return replace(lora, basis=Basis(modules, lora.basis.tokens)), start
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("form", ["ffa", "core"])
+def test_a_start_is_added_to_what_is_trained(
+    family: str, form: str, make_base: Callable[..., BaseModel], tiny: Any, terms: Any, tmp_path: Path
+) -> None:
+    """Model, private gradients and export are those of the sum, without a start."""
+    lora = settings(make_base(family), form)
+    plain_model = attach(make_base(family), lora)
+    schema = schema_of(plain_model)
+    with_start, start = begun(lora, schema)
+    assert with_start.basis is not None
+    assert with_start.basis.started
+    with_start.basis.save(tmp_path / "basis.safetensors")
+    assert load_basis(tmp_path / "basis.safetensors") == with_start.basis
+    assert with_start.basis != lora.basis
+    model = attach(make_base(family), with_start)
+    assert schema_of(model) == schema
+    adapter = np.random.default_rng(2).standard_normal(schema.dimension).astype(np.float32)
+    for some in (np.zeros_like(adapter), adapter):
+        set_flat(model, some)
+        assert np.array_equal(get_flat(model), some)
+        set_flat(plain_model, some + start)
+        assert torch.allclose(model(input_ids=TOKENS).logits, plain_model(input_ids=TOKENS).logits, atol=1e-4)
+    set_flat(model, untouched(model))
+    assert torch.allclose(model(input_ids=TOKENS).logits, make_base(family).model(input_ids=TOKENS).logits, atol=1e-5)
+    assert not untouched(plain_model).any()
+
+    rows, units = tiny.rows(12), tiny.units([1] * 12)
+    sums = [
+        Trainer(make_base(family), used, rows, units, 64, folder).clipped_sum(at, range(12), terms, SystemRandomness())
+        for used, at, folder in (
+            (lora, adapter + start, None),
+            (with_start, adapter, None),
+            (with_start, adapter, tmp_path / "states"),
+        )
+    ]
+    assert np.abs(sums[0]).max() > 0
+    for other in sums[1:]:
+        assert np.abs(other - sums[0]).max() < 1e-4 * np.abs(sums[0]).max()
+
+    left, right = as_lora(with_start, schema, adapter), as_lora(lora, schema, adapter + start)
+    assert (left[0], left[1]) == (right[0], right[1])
+    assert np.allclose(left[2], right[2], atol=1e-5)
+
+
+def test_a_start_of_another_shape_is_a_sentence(make_base: Callable[..., BaseModel]) -> None:
+    lora = settings(make_base(), "core")
+    assert lora.basis is not None
+    modules = {path: replace(given, start=np.ones((2, 2), np.float32)) for path, given in lora.basis.modules.items()}
+    with pytest.raises(UserError, match="begins with"):
+        attach(make_base(), replace(lora, basis=Basis(modules)))
+
+
+@pytest.mark.parametrize("form", ["lora", "ffa", "core"])
+def test_an_adapter_is_taken_off_again(form: str, make_base: Callable[..., BaseModel]) -> None:
+    base = make_base()
+    before = base.model(input_ids=TOKENS).logits
+    names = [name for name, _ in base.model.named_parameters()]
+    lora = settings(base, form) if form != "lora" else LoraSettings(2, 4.0, ("all-linear",), False, 1)
+    model = attach(base, lora)
+    set_flat(model, np.ones(schema_of(model).dimension, dtype=np.float32))
+    assert not torch.equal(base.model(input_ids=TOKENS).logits, before)
+    detach(base)
+    assert [name for name, _ in base.model.named_parameters()] == names
+    assert torch.equal(base.model(input_ids=TOKENS).logits, before)
+    detach(base)
+    other = attach(base, LoraSettings(3, 4.0, ("down_proj",), False, 1))
+    assert schema_of(other).dimension > 0

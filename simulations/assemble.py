@@ -260,7 +260,8 @@ def _what_was_trained(charter: Charter) -> str:
     }[model.basis.source]
     what = "B alone, A is frozen" if model.form == "ffa" else "a core between frozen directions of inputs and outputs"
     over = f"; the loss is taken over {model.basis.vocabulary} tokens" if model.basis.vocabulary else ""
-    return f"{what}, {kind} (basis {model.basis.digest[:16]}): {model.dimension} parameters{over}"
+    begun = ", from an adapter trained on public rows with their right answers" if model.basis.start == "public" else ""
+    return f"{what}, {kind}{begun} (basis {model.basis.digest[:16]}): {model.dimension} parameters{over}"
 
 
 def _source(settings: Settings) -> dict[str, Any] | None:

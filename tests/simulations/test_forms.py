@@ -144,6 +144,8 @@ def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, t
         basis = load_basis(tmp_path / start / "basis.safetensors")
         assert basis.digest == charter.model.basis.digest
         assert basis.started == (start == "public")
+        card = (tmp_path / start / "release" / "README.md").read_text()
+        assert ("from an adapter trained on public rows" in card) == (start == "public")
     forgotten = [run.forgetting for run in runs.values()]
     assert all(found is not None for found in forgotten)
     # Another one made of the same settings is the same.

@@ -80,7 +80,8 @@ class Bench:
         torch.set_num_threads(means.workers * means.threads_per_worker)
         self._deal(settings)
         settings = self._settled(settings)
-        facts = (settings.model, self._dealt, means.physical_batch_tokens, means.generate_rows, loss)
+        begun = json.dumps(_begun_by(settings), sort_keys=True)
+        facts = (settings.model, self._dealt, means.physical_batch_tokens, means.generate_rows, loss, begun)
         if facts == self._facts:
             return settings
         self._facts = None
@@ -114,8 +115,7 @@ class Bench:
     ) -> Rehearsed:
         """Train what that federation would, by the strategy that the settings name; the rest as `rehearse`."""
         units = declared_units(settings, self.corpus)
-        moved = 0 if self.lora.basis is None else self.lora.basis.moved
-        options = strategy_options(settings, agreed, list(units.values()), tokens=moved)
+        options = strategy_options(settings, agreed, list(units.values()), tokens=self.lora.moved)
         strategy, every = _strategy(settings, options), settings.simulation.evaluate_every
         return rehearse(
             strategy, self.homes, agreed, units, settings.rounds, settings.seed, after_round, stop, score, every
@@ -185,8 +185,19 @@ def file_facts(settings: Settings) -> list[tuple[int, float]]:
 def _digest(settings: Settings) -> str:
     """Of all that a basis follows from."""
     facts = settings.model_dump(mode="json", include={"model": True, "data": True, "seed": True})
-    content = json.dumps([version("cotune"), facts, file_facts(settings)], sort_keys=True)
+    content = json.dumps([version("cotune"), facts, file_facts(settings), _begun_by(settings)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _begun_by(settings: Settings) -> dict[str, Any]:
+    """What a basis' start follows from beside model and data; its rounds have no noise, whatever epsilon is."""
+    if settings.model.basis.start == "zero":
+        return {}
+    return settings.model_dump(
+        mode="json",
+        include={"rounds": True, "strategy": True, "privacy": True},
+        exclude={"privacy": {"epsilon", "delta"}},
+    )
 
 
 def _with_loss(lora: LoraSettings, loss: Basis) -> LoraSettings:

@@ -12,7 +12,7 @@ from cotune.charter import charter as charters
 from cotune.client.workbench import lora_of, source_of
 from cotune.errors import UserError
 from cotune.evaluation.self_written import written
-from cotune.simulations import simulate
+from cotune.simulations import bench, simulate
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.consortium import agreed_basis, declared_units, node_model
 from cotune.simulations.corpus import load_corpus
@@ -164,3 +164,17 @@ def test_a_start_needs_right_answers(place: Any, tmp_path: Path) -> None:
         simulate.run(place.settings(tmp_path / "run", *FORM, *words))
     with pytest.raises(UserError, match="plain LoRA has no basis"):
         place.settings(tmp_path / "run", "model.basis.start=public")
+
+
+def test_a_kept_basis_with_a_start_is_of_the_same_rounds_and_rate(place: Any, public: Path, tmp_path: Path) -> None:
+    """A sweep over what a start follows from makes it anew; without one the rounds have no part in the basis."""
+    core = (*FORM, "model.lora.form=core", f"data.public_file={public}")
+
+    def digest(*words: str) -> str:
+        return bench._digest(place.settings(tmp_path, *core, *words))
+
+    begun = "model.basis.start=public"
+    assert digest(begun) != digest(begun, "strategy.learning_rate=3.0")
+    assert digest(begun) != digest(begun, "rounds=7")
+    assert digest(begun) == digest(begun, "privacy.epsilon=3")
+    assert digest() == digest("rounds=7", "strategy.learning_rate=3.0")

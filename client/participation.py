@@ -102,10 +102,9 @@ class Member(Node):
             chain = self.take_up(chain)
             # A newer plan ends the round before: its secrets must never mask this round's contribution.
             self.home.set_round_secrets(None)
-            if sent_again:
-                self._remember(plan, self._own_contribution(plan))
-            else:
+            if not sent_again:
                 self._contribute(plan, model.adapter, bench)
+            self._remember(plan)
         organization = Organization.begin(self.roster, self.index, self.identity, plan_message, expected, self.journal)
         # Behind the journal's entry, never before it: see `consistency`.
         self._signed(organization, replace(self.home.chain(chain.run), round=plan.round, attempt=plan.attempt))
@@ -308,13 +307,13 @@ class Member(Node):
         contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
-        self._remember(plan, contribution)
 
-    def _remember(self, plan: Plan, contribution: Vector) -> None:
-        """Keep it for an adapter of this node's own, see `sent`; the round is charged and goes on if that fails."""
+    def _remember(self, plan: Plan) -> None:
+        """Keep the contribution for an adapter of this node's own, see `sent`; the round goes on if that fails."""
         if self.charter.personal_steps or not own_gradients(self.charter, self.strategy):
             return
         try:
+            contribution = self._own_contribution(plan)
             kept = with_round(self.home.sent(), self.charter, plan.run.hex(), plan.round, contribution)
             if kept is not None:
                 self.home.set_sent(kept)

@@ -133,7 +133,7 @@ class Individual(Member):
                 "this node has contributed to no round of the run's second half", "use the shared adapter"
             )
         lora, batch = lora_of(self.charter, self.home.basis), nominal_batch(self.charter, self.settings.name)
-        own = alone(self.charter, batch, 0 if lora.basis is None else lora.basis.moved)
+        own = alone(self.charter, batch, lora.moved)
         assert isinstance(own, DPFedSGD)
         published = self.strategy.published(shared.adapter, shared.state).astype(np.float64)
         adapter = (published - weight * own.learning_rate * sent.total / batch).astype(np.float32)

@@ -4,6 +4,7 @@ Each contribution carries all of the node's noise (privacy.trust=nobody) and is 
 them is post-processing. They are noised before they are kept.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -83,12 +84,8 @@ def with_round(kept: bytes | None, charter: Charter, run: str, number: int, cont
 
 def found(kept: bytes | None, charter: Charter, run: str) -> Sent:
     """What was kept of a run; nothing where the file is of another one, or damaged: it only costs personal accuracy."""
-    if kept is not None:
-        try:
-            sent = Sent.decode(kept, charter)
-        except ValueError:
-            pass
-        else:
-            if sent.run == run:
-                return sent
+    with suppress(ValueError):
+        sent = Sent.decode(kept or b"", charter)
+        if sent.run == run:
+            return sent
     return Sent(charter.digest(), run, (), np.zeros(schema_of(charter).dimension))

@@ -135,8 +135,7 @@ def prepare(
             "the adapter that this model gets differs from the charter's", "install the agreed cotune"
         )
     own_ids = policy.columns.unit is not None
-    moved = 0 if lora.basis is None else lora.basis.moved
-    return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None), moved)
+    return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None), lora.moved)
 
 
 def logged(clock: Callable[[], float] = time.monotonic) -> Progress:

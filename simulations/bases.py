@@ -107,15 +107,14 @@ def _fits(record: Record, base: BaseModel, context: int) -> bool:
 def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
     """What the charter says of a basis."""
     source, file = basis_source(settings), settings.data.public_file
-    start = settings.model.basis.start
-    used = file if "public" in (source, start) else None
+    used = file if source == "public" or basis.started else None
     looked = source not in ("random", "weights")
     return BasisTerms(
         digest=basis.digest,
         source=source,
         whitening=_whitening(settings) if looked else 0.0,
         spared=settings.model.basis.spared if looked else 0.0,
-        start=start,
+        start="public" if basis.started else "zero",
         vocabulary=len(basis.tokens),
         files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
     )

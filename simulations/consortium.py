@@ -329,7 +329,7 @@ def draft(
                 settings,
                 agreed,
                 [member.nominal_units for member in members],
-                tokens=0 if lora.basis is None else lora.basis.moved,
+                tokens=lora.moved,
             ),
         ),
         rounds=settings.rounds,

@@ -1,6 +1,7 @@
 """LoRA on a base model: attach it, read and write it as one flat vector."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -258,22 +259,19 @@ def schema_of(model: PeftModel) -> AdapterSchema:
 
 def untouched(model: PeftModel) -> NDArray[np.float32]:
     """The adapter at which the model is the base model, float32 [d]: zero, less the start where the basis has one."""
-    starts = {
-        f"{path}.trained.weight": module.start.weight
-        for path, module in model.named_modules()
-        if isinstance(module, Begun)
-    }
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    parts = [
-        -starts[name] if (name := names[id(parameter)]) in starts else torch.zeros_like(parameter)
-        for parameter in parameters_of(model).values()
-    ]
-    return np.array(torch.cat([part.detach().reshape(-1).float() for part in parts]).cpu().numpy(), dtype=np.float32)
+    starts = {id(module.trained.weight): module.start.weight for module in model.modules() if isinstance(module, Begun)}
+    trained = parameters_of(model).values()
+    return _flat([-starts[id(one)] if id(one) in starts else torch.zeros_like(one) for one in trained])
 
 
 def get_flat(model: PeftModel) -> NDArray[np.float32]:
     """The adapter as float32 [d], a copy."""
-    flat = torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters_of(model).values()])
+    return _flat(list(parameters_of(model).values()))
+
+
+def _flat(parts: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+    """One after the other, a copy."""
+    flat = torch.cat([part.detach().reshape(-1).float() for part in parts])
     return np.array(flat.cpu().numpy(), dtype=np.float32)
 
 

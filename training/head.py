@@ -71,11 +71,9 @@ class Head:
     def drawn(self, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
         """Tokens by chance, int64: of the agreed ones and of all, as likely."""
         every = generator.integers(0, int(self._every.weight.shape[0]), count)
-        return (
-            every
-            if self._agreed is None
-            else np.where(generator.random(count) < 0.5, generator.choice(self._agreed, count), every)
-        )
+        if self._agreed is None:
+            return every
+        return np.where(generator.random(count) < 0.5, generator.choice(self._agreed, count), every)
 
 
 def _some(linear: Any, tokens: NDArray[np.int32]) -> nn.Linear:

@@ -48,6 +48,11 @@ class LoraSettings:
     form: Form = "lora"
     basis: Basis | None = None
 
+    @property
+    def moved(self) -> int:
+        """Tokens whose logits a core moves; 0: the adapter is none."""
+        return 0 if self.basis is None else self.basis.moved
+
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0 or self.top_layers < 0:
             raise UserError(

@@ -37,15 +37,14 @@ from cotune.privacy.sampling import SystemRandomness
 from cotune.simulations.bases import lora_settings
 from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model, terms
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.rates import strategy_options
+from cotune.simulations.rates import planned_strategy, strategy_options
 from cotune.simulations.states import trainer_of
-from cotune.strategies.base import Strategy, split
+from cotune.strategies.base import split
 from cotune.training.adapter import LoraSettings, attach, import_peft, schema_of
 from cotune.training.base import BaseModel, load_base
 from cotune.training.layers import decoder_layers
 from cotune.training.schema import initial
 from cotune.training.trainer import Trainer
-from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 from stock import flowertune
@@ -134,7 +133,7 @@ def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
     units = list(declared_units(settings, plan.corpus).values())
     agreed = terms(settings, max(units), trainers[0].schema.dimension)
     options = strategy_options(settings, agreed, units)
-    strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
+    strategy = planned_strategy(settings, options)
     schema = trainers[0].schema
     adapter, state = initial(schema, settings.seed), strategy.start(schema.dimension)
     for number in range(settings.rounds):

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
-from ..errors import UserError
 from ..evaluation.labels import Evaluator
 from ..privacy.terms import PrivacyTerms
-from ..strategies.base import Adapter, Strategy
+from ..strategies.base import Adapter
 from ..training.base import BaseModel, load_base
 from ..training.basis import Basis, load_basis
 from ..training.peft_files import LoraSettings
@@ -28,7 +26,7 @@ from .consortium import agreed_basis, declared_units, everything, node_model, te
 from .corpus import load_corpus
 from .label_results import evaluator_of
 from .progress import Advance
-from .rates import settled, strategy_options
+from .rates import planned_strategy, settled, strategy_options
 from .rehearsal import AtHome, Rehearsed, at_home, rehearse
 from .states import states_folder, trainer_of
 from .text_arms import TextJudge
@@ -116,7 +114,7 @@ class Bench:
         """Train what that federation would, by the strategy that the settings name; the rest as `rehearse`."""
         units = declared_units(settings, self.corpus)
         options = strategy_options(settings, agreed, list(units.values()), tokens=self.lora.moved)
-        strategy, every = _strategy(settings, options), settings.simulation.evaluate_every
+        strategy, every = planned_strategy(settings, options), settings.simulation.evaluate_every
         return rehearse(
             strategy, self.homes, agreed, units, settings.rounds, settings.seed, after_round, stop, score, every
         )
@@ -156,19 +154,6 @@ class Bench:
         return load_basis(path)
 
 
-def _strategy(settings: Settings, options: dict[str, Any]) -> Strategy:
-    """The strategy that the settings name.
-
-    Raises:
-        UserError: it takes other steps than are paid for.
-    """
-    rule = settings.strategy
-    made: Strategy = instantiate({"_target_": rule.target, **options})
-    if made.steps_per_round != rule.steps_per_round:
-        raise UserError(f"strategy {rule.target} and its settings differ", "report this")
-    return made
-
-
 def _base(settings: Settings) -> BaseModel:
     """A model of its own for each form: an adapter cannot be taken off again."""
     model = settings.model
@@ -195,7 +180,7 @@ def _begun_by(settings: Settings) -> dict[str, Any]:
         return {}
     return settings.model_dump(
         mode="json",
-        include={"rounds": True, "strategy": True, "privacy": True},
+        include={"rounds": True, "privacy": True},
         exclude={"privacy": {"epsilon", "delta"}},
     )
 

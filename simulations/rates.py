@@ -1,12 +1,18 @@
 """What a configuration leaves open follows from the adapter's form and from the noise: size, optimizer, rate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.utils import instantiate
 
 from ..conf.schema import Settings
+from ..errors import UserError
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
 from ..strategies.alone import least_noise
+from ..strategies.base import Strategy
+from ..strategies.dp_fedsgd import DPFedSGD
 
 # How far one round's noise moves each number of a core, and of B behind a given A. That of B was chosen on validation
 # rows of plain words at epsilon 8.
@@ -77,10 +83,38 @@ def strategy_options(
     if options.get("server_optimizer", "") is None:
         options["server_optimizer"] = "adam" if step is None else "sgd"
     if options.get("learning_rate", 0.0) is None:
-        scaled = (step or 0.0) * sampled * sum(units) / (noise * math.sqrt(len(units)))
         scales = step is not None and options["server_optimizer"] == "sgd"
-        options["learning_rate"] = _rounded(scaled) if scales else _ADAM_RATE
+        options["learning_rate"] = _scaled(step or 0.0, sampled, units, noise) if scales else _ADAM_RATE
     return options
+
+
+def planned_strategy(settings: Settings, options: Mapping[str, Any]) -> Strategy:
+    """The strategy that the settings name, with what `strategy_options` gave.
+
+    Raises:
+        UserError: it takes other steps than are paid for.
+    """
+    rule = settings.strategy
+    made: Strategy = instantiate({"_target_": rule.target, **options})
+    if made.steps_per_round != rule.steps_per_round:
+        raise UserError(f"strategy {rule.target} and its settings differ", "report this")
+    return made
+
+
+def open_strategy(settings: Settings, agreed: PrivacyTerms, units: Sequence[int], tokens: int) -> DPFedSGD:
+    """What trains a start on public rows: SGD at the rate that follows where there is no noise, whatever the rounds do.
+
+    Args:
+        agreed: the privacy terms. units: that each member declares. tokens: whose logits a core moves.
+    """
+    form = settings.model.lora.form
+    rate = _scaled(_NOISE_STEP[form], 1.0, units, least_noise(form, tokens) * agreed.sensitivity)
+    return DPFedSGD("sgd", rate, momentum=0.9, beta2=0.99, stability=1e-8, averaging=0.7)
+
+
+def _scaled(step: float, sampled: float, units: Sequence[int], noise: float) -> float:
+    """The rate at which noise of that deviation, every member's own, moves each number of the mean by a step."""
+    return _rounded(step * sampled * sum(units) / (noise * math.sqrt(len(units))))
 
 
 def _rounded(rate: float) -> float:

@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hydra.utils import instantiate
-
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.template import encode_all
 from ..data.units import each_row, group
 from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
-from ..strategies.base import Strategy
 from ..training.adapter import LoraSettings, detach
 from ..training.base import BaseModel
 from ..training.basis import Basis
@@ -25,7 +22,7 @@ from ..training.forms import require_basis
 from ..training.schema import initial, module_of
 from ..training.trainer import Trainer
 from .public_steps import public_steps
-from .rates import strategy_options
+from .rates import open_strategy
 
 
 def started(
@@ -33,7 +30,8 @@ def started(
 ) -> Basis:
     """The basis of an adapter's settings, with a start.
 
-    As many rounds as the federation plans, at the rate that it would have without noise.
+    As many rounds as the federation plans, under SGD at the rate that it would have without noise; nothing else of its
+    strategy has a part in it.
 
     Args:
         base: without an adapter, and so again afterwards. lora: with a basis that has no start.
@@ -52,8 +50,7 @@ def started(
         states = Path(folder) if settings.model.cache_features else None
         examples = encode_all(list(each_row(corpus.answered)), base.tokenizer, settings.model.context_length)
         trainer = Trainer(base, lora, examples, group(examples), settings.simulation.physical_batch_tokens, states)
-        options = strategy_options(settings, agreed.without_noise, units, tokens=basis.moved)
-        strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
+        strategy = open_strategy(settings, agreed, units, basis.moved)
         first = initial(trainer.schema, settings.seed)
         adapter = public_steps(trainer, strategy, agreed, first, settings.rounds, lambda: None)
         starts = {module_of(name): part for name, part in trainer.schema.split(adapter).items()}

@@ -166,7 +166,7 @@ def test_a_start_needs_right_answers(place: Any, tmp_path: Path) -> None:
         place.settings(tmp_path / "run", "model.basis.start=public")
 
 
-def test_a_kept_basis_with_a_start_is_of_the_same_rounds_and_rate(place: Any, public: Path, tmp_path: Path) -> None:
+def test_a_kept_basis_with_a_start_is_of_the_same_rounds_and_clip(place: Any, public: Path, tmp_path: Path) -> None:
     """A sweep over what a start follows from makes it anew; without one the rounds have no part in the basis."""
     core = (*FORM, "model.lora.form=core", f"data.public_file={public}")
 
@@ -174,7 +174,8 @@ def test_a_kept_basis_with_a_start_is_of_the_same_rounds_and_rate(place: Any, pu
         return bench._digest(place.settings(tmp_path, *core, *words))
 
     begun = "model.basis.start=public"
-    assert digest(begun) != digest(begun, "strategy.learning_rate=3.0")
+    assert digest(begun) != digest(begun, "privacy.max_grad_norm=0.3")
+    assert digest(begun) == digest(begun, "strategy.learning_rate=3.0", "strategy.server_optimizer=yogi")
     assert digest(begun) != digest(begun, "rounds=7")
     assert digest(begun) == digest(begun, "privacy.epsilon=3")
-    assert digest() == digest("rounds=7", "strategy.learning_rate=3.0")
+    assert digest() == digest("rounds=7", "privacy.max_grad_norm=0.3")

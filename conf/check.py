@@ -45,11 +45,6 @@ def _check_strategy(settings: Settings) -> None:
                 "set personal_steps=0, or choose strategy=dp_fedsgd",
             )
     form = settings.model.lora.form
-    if settings.model.basis.start == "public" and form == "lora":
-        raise UserError(
-            "model.basis.start=public with model.lora.form=lora: plain LoRA has no basis to begin from",
-            "set model.basis.start=zero, or recipe=core",
-        )
     if isinstance(strategy, RoLoRASettings) and form != "lora":
         raise UserError(
             f"strategy=rolora with model.lora.form={form}: there is no A to train in turn",
@@ -265,6 +260,11 @@ def _check_basis(settings: Settings) -> None:
     form, source = model.lora.form, model.basis.source
     if data.public_file is not None and data.corpus != "files":
         raise UserError(f"data.public_file with data={data.corpus}, which brings its own", "set it to null")
+    if model.basis.start == "public" and form == "lora":
+        raise UserError(
+            "model.basis.start=public with model.lora.form=lora: plain LoRA has no basis to begin from",
+            "set model.basis.start=zero, or recipe=core",
+        )
     if form == "lora":
         return
     if form == "core" and data.task == "text":

@@ -51,7 +51,7 @@ class BasisSettings(_Value):
     source: Literal["public", "self_written", "random", "weights"] | None
     whitening: Annotated[float, Field(ge=0, le=0.5)] | None
     spared: Annotated[float, Field(ge=0, le=0.5)]
-    start: Literal["zero", "public"]
+    start: Literal["zero", "public"] | None
     vocabulary: Annotated[int, Field(ge=0)]
 
 

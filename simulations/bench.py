@@ -22,11 +22,11 @@ from ..training.basis import Basis, load_basis
 from ..training.peft_files import LoraSettings
 from ..training.trainer import Trainer
 from .bases import lora_settings
-from .consortium import agreed_basis, declared_units, everything, node_model, terms
+from .consortium import agreed_basis, declared_units, everything, filled_in, node_model, terms
 from .corpus import load_corpus
 from .label_results import evaluator_of
 from .progress import Advance
-from .rates import planned_strategy, settled, strategy_options
+from .rates import planned_strategy, strategy_options
 from .rehearsal import AtHome, Rehearsed, at_home, rehearse
 from .states import states_folder, trainer_of
 from .text_arms import TextJudge
@@ -77,7 +77,7 @@ class Bench:
         means = settings.simulation
         torch.set_num_threads(means.workers * means.threads_per_worker)
         self._deal(settings)
-        settings = self._settled(settings)
+        settings = filled_in(settings, self.corpus)
         begun = json.dumps(_begun_by(settings), sort_keys=True)
         facts = (settings.model, self._dealt, means.physical_batch_tokens, means.generate_rows, loss, begun)
         if facts == self._facts:
@@ -86,7 +86,7 @@ class Bench:
         base, lora = _base(settings), lora_settings(settings)
         if lora.form != "lora":
             lora = replace(lora, basis=self._basis(settings))
-        self.lora = lora if loss is None else _with_loss(lora, self._basis(self._settled(loss)))
+        self.lora = lora if loss is None else _with_loss(lora, self._basis(filled_in(loss, self.corpus)))
         folder = states_folder(settings, self._folder)
         quiet: Advance = lambda steps=1, note="": advance(0, note)  # noqa: E731
         self.trainer = trainer_of(settings, base, self.lora, everything(self.corpus), folder, quiet)
@@ -142,9 +142,6 @@ class Bench:
         if dealt != self._dealt:
             self.corpus, self._dealt = load_corpus(settings), dealt
 
-    def _settled(self, settings: Settings) -> Settings:
-        return settled(settings, list(declared_units(settings, self.corpus).values()))
-
     def _basis(self, settings: Settings) -> Basis:
         """That of the settings' form, made once and kept."""
         path = self._folder / "bases" / f"{_digest(settings)}.safetensors"
@@ -176,7 +173,7 @@ def _digest(settings: Settings) -> str:
 
 def _begun_by(settings: Settings) -> dict[str, Any]:
     """What a basis' start follows from beside model and data; its rounds have no noise, whatever epsilon is."""
-    if settings.model.basis.start == "zero":
+    if settings.model.basis.start != "public":
         return {}
     return settings.model_dump(
         mode="json",

@@ -114,7 +114,7 @@ def agreed_basis(settings: Settings, base: BaseModel, lora: LoraSettings, corpus
         UserError: as `made_basis` and `started`.
     """
     basis = made_basis(settings, base, lora, corpus)
-    if settings.model.basis.start == "zero":
+    if settings.model.basis.start != "public":
         return basis
     units = list(declared_units(settings, corpus).values())
     return started(settings, base, replace(lora, basis=basis), corpus, terms(settings, max(units), 1), units)
@@ -126,7 +126,7 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
     Raises:
         UserError: the model cannot be loaded, or the terms contradict each other.
     """
-    settings = settled(settings, list(declared_units(settings, corpus).values()))
+    settings = filled_in(settings, corpus)
     base, lora, schema = load(settings, space, corpus)
     homes = {name: space.nodes / name for name in corpus.organizations}
     if not space.begun:
@@ -176,6 +176,15 @@ def _set_up(
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.
     signatures.save(signed, space.server / "signatures.json")
+
+
+def filled_in(settings: Settings, corpus: Corpus) -> Settings:
+    """The settings with nothing of model and basis left open, see `rates.settled`.
+
+    Whether the answers of a user's public file are right is for the user to say.
+    """
+    answered = bool(corpus.answered) and settings.data.corpus != "files"
+    return settled(settings, list(declared_units(settings, corpus).values()), answered)
 
 
 def declared_units(settings: Settings, corpus: Corpus) -> dict[str, int]:

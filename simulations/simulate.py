@@ -33,7 +33,7 @@ from ..training.trainer import Trainer
 from . import report as reports
 from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
-from .consortium import Consortium, declared_units, found
+from .consortium import Consortium, filled_in, found
 from .corpus import load_corpus
 from .federation import federate
 from .interruption import stoppable
@@ -44,7 +44,6 @@ from .pool import Task, run_all, train_here
 from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
 from .public_arm import train_on_public
-from .rates import settled
 from .report import Report
 from .states import STEPS, hand_out, states_folder, trainer_of
 from .tables import result_table
@@ -108,7 +107,7 @@ class Simulation:
         self._space, self._console, self._stop = space, console, stop
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
-        self._settings = settings = settled(settings, list(declared_units(settings, self._corpus).values()))
+        self._settings = settings = filled_in(settings, self._corpus)
         what = f"{len(self._corpus.labels)} labels" if self._corpus.labels else "free text"
         console.print(
             f"{len(self._corpus.organizations)} organizations, "

@@ -10,8 +10,7 @@ import numpy as np
 from cotune.conf.compose import compose
 from cotune.conf.schema import Settings
 from cotune.data.corpora.partition import Corpus
-from cotune.simulations.consortium import declared_units
-from cotune.simulations.rates import settled
+from cotune.simulations.consortium import filled_in
 
 from .flowertune import Recipe
 
@@ -41,7 +40,7 @@ class Plan:
     def settings(self, *words: str, like: tuple[str, ...] = ()) -> Settings:
         """cotune's, settled for this corpus: an arm's words, then the person's own, then what must be as in an arm."""
         made = compose([*words, *self.words, *like])
-        return settled(made, list(declared_units(made, self.corpus).values()))
+        return filled_in(made, self.corpus)
 
 
 def shortened(corpus: Corpus, examples: int, tests: int, seed: int) -> Corpus:

@@ -14,7 +14,7 @@ from cotune.errors import UserError
 from cotune.evaluation.self_written import written
 from cotune.simulations import bench, simulate
 from cotune.simulations.bases import lora_settings, made_basis
-from cotune.simulations.consortium import agreed_basis, declared_units, node_model
+from cotune.simulations.consortium import agreed_basis, filled_in, node_model
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.rates import settled
 from cotune.training.base import load_base
@@ -78,7 +78,7 @@ def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path
     )
     corpus = load_corpus(settings)
     base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
-    settings = settled(settings, [16, 16, 16])
+    settings = settled(settings, [16, 16, 16], answered=True)
     lora = lora_settings(settings)
     basis = made_basis(settings, base, lora, corpus)
     assert made_basis(settings, base, lora, corpus) == basis
@@ -151,7 +151,7 @@ def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, t
     # Another one made of the same settings is the same.
     one = place.settings(tmp_path / "again", *settings, "model.basis.start=public")
     corpus = load_corpus(one)
-    one = settled(one, list(declared_units(one, corpus).values()))
+    one = filled_in(one, corpus)
     base = load_base(source_of(node_model(one)), one.cache, "cpu", "float32")
     made = agreed_basis(one, base, lora_settings(one), corpus)
     assert made.started

@@ -98,10 +98,29 @@ def test_arms_alone_and_pooled_are_moved_as_far(
     ids=str,
 )
 def test_much_noise_asks_for_few_plain_directions(words: list[str], expected: tuple[int, float, float]) -> None:
-    model = settled(compose(words), [700] * 4).model
+    model = settled(compose(words), [700] * 4, answered=True).model
     assert (model.lora.rank, model.lora.alpha, model.basis.whitening) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "answered", "expected"),
+    [
+        (["privacy.epsilon=8"], True, "zero"),
+        (["privacy.epsilon=3"], True, "public"),
+        (["privacy.epsilon=3"], False, "zero"),
+        (["privacy.epsilon=3", "model.basis.start=zero"], True, "zero"),
+        (["privacy.epsilon=8", "model.basis.start=public"], True, "public"),
+        (["privacy.epsilon=1", "recipe=lora"], True, "zero"),
+        (["privacy=none"], True, "zero"),
+    ],
+    ids=str,
+)
+def test_more_than_little_noise_asks_for_a_start_from_public_rows(
+    words: list[str], answered: bool, expected: str
+) -> None:
+    assert settled(compose(words), [700] * 4, answered).model.basis.start == expected
 
 
 def test_more_records_are_less_noise() -> None:
     settings = compose(["privacy.epsilon=1"])
-    assert settled(settings, [1400] * 4).model.lora.rank == 128
+    assert settled(settings, [1400] * 4, answered=True).model.lora.rank == 128

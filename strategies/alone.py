@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeGuard
 
 from ..charter.charter import Charter
 from .agreed import nominal_batch, strategy_of
@@ -27,14 +27,14 @@ def least_noise(form: str, tokens: int) -> float:
     return max(1.0, (_TOKENS_OF_B if form == "ffa" else tokens) / _TOKENS_TO_NOISE)
 
 
-def scales(charter: Charter, strategy: Strategy) -> bool:
+def scales(strategy: Strategy, charter: Charter) -> TypeGuard[DPFedSGD]:
     """Whether a rate can be carried over to another ratio of noise and units: plain SGD on numbers of one scale."""
     return charter.model.form != "lora" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd"
 
 
 def own_gradients(charter: Charter, strategy: Strategy) -> bool:
     """Whether what a member contributes is a gradient under all of its own noise that can be stepped along again."""
-    return charter.privacy.enabled and charter.privacy.shares is None and scales(charter, strategy)
+    return charter.privacy.enabled and charter.privacy.shares is None and scales(strategy, charter)
 
 
 def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
@@ -49,7 +49,7 @@ def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
         tokens: whose logits a core moves.
     """
     strategy = strategy_of(charter)
-    if isinstance(strategy, DPFedSGD) and scales(charter, strategy):
+    if scales(strategy, charter):
         together = sum(nominal_batch(charter, member.name) for member in charter.members)
         ratio = batch / (together / math.sqrt(len(charter.members)))
         most = max(1.0, charter.privacy.noise_multiplier / least_noise(charter.model.form, tokens))

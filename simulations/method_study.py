@@ -24,7 +24,7 @@ from .workspace import alone_in
 
 Choice = tuple[Tried, float]
 # What a search takes where its start is good.
-_LEAST_SEARCHED = 5
+_LEAST_SEARCHED = 6
 
 
 def run(study: Comparison, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The rate of a method, found in the same way for each: coarse steps by 4 around a start, then steps by 2."""
+"""The rate of a method, found in the same way for each: coarse steps by 4 from a start on, then steps by 2."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,8 +12,9 @@ FARTHEST: Final = 5
 def search(start: float, score: Callable[[float], float]) -> float:
     """The rate with the best score.
 
-    First start / 4, start and 4 start; further by 4 while the best lies at an end; then half and twice the best. Of
-    equal scores the lower rate's counts: it breaks less.
+    First start / 4, start and 4 start; then by 4 until one rate below the best and two above it were tried; then half
+    and twice the best. Two, since between rates that leave the model as it is and those that teach it there are some
+    that do neither well. Of equal scores the lower rate's counts: it breaks less.
 
     Args:
         start: where to begin, positive. score: of a rate, the higher the better; asked once for each.
@@ -28,8 +29,8 @@ def search(start: float, score: Callable[[float], float]) -> float:
         tried(start * COARSE**power)
     for _ in range(FARTHEST - 1):
         best = best_of(found)
-        tried(best / COARSE)
-        tried(best * COARSE)
+        for power in (-1, 1, 2):
+            tried(best * COARSE**power)
         if best_of(found) == best:
             break
     best = best_of(found)

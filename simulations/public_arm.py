@@ -1,7 +1,8 @@
 """The arm that asks no organization: the same adapter, trained on public rows whose right answers are public too.
 
 What the federation brings is what it has beyond this. No privacy is spent and nothing is noised; every row joins every
-round, and clipping, strategy and initial adapter are those of the charter.
+round, and clipping, strategy and initial adapter are those of the charter. Where the basis has a start, the arm is
+that: it was trained on these rows, and what the federation has beyond it is what private records bring.
 """
 
 from pathlib import Path
@@ -11,7 +12,6 @@ from ..data.corpora.partition import Corpus
 from ..data.units import each_row
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
-from ..training.adapter import untouched
 from ..training.schema import initial
 from .consortium import Consortium
 from .progress import Advance
@@ -25,15 +25,17 @@ PASSES = 3
 def train_on_public(
     settings: Settings, own: Path, consortium: Consortium, corpus: Corpus, going_on: Advance
 ) -> tuple[int, Adapter]:
-    """Train; how many rounds, and the adapter that would be published.
+    """Train; how many rounds, and the adapter that would be published: after none the basis' start, if it has one.
 
     Args:
         own: the run's folder. corpus: with answered rows.
         going_on: called before each round; what it raises ends the training.
     """
     charter, rows = consortium.charter, each_row(corpus.answered)
+    first = initial(consortium.schema, charter.model.initial_seed)
+    if consortium.lora.basis is not None and consortium.lora.basis.started:
+        return 0, first
     folder = states_folder(settings, own)
     trainer = trainer_of(settings, consortium.base, consortium.lora, rows, folder, going_on)
     strategy, rounds = strategy_of(charter), PASSES * charter.rounds
-    first = initial(trainer.schema, charter.model.initial_seed) + untouched(trainer.model)
     return rounds, public_steps(trainer, strategy, charter.privacy, first, rounds, lambda: going_on(0))

@@ -148,6 +148,14 @@ def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, t
         assert ("from an adapter trained on public rows" in card) == (start == "public")
     forgotten = [run.forgetting for run in runs.values()]
     assert all(found is not None for found in forgotten)
+    # Its start is what the arm has that asks no organization.
+    assert runs["public"].arms.public is not None
+    assert runs["public"].arms.public.nll < runs["public"].arms.base.nll
+    kept = {start: json.loads((tmp_path / start / "arms" / "public.json").read_text()) for start in runs}
+    assert {start: [number for number, _ in arm["curve"]] for start, arm in kept.items()} == {
+        "zero": [3],
+        "public": [0],
+    }
     # Another one made of the same settings is the same.
     one = place.settings(tmp_path / "again", *settings, "model.basis.start=public")
     corpus = load_corpus(one)

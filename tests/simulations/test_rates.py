@@ -58,8 +58,11 @@ def test_b_behind_a_given_a_is_moved_by_its_own_step(noise: float) -> None:
     terms = replace(TERMS, noise_multiplier=noise)
     core, ffa = (strategy_options(compose([]), terms, [700] * 4, form)["learning_rate"] for form in ("core", "ffa"))
     assert ffa / core == pytest.approx(_NOISE_STEP["ffa"] / _NOISE_STEP["core"], rel=0.02)
-    options = strategy_options(compose(["experiment=plain_words"]), terms, [700] * 4)
-    assert (options["server_optimizer"], options["learning_rate"]) == ("sgd", ffa)
+    for start, share in (("zero", 1.0), ("public", 1 / 3)):
+        words = ["experiment=plain_words", f"model.basis.start={start}"]
+        options = strategy_options(compose(words), terms, [700] * 4)
+        assert options["server_optimizer"] == "sgd"
+        assert options["learning_rate"] == pytest.approx(ffa * share, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,9 @@ machines in last bits, so it is no strategy of the product. Fed-SB starts from t
 records, which its published code neither noises nor accounts for; here it is that of the frozen weights. RoLoRA and
 FFA-LoRA take one gradient a round here, their papers several steps at home.
 
+The directions of the last two rows are made from public text, of which the other methods see none; the last row but one
+is the same method as FFA-LoRA otherwise. No row trains on right answers of public rows.
+
 """
     return words + tables(study, results, refused) + "\n### What was chosen\n\n" + rates(searched, results)
 

@@ -9,7 +9,7 @@ from cotune.errors import UserError
 
 def test_every_point_of_the_plan_composes() -> None:
     study = comparison([])
-    assert len(study.methods) == 7
+    assert len(study.methods) == 8
     assert (len(study.experiments), study.epsilons[0], len(study.seeds)) == (2, "privacy.epsilon=8", 3)
     for method, experiment in product(study.methods, study.experiments):
         for tried in method.tried:

@@ -57,7 +57,7 @@ def test_every_method_is_charged_for_its_releases(
     found = json.loads((folder / "strategies.json").read_text())
     results = [MethodPoint.from_dict(fields) for fields in found["results"]]
     assert [point.place.method for point in results] == list(found["methods"])
-    assert len(results) == 7
+    assert len(results) == 8
     for point in results:
         steps = 4 if point.place.method == "fedit" else 2
         assert point.charged == point.releases == steps

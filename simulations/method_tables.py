@@ -52,7 +52,7 @@ def tables(study: Comparison, results: Sequence[MethodPoint], refused: Mapping[s
         if not here:
             continue
         budgets = [f"epsilon {_value(epsilon)}" for epsilon in study.epsilons]
-        head = ["method", "charged for", "steps", "numbers trained", "sent a round", *budgets]
+        head = ["method", "charged for", "steps", "numbers sent a round", *budgets]
         rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
         for method in study.methods:
             own = [point for point in here if point.place.method == method.name]
@@ -97,8 +97,8 @@ of every method were found by the same search on validation rows (`{" ".join(stu
 test rows of that deal, but may be test or training rows of other seeds' deals.
 
 FedSVD replaces B and A by a singular value decomposition of their product after each round, which only turns A inside
-the space of its rows: under SGD it is FFA-LoRA with orthonormal A, the row here. A decomposition differs between
-machines in last bits, so it is no strategy of the product. Fed-SB starts from the decomposition of a gradient of all
+the space of its rows: under SGD it is FFA-LoRA with orthonormal A, the row here (with Adam no longer quite). A
+decomposition differs between machines in last bits, so it is no strategy of the product. Fed-SB starts from the decomposition of a gradient of all
 records, which its published code neither noises nor accounts for; here it is that of the frozen weights. RoLoRA and
 FFA-LoRA take one gradient a round here, their papers several steps at home.
 
@@ -149,7 +149,7 @@ def _line(axis: Any, method: Method, marker: str, points: Sequence[MethodPoint])
 
 def _sizes(points: Sequence[MethodPoint]) -> list[str]:
     one = points[0]
-    return [str(one.charged), f"{one.dimension:,}", f"{one.sent / one.rounds:,.0f}"]
+    return [str(one.charged), f"{one.sent / one.rounds:,.0f}"]
 
 
 def _cells(epsilons: Sequence[str], points: Sequence[MethodPoint]) -> list[str]:

@@ -120,7 +120,7 @@ def test_tables_have_means_spreads_and_gaps(planned: Any) -> None:
     places = [Place("core", "sgd", 1.0, "experiment=custom", "privacy.epsilon=8", f"seed={seed}") for seed in (1, 2)]
     text = tables(study, [point(places[0], 0.5), point(places[1], 0.6)], {})
     assert "### custom, seeds 1, 2" in text
-    assert "| 20 | 5,000 | 250 | 55.0 (50.0-60.0), exact 55.0 |  |" in text
+    assert "| 20 | 250 | 55.0 (50.0-60.0), exact 55.0 |  |" in text
     assert "FFA" not in text
 
 

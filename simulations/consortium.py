@@ -34,7 +34,7 @@ from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, ModelSource, load_base, require_context
 from ..training.basis import Basis, load_basis
 from ..training.schema import AdapterSchema
-from .bases import basis_terms, lora_settings, made_basis
+from .bases import basis_source, basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
 from .rates import settled, strategy_options
 from .starting import started
@@ -181,9 +181,10 @@ def _set_up(
 def filled_in(settings: Settings, corpus: Corpus) -> Settings:
     """The settings with nothing of model and basis left open, see `rates.settled`.
 
-    Whether the answers of a user's public file are right is for the user to say.
+    Whether the answers of a user's public file are right is for the user to say, and who makes the basis of no public
+    text does not want to begin at some.
     """
-    answered = bool(corpus.answered) and settings.data.corpus != "files"
+    answered = bool(corpus.answered) and settings.data.corpus != "files" and basis_source(settings) == "public"
     return settled(settings, list(declared_units(settings, corpus).values()), answered)
 
 

@@ -98,9 +98,9 @@ test rows of that deal, but may be test or training rows of other seeds' deals.
 
 FedSVD replaces B and A by a singular value decomposition of their product after each round, which only turns A inside
 the space of its rows: under SGD it is FFA-LoRA with orthonormal A, the row here (with Adam no longer quite). A
-decomposition differs between machines in last bits, so it is no strategy of the product. Fed-SB starts from the decomposition of a gradient of all
-records, which its published code neither noises nor accounts for; here it is that of the frozen weights. RoLoRA and
-FFA-LoRA take one gradient a round here, their papers several steps at home.
+decomposition differs between machines in last bits, so it is no strategy of the product. Fed-SB starts from the
+decomposition of a gradient of all records, which its published code neither noises nor accounts for; here it is that
+of the frozen weights. RoLoRA and FFA-LoRA take one gradient a round here, their papers several steps at home.
 
 The directions of the last two rows are made from public text, of which the other methods see none; the last row but one
 is the same method as FFA-LoRA otherwise. No row trains on right answers of public rows.

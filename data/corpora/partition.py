@@ -55,7 +55,7 @@ class Corpus:
         public: records of the same form that anybody may read and nobody trains on; where there are labels their
             answers go round them, whatever would be right.
         answered: those of them whose right answers are public too, with these: for the baseline that asks no
-            organization, and for nothing else.
+            organization, and for an adapter that private rounds begin at.
         validation: records to choose settings by, like the test set in form and `group`, and apart from it and from
             what is trained on. Fewer than the test set where the corpus has no more.
     """

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from cotune.charter import charter as charters
 from cotune.client.workbench import lora_of, source_of
+from cotune.conf.compose import compose
+from cotune.data.records import Message, Record
 from cotune.errors import UserError
 from cotune.evaluation.self_written import written
 from cotune.simulations import bench, simulate
@@ -164,6 +166,20 @@ def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, t
     made = agreed_basis(one, base, lora_settings(one), corpus)
     assert made.started
     assert made == agreed_basis(one, base, lora_settings(one), corpus)
+
+
+def test_training_begins_at_public_rows_only_where_a_corpus_brings_them() -> None:
+    records = {name: [Record((Message("user", name),), "a", unit=name)] for name in "abcd"}
+    corpus: Any = SimpleNamespace(organizations=records, answered=records["a"])
+
+    def start(*words: str) -> str | None:
+        return filled_in(compose(["privacy.epsilon=1", "experiment=hospitals", *words]), corpus).model.basis.start
+
+    assert start() == "public"
+    assert start("model.basis.source=self_written") == "zero"
+    assert start("model.basis.source=self_written", "model.basis.start=public") == "public"
+    files = ["data=files", "data.files=[a.jsonl,b.jsonl,c.jsonl]", "data.test_file=t.jsonl", "data.public_file=p.jsonl"]
+    assert start(*files) == "zero"
 
 
 def test_a_start_needs_right_answers(place: Any, tmp_path: Path) -> None:

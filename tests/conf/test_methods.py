@@ -28,6 +28,8 @@ def test_what_is_not_the_method_is_the_same_for_all() -> None:
         facts = settings.model_dump(mode="json", exclude={"strategy"})
         facts["model"].pop("lora")
         facts["model"].pop("basis")
+        clip = facts["privacy"].pop("max_grad_norm")
+        assert clip == (0.02 if method.name == "ffa_public" else 0.2)
         alike.add(str(facts))
         assert settings.model.lora.targets == ("down_proj",)
     assert len(alike) == 1

@@ -90,12 +90,12 @@ def section(
     words = f"""## Published rules under one account
 
 `cotune study strategies` trains every method at the same map (the last `down_proj`) on the same records, with the same
-loss, clip norm (but for FFA over public directions: its gradients are shorter, and so is its clip), {point.rounds} rounds
-and every unit in every step, and charges it for each noised sum that an organization gives away; the count is compared
-with the charge at each point. Only the protocol is left out. Accuracy is
-the mean over seeds with lowest and highest, then the share of answers that are right word for word. Optimizer and rate
-of every method were found by the same search on validation rows (`{" ".join(study.chosen_on)}`). They are none of the
-test rows of that deal, but may be test or training rows of other seeds' deals.
+loss, clip norm (but for FFA over public directions: its gradients are shorter, and so is its clip), {point.rounds}
+rounds and every unit in every step, and charges it for each noised sum that an organization gives away; the count is
+compared with the charge at each point. Only the protocol is left out. Accuracy is the mean over seeds with lowest and
+highest, then the share of answers that are right word for word. Optimizer and rate of every method were found by the
+same search on validation rows (`{" ".join(study.chosen_on)}`). They are none of the test rows of that deal, but may be
+test or training rows of other seeds' deals.
 
 FedSVD replaces B and A by a singular value decomposition of their product after each round, which only turns A inside
 the space of its rows: under SGD it is FFA-LoRA with orthonormal A, the row here (with Adam no longer quite). A

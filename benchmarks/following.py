@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cotune.adapter.part import Part
 from cotune.secagg import merkle
 from cotune.secagg.control import CONTROL_WORDS
 from cotune.secagg.limits import NormLimits, check_values
@@ -30,7 +31,6 @@ from cotune.secagg.spot_checks import check_pieces, check_sum, choose, decode_pi
 from cotune.secagg.suites import CLASSIC
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.model import Model
-from cotune.training.part import Part
 from rich.console import Console
 from rich.table import Table
 from sums.double_mask import CLIP, RUN, Consortium

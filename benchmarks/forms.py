@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from cotune.adapter.basis import Basis
+from cotune.adapter.schema import initial
 from cotune.data.template import Example
 from cotune.data.units import Units
 from cotune.privacy.sampling import SeededRandomness
@@ -26,8 +28,6 @@ from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.secagg.encoding import Encoding
 from cotune.training.adapter import LoraSettings
 from cotune.training.base import BaseModel
-from cotune.training.basis import Basis
-from cotune.training.schema import initial
 from cotune.training.textless import random_basis
 from cotune.training.trainer import Trainer
 from transformers import LlamaConfig, LlamaForCausalLM

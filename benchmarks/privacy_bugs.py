@@ -25,13 +25,13 @@ import cotune
 import numpy as np
 import pytest
 import torch
+from cotune.attacks.audits import audit_gradients
+from cotune.attacks.subject import LARGEST_RANK, coordinates
 from cotune.conf.compose import compose
+from cotune.conf.terms import terms
 from cotune.data.units import Units
 from cotune.privacy import accounting, clipping, keystream, mechanism, noise, sampling
 from cotune.privacy.terms import PrivacyTerms
-from cotune.simulations.audit.audits import audit_gradients
-from cotune.simulations.audit.subject import LARGEST_RANK, coordinates
-from cotune.simulations.consortium import terms
 from cotune.training import clipped, trainer
 
 ROOT = Path(cotune.__file__).parent

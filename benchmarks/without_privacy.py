@@ -28,22 +28,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cotune.adapter.schema import initial
 from cotune.client.workbench import source_of
 from cotune.conf.compose import compose
+from cotune.conf.rates import planned_strategy, strategy_options
 from cotune.conf.schema import Settings
+from cotune.conf.terms import terms
 from cotune.data.template import encode_all
 from cotune.evaluation.labels import Evaluator
 from cotune.privacy.sampling import SystemRandomness
 from cotune.simulations.bases import lora_settings
-from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model, terms
+from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.rates import planned_strategy, strategy_options
 from cotune.simulations.states import trainer_of
 from cotune.strategies.base import split
 from cotune.training.adapter import LoraSettings, attach, import_peft, schema_of
 from cotune.training.base import BaseModel, load_base
 from cotune.training.layers import decoder_layers
-from cotune.training.schema import initial
 from cotune.training.trainer import Trainer
 from rich.console import Console
 from rich.table import Table

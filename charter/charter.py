@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, 
 from .. import atomic
 from ..errors import UserError
 from ..privacy.adversaries import require_plain
-from ..privacy.terms import PrivacyTerms
-from ..secagg.roster import Roster
+from ..privacy.terms import PrivacyTerms, largest_delta
+from ..secagg.plan import least_threshold
+from ..secagg.roster import MIN_MEMBERS, Roster
 from ..secagg.suites import SUITES, Suite
 from ..spelling import plain
 from . import documents
@@ -299,7 +300,7 @@ def _canonical(fields: object) -> bytes:
 
 
 def _check_members(charter: Charter) -> None:
-    if len(charter.members) < 3:
+    if len(charter.members) < MIN_MEMBERS:
         raise UserError(
             f"the charter has {len(charter.members)} members: with two, each learns the other's update by subtracting "
             "its own from the sum",
@@ -326,15 +327,15 @@ def _suite(terms: SecAggTerms) -> Suite:
 
 
 def _check_secagg(terms: SecAggTerms, n: int) -> None:
-    least = 2 * n // 3 + 1
+    least = least_threshold(n)
     if not least <= terms.threshold <= n:
         raise UserError(
             f"secagg.threshold is {terms.threshold} for {n} members: fewer than {least} lets two quorums disagree",
             f"set it from {least} to {n}",
         )
-    if not max(3, terms.threshold) <= terms.min_survivors <= n:
+    if not max(MIN_MEMBERS, terms.threshold) <= terms.min_survivors <= n:
         raise UserError(
-            f"secagg.min_survivors is {terms.min_survivors}", f"set it from {max(3, terms.threshold)} to {n}"
+            f"secagg.min_survivors is {terms.min_survivors}", f"set it from {max(MIN_MEMBERS, terms.threshold)} to {n}"
         )
 
 
@@ -356,8 +357,3 @@ def _check_personal(charter: Charter) -> None:
             f"personal_steps={charter.personal_steps} with {charter.strategy.rule}: its rounds are several steps each",
             "use DPFedSGD, or set personal_steps=0",
         )
-
-
-def largest_delta(units: int) -> float:
-    """The largest delta that protects a set of this many units: 1 / (10 n)."""
-    return 1.0 / (10.0 * units)

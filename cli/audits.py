@@ -10,8 +10,8 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..simulations.audit.audits import Audit
-    from ..simulations.audit.exposure import Exposed
+    from ..attacks.audits import Audit
+    from ..attacks.exposure import Exposed
 
 Overrides = Annotated[
     list[str] | None,
@@ -39,7 +39,7 @@ def audit(
     from ..conf.compose import compose
 
     settings = compose(overrides or [])
-    from ..simulations.audit import audits
+    from ..attacks import audits
 
     show: Callable[[str], None] = (lambda line: None) if as_json else typer.echo
     show(_AUDITS.format("audit", "canaries", "steps", "right", "epsilon at least", "claimed", "excess", "").rstrip())
@@ -69,9 +69,9 @@ def invert(
         raise UserError("privacy.enabled=false has no noise to compare with", "choose privacy=dp")
     if trials < 1:
         raise UserError(f"--trials is {trials}", "give a positive number")
-    from ..simulations.audit.exposure import exposure
-    from ..simulations.audit.subject import LARGEST_RANK, coordinates
-    from ..simulations.consortium import terms
+    from ..attacks.exposure import exposure
+    from ..attacks.subject import LARGEST_RANK, coordinates
+    from ..conf.terms import terms
 
     units = settings.data.units_per_organization or _UNITS
     agreed = terms(settings, units, coordinates(LARGEST_RANK)).alone

@@ -31,7 +31,7 @@ def chat(
     from rich.console import Console
 
     from ..client.workbench import source_of
-    from ..evaluation.chat import open_release, show, talk
+    from ..release.chat import open_release, show, talk
     from ..simulations.consortium import node_model
 
     console = Console()

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from ..adapter.part import Part
 from ..charter.refusal import Refusal
 from ..privacy.mechanism import noised
 from ..privacy.sampling import Randomness, SystemRandomness
@@ -17,7 +18,6 @@ from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.plan import Plan
 from ..strategies.base import Adapter, PrivateTrainer, Strategy, Vector
 from ..training.guards import check_finite
-from ..training.part import Part
 
 log = logging.getLogger("cotune.client")
 

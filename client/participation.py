@@ -32,7 +32,7 @@ from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of
 from ..strategies.alone import own_gradients
 from ..strategies.base import Adapter, Vector
 from ..strategies.model import Model, model_hash
-from ..training.room import require_disk
+from ..training.capacity import require_disk
 from .chains import Chain
 from .consistency import belongs, may_have_left
 from .contribution import AtLeast, train

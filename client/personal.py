@@ -18,6 +18,8 @@ from typing import Final
 
 import numpy as np
 
+from ..adapter.forms import as_lora
+from ..adapter.peft_files import export_peft
 from ..charter import policy as policies
 from ..charter import signing
 from ..errors import UserError
@@ -31,9 +33,7 @@ from ..strategies.alone import alone, own_gradients
 from ..strategies.base import Adapter, Strategy, split
 from ..strategies.dp_fedsgd import DPFedSGD
 from ..strategies.model import Model
-from ..training.forms import as_lora
 from ..training.guards import check_finite
-from ..training.peft_files import export_peft
 from .chains import Chain
 from .participation import Member
 from .sent import found

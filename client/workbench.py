@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from .. import private_files
+from ..adapter.basis import load_basis
 from ..charter.charter import Charter
 from ..charter.policy import Policy
 from ..data.files import Columns, read
@@ -23,7 +24,6 @@ from ..errors import UserError
 from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel, ModelSource, load_base, require_context
-from ..training.basis import load_basis
 from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import HIDDEN_STATES, Trainer
 from .settings import NodeModel, NodeSettings

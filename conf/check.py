@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 from ..errors import UserError
+from ..privacy.noise_shares import NoiseShares, most_colluders
+from ..privacy.terms import largest_delta
+from ..secagg.plan import least_threshold
+from ..secagg.roster import MIN_MEMBERS
 from ..spelling import plain, plain_id
 from .schema import (
     DPFedSGDSettings,
@@ -12,7 +16,6 @@ from .schema import (
     ReferenceSettings,
     RoLoRASettings,
     Settings,
-    smallest_threshold,
 )
 
 # Of the mean change that SGD on the server takes; 1 is plain FedAvg.
@@ -151,7 +154,7 @@ def _check_privacy(settings: Settings) -> None:
     if privacy.mechanism == "skellam":
         _check_integers(settings)
     units = settings.data.units_per_organization
-    if privacy.delta is not None and units is not None and privacy.delta > (limit := 1 / (10 * units)):
+    if privacy.delta is not None and units is not None and privacy.delta > (limit := largest_delta(units)):
         raise UserError(
             f"privacy.delta={privacy.delta:g} is above 1/(10 n) for n={units} units",
             f"set privacy.delta={limit:.3g} or less, or null",
@@ -179,12 +182,7 @@ def _check_shared_noise(settings: Settings) -> None:
             "one Gaussian",
             "set privacy.trust=nobody, or choose strategy=dp_fedsgd",
         )
-    if count - max(privacy.colluders, 1) - privacy.dropouts < 1:
-        raise UserError(
-            f"privacy.colluders={privacy.colluders} and privacy.dropouts={privacy.dropouts} leave none of {count} "
-            "organizations to add noise",
-            "lower them, or set privacy.trust=nobody",
-        )
+    NoiseShares(count, privacy.colluders, privacy.dropouts)
     survivors = settings.min_survivors_for(count)
     if survivors < count - privacy.dropouts:
         raise UserError(
@@ -193,7 +191,7 @@ def _check_shared_noise(settings: Settings) -> None:
             f"set secagg.min_survivors={count - privacy.dropouts} or null",
         )
     threshold = settings.secagg.threshold_for(count)
-    if privacy.colluders > (most := min(threshold - 1, 2 * threshold - count - 1)):
+    if privacy.colluders > (most := most_colluders(count, threshold)):
         raise UserError(
             f"privacy.colluders={privacy.colluders} and the coordinator could open single contributions of {count} "
             "organizations",
@@ -207,7 +205,7 @@ def _check_secagg(settings: Settings) -> None:
         raise UserError(
             "secagg.enabled=false would show the coordinator every organization's update", "choose secagg=double_mask"
         )
-    if count < 3:
+    if count < MIN_MEMBERS:
         raise UserError(
             f"secure aggregation with {count} organization(s): one of two learns the other's update by subtraction",
             "name the files of at least 3 organizations in data.files"
@@ -219,13 +217,13 @@ def _check_secagg(settings: Settings) -> None:
             f"secure aggregation with {count} organizations: the protocol serves 3 to 200",
             "set data.organizations=200 or less",
         )
-    least, threshold = smallest_threshold(count), secagg.threshold_for(count)
+    least, threshold = least_threshold(count), secagg.threshold_for(count)
     if not least <= threshold <= count:
         raise UserError(
             f"secagg.threshold={threshold} for {count} organizations: it must be {least} to {count}",
             f"set secagg.threshold={least} or null",
         )
-    low, survivors = max(3, threshold), settings.min_survivors_for(count)
+    low, survivors = max(MIN_MEMBERS, threshold), settings.min_survivors_for(count)
     if not low <= survivors <= count:
         raise UserError(
             f"secagg.min_survivors={survivors} for {count} organizations: it must be {low} to {count}",

@@ -10,6 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ..privacy.terms import largest_delta
+from ..secagg.plan import least_threshold
+from ..secagg.roster import MIN_MEMBERS
+
 ARMS = ("base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf")
 Arm = Literal["base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf"]
 
@@ -207,7 +211,7 @@ class PrivacySettings(_Value):
 
     def delta_for(self, units: int) -> float:
         """The delta of the run where the largest organization holds `units` units: as set, or 1 / (10 units)."""
-        return 1.0 / (10.0 * units) if self.delta is None else self.delta
+        return largest_delta(units) if self.delta is None else self.delta
 
 
 class SecAggSettings(_Value):
@@ -226,11 +230,11 @@ class SecAggSettings(_Value):
 
     def threshold_for(self, organizations: int) -> int:
         """Shares that open a secret: as set, or the smallest number that two disjoint quorums cannot both reach."""
-        return smallest_threshold(organizations) if self.threshold is None else self.threshold
+        return least_threshold(organizations) if self.threshold is None else self.threshold
 
     def min_survivors_for(self, organizations: int) -> int:
         """Survivors below which a round is aborted: as set, or max(3, threshold)."""
-        return max(3, self.threshold_for(organizations)) if self.min_survivors is None else self.min_survivors
+        return max(MIN_MEMBERS, self.threshold_for(organizations)) if self.min_survivors is None else self.min_survivors
 
 
 class SimulationSettings(_Value):
@@ -285,8 +289,3 @@ class Settings(_Value):
         if self.secagg.min_survivors is not None or self.privacy.trust == "nobody":
             return least
         return max(least, organizations - self.privacy.dropouts)
-
-
-def smallest_threshold(organizations: int) -> int:
-    """floor(2n/3) + 1: with fewer, a lying coordinator could form two quorums with different survivors."""
-    return 2 * organizations // 3 + 1

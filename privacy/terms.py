@@ -35,6 +35,11 @@ def sensitivity(max_grad_norm: float, metrics_weight: float) -> float:
     return max_grad_norm * math.sqrt(1.0 + len(METRICS) * metrics_weight**2)
 
 
+def largest_delta(units: int) -> float:
+    """The largest delta that protects a set of this many units: 1 / (10 n)."""
+    return 1.0 / (10.0 * units)
+
+
 def grid_of(max_grad_norm: float, metrics_weight: float, parameters: int) -> Grid:
     """The grid of a run that trains so many parameters, for Skellam noise on gradient and metrics."""
     return grid_for(sensitivity(max_grad_norm, metrics_weight), parameters + len(METRICS))

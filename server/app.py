@@ -20,6 +20,7 @@ from ..charter.charter import Charter
 from ..charter.conformity import conforms
 from ..errors import UserError
 from ..privacy.accounts import OverBudget
+from ..privacy.spending import epsilons
 from ..privacy.terms import METRICS, decode_metrics
 from ..secagg.coordinator import RoundSum
 from ..secagg.identity import Identity
@@ -37,7 +38,7 @@ from .exchange import Exchange, Reply
 from .rounds import Attempt, Attempted
 from .run_directory import Attempt as Noted
 from .run_directory import Committed, RunDirectory
-from .spent import charged, epsilons
+from .spent import charged
 
 log = logging.getLogger("cotune.server")
 # Failed attempts at one round before a person has to look. Those that a dispute ended do not count: they come to an end

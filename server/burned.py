@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from ..charter.charter import Charter
 from ..errors import UserError
+from ..privacy.spending import epsilons
 from ..secagg import blame
 from ..secagg.opening import Verdict
 from .run_directory import Attempt, Committed, RunDirectory
-from .spent import epsilons, may_have_sent
+from .spent import may_have_sent
 
 # So many burned rounds of a run end it, as the policy of every member has it by default.
 MOST: Final = 2

@@ -4,9 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..charter.charter import Charter
-from ..privacy.accounting import epsilon
-from ..privacy.noise_shares import Exposures, exposures
-from ..privacy.terms import PrivacyTerms
 from .run_directory import Attempt, RunDirectory
 
 
@@ -61,29 +58,3 @@ def rounds_spent(charter: Charter, folder: RunDirectory) -> dict[str, int]:
     for index, times in charged(noted, None, len(names), charter.privacy.shares is not None).items():
         spent[names[index]] = spent.get(names[index], 0) + times
     return spent
-
-
-def epsilons(terms: PrivacyTerms, steps: int, trained: Mapping[str, int]) -> dict[str, float]:
-    """What each member has spent after training in so many rounds; empty where privacy is disabled.
-
-    With shared noise it is the epsilon against the coordinator and the charter's colluders; `exposure` has the others.
-
-    Args:
-        steps: of one round. trained: rounds by member.
-    """
-    if not terms.enabled:
-        return {}
-    by_rounds = {rounds: epsilon([terms.segment(rounds * steps)], terms.delta) for rounds in set(trained.values())}
-    return {name: by_rounds[rounds] for name, rounds in trained.items()}
-
-
-def exposure(terms: PrivacyTerms, steps: int, trained: Iterable[int]) -> Exposures | None:
-    """The three epsilons of the member that trained most often; None where the noise is not shared.
-
-    Args:
-        steps: of one round. trained: rounds of each member.
-    """
-    if terms.shares is None:
-        return None
-    most = steps * max(trained, default=0)
-    return exposures(terms.shares, terms.noise_multiplier, terms.sample_rate, most, terms.delta, terms.grid)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..adapter.forms import as_lora
 from ..atomic import write_bytes, write_text
 from ..charter.charter import Charter
 from ..client.workbench import source_of
@@ -9,23 +10,23 @@ from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus, Shown
 from ..evaluation.classification import read_classification
 from ..evaluation.neutral import Forgetting
+from ..privacy.spending import epsilons, exposure
+from ..release.facts import ReleaseFacts
+from ..release.folder import write_release
+from ..release.privacy_statement import PrivacyFacts
 from ..secagg.transcript import encode
-from ..server.privacy_statement import PrivacyFacts
-from ..server.release import write_release
-from ..server.release_facts import ReleaseFacts
 from ..server.run_directory import Committed, RunDirectory
-from ..server.spent import epsilons, exposure, rounds_spent
+from ..server.spent import rounds_spent
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
-from ..training.forms import as_lora
-from . import report as reports
-from .confusion import draw as draw_confusion
 from .consortium import Consortium, in_folder, node_model
-from .curves import draw
-from .merging import alone_mean, alone_worst
-from .report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_points, measured
+from .reporting import report as reports
+from .reporting.confusion import draw as draw_confusion
+from .reporting.curves import draw
+from .reporting.merging import alone_mean, alone_worst
+from .reporting.report import NOT_RUN, Arm, Arms, Curves, Privacy, Report, Wire, finite_points, measured
+from .reporting.text_results import TextExample, examples, markdown, read_text
 from .text_arms import asked
-from .text_results import TextExample, examples, markdown, read_text
 from .workspace import Workspace
 
 _TRANSCRIPT = "transcript.bin"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from ..adapter.basis import Basis
 from ..charter.charter import BasisTerms
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus, unlabelled
@@ -16,7 +17,6 @@ from ..evaluation.prompts import label_tokens
 from ..evaluation.self_written import written
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel
-from ..training.basis import Basis
 from ..training.directions import BasisRecipe, make_basis
 from ..training.textless import random_basis, weights_basis
 

@@ -11,23 +11,24 @@ from typing import Any
 
 import torch
 
+from ..adapter.basis import Basis, load_basis
+from ..adapter.peft_files import LoraSettings
 from ..client.workbench import source_of
+from ..conf.rates import planned_strategy, strategy_options
 from ..conf.schema import Settings
+from ..conf.terms import terms
 from ..data.corpora.partition import Corpus
 from ..evaluation.labels import Evaluator
 from ..privacy.terms import PrivacyTerms
 from ..strategies.base import Adapter
 from ..training.base import BaseModel, load_base
-from ..training.basis import Basis, load_basis
-from ..training.peft_files import LoraSettings
 from ..training.trainer import Trainer
 from .bases import lora_settings
-from .consortium import agreed_basis, declared_units, everything, filled_in, node_model, terms
+from .consortium import agreed_basis, declared_units, everything, filled_in, node_model
 from .corpus import load_corpus
-from .label_results import evaluator_of
 from .progress import Advance
-from .rates import planned_strategy, strategy_options
 from .rehearsal import AtHome, Rehearsed, at_home, rehearse
+from .reporting.label_results import evaluator_of
 from .states import states_folder, trainer_of
 from .text_arms import TextJudge
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ..adapter.basis import Basis, load_basis
+from ..adapter.schema import AdapterSchema
 from ..charter import charter as charters
 from ..charter import policy as policies
 from ..charter import signatures, signing
@@ -20,23 +22,20 @@ from ..client import settings as nodes
 from ..client.home import Home
 from ..client.settings import NodeModel, NodeSettings, Package
 from ..client.workbench import source_of
+from ..conf.rates import settled, strategy_options
 from ..conf.schema import Settings
+from ..conf.terms import terms
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group
 from ..errors import UserError
-from ..privacy.accounting import calibrate
-from ..privacy.terms import PrivacyTerms, grid_of
 from ..secagg.suites import CLASSIC, HYBRID
 from ..strategies.agreed import encoding_of, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, ModelSource, load_base, require_context
-from ..training.basis import Basis, load_basis
-from ..training.schema import AdapterSchema
 from .bases import basis_source, basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
-from .rates import settled, strategy_options
 from .starting import started
 from .workspace import Workspace
 
@@ -262,41 +261,6 @@ def _node(settings: Settings, name: str) -> NodeSettings:
         cache_features=settings.model.cache_features,
         physical_batch_tokens=settings.simulation.physical_batch_tokens,
         threads=settings.simulation.threads_per_worker,
-    )
-
-
-def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
-    """The privacy terms, with the noise calibrated to the whole planned run.
-
-    Args:
-        units: of the largest organization. dimension: coordinates of the adapter.
-    """
-    privacy = settings.privacy
-    delta = privacy.delta_for(units)
-    budget = privacy.epsilon or 1.0
-    grid = None
-    if privacy.mechanism == "skellam":
-        grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, dimension)
-    sigma = calibrate(budget, delta, privacy.sample_rate, settings.private_steps, grid=grid) if privacy.enabled else 0.0
-    shared = privacy.trust == "honest_majority"
-    return PrivacyTerms(
-        enabled=privacy.enabled,
-        unit=privacy.unit,
-        epsilon=budget,
-        delta=delta,
-        noise_multiplier=sigma,
-        max_grad_norm=privacy.max_grad_norm,
-        sample_rate=privacy.sample_rate,
-        records_per_unit=privacy.records_per_unit,
-        loss_cap=privacy.loss_cap,
-        metrics_weight=privacy.metrics_weight,
-        trust=privacy.trust,
-        organizations=settings.data.organizations if shared else 0,
-        colluders=privacy.colluders if shared else 0,
-        dropouts=privacy.dropouts if shared else 0,
-        mechanism=privacy.mechanism,
-        grid_step=0.0 if grid is None else grid.step,
-        dimension=0 if grid is None else grid.dimension,
     )
 
 

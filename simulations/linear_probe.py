@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from ..adapter.part import Part
 from ..data.units import Units
 from ..privacy.clipping import clip
 from ..privacy.mechanism import noised
@@ -21,7 +22,6 @@ from ..privacy.sampling import Randomness
 from ..privacy.terms import PrivacyTerms, encode_metrics
 from ..strategies.base import split
 from ..strategies.server_side import ServerSide
-from ..training.part import Part
 
 Numbers = NDArray[np.float64]
 

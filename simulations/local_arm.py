@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..adapter.schema import initial
 from ..atomic import write_bytes
 from ..charter import policy as policies
 from ..charter import signatures
@@ -27,7 +28,6 @@ from ..strategies.base import Adapter, Strategy, split
 from ..strategies.server_side import ServerSide
 from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
-from ..training.schema import initial
 
 _BENCHES: dict[str, Workbench] = {}
 

@@ -17,9 +17,9 @@ from ..conf.methods import Comparison, Method, Tried, refusal
 from ..server.exchange import Interrupted
 from .interruption import stoppable
 from .method_points import MethodPoint, Points
-from .method_tables import write_study
 from .progress import local_progress
 from .rate_search import search
+from .reporting.method_tables import write_study
 from .workspace import alone_in
 
 Choice = tuple[Tried, float]

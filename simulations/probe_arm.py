@@ -24,9 +24,9 @@ from ..privacy.terms import PrivacyTerms
 from ..strategies.server_side import ServerSide
 from ..training.adapter import untouched
 from .consortium import Consortium, everything
-from .label_results import label_result
 from .linear_probe import Labelled, Numbers, train
 from .progress import Advance
+from .reporting.label_results import label_result
 from .states import states_folder, trainer_of
 
 # The rule of a core (`rates`): states have norm 1, so a round's noise on the weights moves each logit by so much. The

@@ -7,12 +7,12 @@ that: it was trained on these rows, and what the federation has beyond it is wha
 
 from pathlib import Path
 
+from ..adapter.schema import initial
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.units import each_row
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
-from ..training.schema import initial
 from .consortium import Consortium
 from .progress import Advance
 from .public_steps import public_steps

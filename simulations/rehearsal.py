@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..adapter.part import Part
+from ..adapter.schema import initial
 from ..privacy.mechanism import noised
 from ..privacy.sampling import Randomness, SystemRandomness, poisson_sample
 from ..privacy.terms import PrivacyTerms
 from ..server.exchange import Interrupted
 from ..strategies.base import Adapter, Strategy, split
-from ..training.part import Part
-from ..training.schema import initial
 from ..training.trainer import Trainer
 
 

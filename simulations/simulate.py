@@ -24,29 +24,29 @@ from ..errors import UserError
 from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
 from ..privacy.accounting import rounded, rounded_delta
+from ..privacy.spending import exposure
 from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
-from ..server.spent import exposure
 from ..strategies.agreed import strategy_of
 from ..strategies.alone import own_gradients
 from ..training.trainer import Trainer
-from . import report as reports
 from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
 from .consortium import Consortium, filled_in, found
 from .corpus import load_corpus
 from .federation import federate
 from .interruption import stoppable
-from .label_results import evaluator_of, forgotten, label_result
 from .local_arm import LocalTask
 from .personal_arm import PersonalTask
 from .pool import Task, run_all, train_here
 from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
 from .public_arm import train_on_public
-from .report import Report
+from .reporting import report as reports
+from .reporting.label_results import evaluator_of, forgotten, label_result
+from .reporting.report import Report
+from .reporting.tables import result_table
 from .states import STEPS, hand_out, states_folder, trainer_of
-from .tables import result_table
 from .workspace import Workspace, alone_in, open_workspace
 
 OPEN = "pooled_without_privacy"

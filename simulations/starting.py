@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..adapter.basis import Basis
+from ..adapter.forms import require_basis
+from ..adapter.schema import initial, module_of
+from ..conf.rates import open_strategy
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.template import encode_all
@@ -17,12 +21,8 @@ from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
 from ..training.adapter import LoraSettings, detach
 from ..training.base import BaseModel
-from ..training.basis import Basis
-from ..training.forms import require_basis
-from ..training.schema import initial, module_of
 from ..training.trainer import Trainer
 from .public_steps import public_steps
-from .rates import open_strategy
 
 
 def started(

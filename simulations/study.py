@@ -8,9 +8,9 @@ from rich.console import Console
 from ..atomic import write_text
 from ..conf.schema import Settings
 from . import simulate
-from .merging import merge
-from .report import Report, write
-from .tables import result_table, study_table_markdown
+from .reporting.merging import merge
+from .reporting.report import Report, write
+from .reporting.tables import result_table, study_table_markdown
 
 # What may differ between the seeds of one experiment.
 _VARYING = ("seed", "run_dir", "existing", "name")

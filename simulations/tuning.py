@@ -25,7 +25,7 @@ from ..server.exchange import Interrupted
 from .bench import Bench, file_facts
 from .interruption import stoppable
 from .progress import Advance, local_progress
-from .tuning_results import Point, chart, table
+from .reporting.tuning_results import Point, chart, table
 from .workspace import alone_in
 
 logger = logging.getLogger("cotune.simulations")

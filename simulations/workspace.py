@@ -21,7 +21,7 @@ from typing import Any
 from ..atomic import write_text
 from ..conf.schema import Settings
 from ..errors import UserError
-from .differences import first_difference
+from .reporting.differences import first_difference
 
 # Beside the checkpoints a run holds cached hidden states; the features of a row of 32 tokens take about 75 kB.
 SMALLEST_DISK = 2 * 10**9

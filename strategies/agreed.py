@@ -7,13 +7,13 @@ import math
 
 from hydra.utils import instantiate
 
+from ..adapter.schema import AdapterSchema
 from ..charter.charter import Charter
 from ..errors import UserError
 from ..privacy.noise_shares import ONE_STEP, fitting_sigmas, fitting_units, require_fine
 from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.encoding import MAX_LANE_BITS, Encoding
 from ..secagg.limits import NormLimits
-from ..training.schema import AdapterSchema
 from .base import MOST_SAMPLES, Strategy, metrics_reach
 
 _RULES = {

@@ -5,7 +5,7 @@ server's side it turns the sum of the survivors' contributions into the next ada
 an individual contribution, which is why secure aggregation can open the sum only.
 
 A round may train a part of the adapter only (FFA-LoRA, RoLoRA): `trained(schema, round)` says which, and gradients are
-clipped, noised and sent over this part alone. A core (`training/forms.py`) is the whole adapter vector.
+clipped, noised and sent over this part alone. A core (`adapter/forms.py`) is the whole adapter vector.
 Rules that need the individual factors B_i and A_i (FLoRA, FedEx-LoRA) do not fit, on purpose.
 """
 
@@ -16,11 +16,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..adapter.part import Part
+from ..adapter.schema import AdapterSchema
 from ..privacy.noise_shares import fitting_units
 from ..privacy.sampling import Randomness
 from ..privacy.terms import METRICS, PrivacyTerms
-from ..training.part import Part
-from ..training.schema import AdapterSchema
 
 # More samples than all members of a run ever draw.
 MOST_SAMPLES = 1e9

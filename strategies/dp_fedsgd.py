@@ -9,10 +9,10 @@ adapters that is published: it cancels part of the last steps' noise (De et al. 
 
 from dataclasses import dataclass
 
+from ..adapter.part import Part, whole
+from ..adapter.schema import AdapterSchema
 from ..privacy.sampling import Randomness
 from ..privacy.terms import PrivacyTerms
-from ..training.part import Part, whole
-from ..training.schema import AdapterSchema
 from .base import Adapter, PrivateTrainer, ServerState, Vector, step_reach
 from .server_side import ServerSide
 

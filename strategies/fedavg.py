@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from ..adapter.part import Part, whole
+from ..adapter.schema import AdapterSchema
 from ..privacy.sampling import Randomness
 from ..privacy.terms import METRICS, PrivacyTerms
-from ..training.part import Part, whole
-from ..training.schema import AdapterSchema
 from .base import Adapter, PrivateTrainer, ServerState, Vector, split, step_reach
 from .home_side import HomeSide
 from .server_side import ServerSide

@@ -7,8 +7,8 @@ DP-FedSGD otherwise, where the paper takes local DP-SGD steps: one private gradi
 
 from dataclasses import dataclass
 
-from ..training.part import Part, side
-from ..training.schema import AdapterSchema
+from ..adapter.part import Part, side
+from ..adapter.schema import AdapterSchema
 from .dp_fedsgd import DPFedSGD
 
 

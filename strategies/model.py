@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..adapter.schema import initial
 from ..charter import charter as charters
 from ..charter.charter import Charter
 from ..errors import UserError
-from ..training.schema import initial
 from .agreed import nominal_batch, schema_of
 from .base import Adapter, ServerState, Strategy, Vector
 

@@ -12,8 +12,8 @@ optimizer's moments and step counts are kept for each half.
 from dataclasses import dataclass
 from typing import Literal
 
-from ..training.part import Part, side
-from ..training.schema import AdapterSchema
+from ..adapter.part import Part, side
+from ..adapter.schema import AdapterSchema
 from .dp_fedsgd import DPFedSGD
 
 _SIDES: tuple[Literal["B", "A"], ...] = ("B", "A")

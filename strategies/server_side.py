@@ -9,7 +9,7 @@ from math import isfinite
 
 import numpy as np
 
-from ..training.part import Part
+from ..adapter.part import Part
 from .base import Adapter, ServerState, Vector
 from .optimizers import Name, Optimizer, optimizer_of
 

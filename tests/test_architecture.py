@@ -12,15 +12,18 @@ ROOT = Path(cotune.__file__).parent
 ORDER = [
     {"cli"},
     {"simulations"},
+    {"attacks"},
+    {"conf"},
     {"server", "client"},
+    {"release"},
     {"strategies"},
     {"evaluation"},
     {"training"},
     {"data"},
     {"charter"},
+    {"adapter"},
     {"privacy"},
     {"secagg"},
-    {"conf"},
 ]
 ROOMS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 OPEN_TO_ALL = {"", "errors", "atomic", "private_files", "spelling"}
@@ -29,11 +32,14 @@ MODELS = {"torch", "transformers", "peft", "opacus"}
 FORBIDDEN = {
     "secagg": {"flwr", "ray", *MODELS},
     "charter": {"flwr", "ray", *MODELS},
+    "adapter": {"flwr", "ray", *MODELS},
     "privacy": {"flwr", "ray", "torch", "transformers", "peft"},
     "conf": {"flwr", "ray", *MODELS},
     "data": {"flwr", "ray"},
     "training": {"flwr", "ray"},
     "evaluation": {"flwr", "ray"},
+    "release": {"flwr", "ray"},
+    "attacks": {"flwr", "ray"},
     "strategies": {"flwr", "ray"},
     "cli": {"flwr", "ray"},
 }
@@ -140,7 +146,8 @@ def test_every_room_is_installed() -> None:
         ("server", "from cotune import client"),
         ("training", "import flwr.app"),
         ("strategies", "from flwr.app import Message"),
-        ("conf", "from ..secagg import plan"),
+        ("conf", "from ..simulations import bench"),
+        ("strategies", "from ..conf.schema import Settings"),
         ("data", "from ..cli.app import main"),
         ("simulations", "from ..tests import anything"),
         ("training", "import importlib\nimportlib.import_module('cotune.server.app')"),

@@ -11,13 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..adapter.basis import Directions
+from ..adapter.forms import require_basis
+from ..adapter.peft_files import LoraSettings, export_peft, import_peft
+from ..adapter.schema import AdapterSchema, initial
 from ..errors import UserError
 from .base import BaseModel
-from .basis import Directions
-from .forms import require_basis
 from .layers import decoder_layers
-from .peft_files import LoraSettings, export_peft, import_peft
-from .schema import AdapterSchema, initial
 
 __all__ = [
     "AdapterSchema",

@@ -13,9 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.packages import PinnedPackage, fetch
 from ..errors import UserError
+from .capacity import require_memory
 from .digests import base_digest, files_digest, tokenizer_digest
 from .gguf import dequantized
-from .room import require_memory
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

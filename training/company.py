@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
+from ..adapter.schema import AdapterSchema
 from .adapter import parameters_of
-from .schema import AdapterSchema
 
 _ORDINARY: Final = 0.02
 _SPREAD: Final = 12.0

@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..adapter.basis import Basis, Directions
+from ..adapter.peft_files import LoraSettings
 from ..errors import UserError
 from .adapter import adapted_maps
 from .base import BaseModel
-from .basis import Basis, Directions
 from .elsewhere import elsewhere
 from .layers import inputs_of
-from .peft_files import LoraSettings
 from .public_rows import Numbers, Seen, look
 from .tiles import Row
 

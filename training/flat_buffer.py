@@ -21,11 +21,11 @@ from peft import PeftModel
 from torch import nn
 from torch.nn.functional import linear
 
+from ..adapter.schema import AdapterSchema
 from ..errors import UserError
 from .adapter import parameters_of
 from .per_row import GradientsMissingError, aligned, padded, plain_gradient
 from .refusals import refuse
-from .schema import AdapterSchema
 
 
 class FlatBuffer:

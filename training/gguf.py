@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import atomic
 from ..errors import UserError
+from .capacity import require_disk, require_memory
 from .digests import file_digest
-from .room import require_disk, require_memory
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "cotune.json"

@@ -12,10 +12,10 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from peft import PeftModel
 
+from ..adapter.schema import AdapterSchema
 from .adapter import parameters_of
 from .per_row import GradientsMissingError, aligned, plain_gradient
 from .refusals import refuse, refuse_under_hooks
-from .schema import AdapterSchema
 
 _HOOKS = "_cotune_hooks"
 # True of the first trained layer, whose inputs are frozen, and harmless there: the hooks want its outputs' gradients.

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
+from ..adapter.schema import AdapterSchema
 from ..errors import UserError
 from .adapter import set_flat
 from .company import adapters, gains_of, in_company
@@ -23,7 +24,6 @@ from .head import Head
 from .hooks import HookGradients
 from .per_row import RowGradients, equals_loop
 from .per_unit import unit_means
-from .schema import AdapterSchema
 from .tile_losses import TileLosses
 from .tiles import LEAST_SLOTS, LENGTH_STEP, Shape, Shapes
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ..adapter.basis import Basis, Directions
+from ..adapter.peft_files import LoraSettings
+from ..adapter.schema import symmetric
 from ..errors import UserError
 from .adapter import adapted_maps
 from .base import BaseModel
-from .basis import Basis, Directions
 from .layers import inputs_of, outputs_of
-from .peft_files import LoraSettings
-from .schema import symmetric
 
 Numbers = NDArray[np.float64]
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..adapter.part import Part
 from ..errors import UserError
 from ..privacy.mechanism import noised
 from ..privacy.sampling import Randomness, poisson_sample
@@ -21,7 +22,6 @@ from .cuts import Cut, find_cut
 from .features import cache_features, hand_on
 from .forward import TOLERANCE
 from .head import Head
-from .part import Part
 from .per_unit import unit_means
 from .sound import Way, sound_way
 from .tile_losses import TileLosses

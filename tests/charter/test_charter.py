@@ -10,9 +10,9 @@ import pytest
 import yaml
 from cotune.charter import charter as charters
 from cotune.charter import documents
-from cotune.charter.charter import Charter, largest_delta, model_hash
+from cotune.charter.charter import Charter, model_hash
 from cotune.errors import UserError
-from cotune.privacy.terms import PrivacyTerms
+from cotune.privacy.terms import PrivacyTerms, largest_delta
 from cotune.spelling import plain, plain_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -284,7 +284,7 @@ def test_roster_keeps_the_order_of_the_members() -> None:
 
 
 def test_schema_digest_is_the_one_of_the_training_room() -> None:
-    schema = pytest.importorskip("cotune.training.schema").AdapterSchema.from_lists(SCHEMA)
+    schema = pytest.importorskip("cotune.adapter.schema").AdapterSchema.from_lists(SCHEMA)
     assert Charter.model_validate(fields_of()).model.schema_digest == schema.digest
 
 

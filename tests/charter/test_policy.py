@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cotune.charter import policy as policies
-from cotune.charter.charter import Charter, largest_delta
+from cotune.charter.charter import Charter
 from cotune.charter.policy import Policy, check, refusals
 from cotune.charter.refusal import Refusal
 from cotune.errors import UserError

@@ -141,7 +141,7 @@ def test_chat_refuses_a_wrong_folder_before_anything_loads(tmp_path: Path) -> No
 
 
 def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cotune.evaluation.chat as room
+    import cotune.release.chat as room
 
     shown: list[tuple[str, tuple[str, str]]] = []
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
 from cotune.charter.refusal import Refusal
 from cotune.client.contribution import AtLeast, train
 from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
-from cotune.training.part import Part
 
 TERMS = PrivacyTerms(True, "row", 8.0, 1e-4, 0.9, 1.0, 0.5, 1, 5.0, 0.1)
 DIMENSION = 400

@@ -3,8 +3,8 @@
 import pytest
 from cotune.conf.check import check
 from cotune.conf.compose import compose
-from cotune.conf.schema import smallest_threshold
 from cotune.errors import UserError
+from cotune.secagg.plan import least_threshold
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,8 +170,8 @@ def test_automatic_thresholds_pass_their_own_checks(organizations: int) -> None:
     assert threshold <= DEFAULT.secagg.min_survivors_for(organizations) <= organizations
 
 
-def test_smallest_threshold_is_the_designs() -> None:
-    assert [smallest_threshold(n) for n in (3, 4, 7, 10, 30, 200)] == [3, 3, 5, 7, 21, 134]
+def test_least_threshold_is_the_designs() -> None:
+    assert [least_threshold(n) for n in (3, 4, 7, 10, 30, 200)] == [3, 3, 5, 7, 21, 134]
 
 
 def test_delta_follows_the_largest_organization() -> None:

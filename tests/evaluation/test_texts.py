@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cotune.adapter.basis import Basis
 from cotune.data.records import Record
 from cotune.data.template import encode_all
 from cotune.data.units import group
@@ -15,7 +16,6 @@ from cotune.evaluation.generate import answers_of, exact_match
 from cotune.evaluation.texts import TextScores, answer_sizes, by_group, text_scores
 from cotune.training.adapter import LoraSettings, attach, schema_of, set_flat
 from cotune.training.base import BaseModel
-from cotune.training.basis import Basis
 from cotune.training.textless import random_basis
 from cotune.training.trainer import Trainer
 

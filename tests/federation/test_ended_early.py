@@ -10,7 +10,8 @@ from cotune.client.home import Home
 from cotune.client.participation import Member
 from cotune.errors import UserError
 from cotune.privacy.accounts import OverBudget
-from cotune.server.spent import epsilons, rounds_spent
+from cotune.privacy.spending import epsilons
+from cotune.server.spent import rounds_spent
 
 
 class Killed(BaseException):

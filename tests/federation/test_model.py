@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
 from cotune.errors import UserError
 from cotune.strategies.agreed import schema_of, strategy_of
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.model import Model, advanced, encoded_bytes, first
-from cotune.training.part import Part
 
 
 def test_a_model_comes_back_and_no_other_bytes_are_one(found: Callable) -> None:

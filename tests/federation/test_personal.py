@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.peft_files import import_peft
+from cotune.adapter.schema import AdapterSchema
 from cotune.charter.charter import Charter
 from cotune.cli.app import main
 from cotune.client import participation, personal
@@ -16,8 +18,6 @@ from cotune.client.sent import Sent
 from cotune.errors import UserError
 from cotune.privacy.accounting import calibrate, epsilon
 from cotune.privacy.ledger import Ledger
-from cotune.training.peft_files import import_peft
-from cotune.training.schema import AdapterSchema
 
 DELTA, ROUNDS, STEPS = 1.0e-3, 2, 2
 

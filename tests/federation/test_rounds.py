@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cotune.adapter.schema import initial
 from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.server import app as server_app
 from cotune.strategies.agreed import nominal_batch, schema_of, strategy_of
-from cotune.training.schema import initial
 
 PHASES = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
 

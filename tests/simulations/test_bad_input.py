@@ -9,7 +9,7 @@ import pytest
 from cotune.cli import app as command
 from cotune.cli.offline import OFFLINE
 from cotune.simulations import workspace
-from cotune.training import room
+from cotune.training import capacity as room
 
 Refused = Callable[..., str]
 

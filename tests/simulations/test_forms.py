@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.basis import Basis, Directions, load_basis
 from cotune.charter import charter as charters
 from cotune.client.workbench import lora_of, source_of
 from cotune.conf.compose import compose
+from cotune.conf.rates import settled
 from cotune.data.records import Message, Record
 from cotune.errors import UserError
 from cotune.evaluation.self_written import written
@@ -18,9 +20,7 @@ from cotune.simulations import bench, simulate
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.consortium import agreed_basis, filled_in, node_model
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.rates import settled
 from cotune.training.base import load_base
-from cotune.training.basis import Basis, Directions, load_basis
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 

@@ -9,8 +9,8 @@ import pytest
 from cotune.conf.methods import Comparison, comparison
 from cotune.simulations import method_study
 from cotune.simulations.method_points import MethodPoint, Place, Points
-from cotune.simulations.method_tables import tables
 from cotune.simulations.rehearsal import AtHome
+from cotune.simulations.reporting.method_tables import tables
 
 pytestmark = pytest.mark.slow
 

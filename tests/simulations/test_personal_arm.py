@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.basis import load_basis
+from cotune.adapter.peft_files import WEIGHTS
 from cotune.charter import signatures
 from cotune.client.home import Home
 from cotune.client.personal import WEIGHT
@@ -14,14 +16,13 @@ from cotune.client.sent import found
 from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.server.run_directory import RunDirectory
-from cotune.simulations import simulate, tables
+from cotune.simulations import simulate
 from cotune.simulations.personal_arm import PersonalTask, personalize
-from cotune.simulations.tables import personal_sentence
+from cotune.simulations.reporting import tables
+from cotune.simulations.reporting.tables import personal_sentence
 from cotune.simulations.workspace import Workspace
 from cotune.strategies.agreed import nominal_batch, strategy_of
 from cotune.strategies.alone import alone
-from cotune.training.basis import load_basis
-from cotune.training.peft_files import WEIGHTS
 
 pytestmark = pytest.mark.slow
 

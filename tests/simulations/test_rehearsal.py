@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.part import whole
+from cotune.attacks.subject import lora, random_rows, tiny_base
 from cotune.data.units import Units
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
 from cotune.server.exchange import Interrupted
-from cotune.simulations.audit.subject import lora, random_rows, tiny_base
 from cotune.simulations.rehearsal import AtHome, Rehearsed, at_home, rehearse
 from cotune.strategies.base import split
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
-from cotune.training.part import whole
 from cotune.training.trainer import Trainer
 
 TERMS = PrivacyTerms(True, "row", 8.0, 1e-5, 1.5, 0.05, 1.0, 1, 10.0, 0.1)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from cotune.conf.schema import Settings
 from cotune.errors import UserError
-from cotune.evaluation.chat import open_release
-from cotune.evaluation.released import read_config
+from cotune.release.chat import open_release
+from cotune.release.reading import read_config
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.simulations.assemble import assemble, write_outcome
 from cotune.simulations.consortium import found

@@ -17,12 +17,12 @@ from cotune.charter.signatures import load_signed
 from cotune.cli import app as command
 from cotune.conf.compose import compose
 from cotune.errors import UserError
-from cotune.evaluation.chat import open_release
 from cotune.privacy.ledger import Ledger
+from cotune.release.chat import open_release
 from cotune.simulations import simulate
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.report import Report, read
+from cotune.simulations.reporting.report import Report, read
 from cotune.simulations.workspace import open_workspace
 from peft import PeftModel
 from transformers import AutoModelForCausalLM

@@ -15,9 +15,9 @@ from cotune.simulations import simulate, tuning
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.consortium import node_model
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.report import read
+from cotune.simulations.reporting.report import read
+from cotune.simulations.reporting.tuning_results import Point
 from cotune.simulations.text_arms import asked, retrieved, said
-from cotune.simulations.tuning_results import Point
 from cotune.training.base import load_base
 
 pytest.importorskip("sacrebleu")

@@ -10,7 +10,7 @@ from cotune.conf.compose import sweep
 from cotune.simulations import tuning
 from cotune.simulations.bench import Bench
 from cotune.simulations.rehearsal import AtHome
-from cotune.simulations.tuning_results import Point
+from cotune.simulations.reporting.tuning_results import Point
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
 from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.strategies.fedavg import FedAvg
-from cotune.training.part import Part
 
 
 @dataclass

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
+from cotune.adapter.schema import AdapterSchema
+from cotune.attacks.subject import lora, random_rows, tiny_base
 from cotune.charter.rules import ONE_GRADIENT
 from cotune.data.units import Units
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.secagg.limits import TAIL
-from cotune.simulations.audit.subject import lora, random_rows, tiny_base
 from cotune.strategies.base import split
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
 from cotune.strategies.ffa import FFALoRA
 from cotune.strategies.rolora import RoLoRA
-from cotune.training.part import Part
-from cotune.training.schema import AdapterSchema
 from cotune.training.trainer import Trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
 from cotune.strategies.base import split
 from cotune.strategies.dp_fedsgd import DPFedSGD
-from cotune.training.part import Part
 
 WHOLE = Part(((0, 5),))
 

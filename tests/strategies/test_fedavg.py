@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from cotune.adapter.part import Part
 from cotune.privacy.terms import METRICS
 from cotune.strategies.base import metrics_reach, split
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
-from cotune.training.part import Part
 
 Make = Callable[..., FedAvg]
 WHOLE = Part(((0, 5),))

@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.schema import initial
+from cotune.attacks.subject import lora, random_rows, tiny_base
 from cotune.data.units import Units
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
-from cotune.simulations.audit.subject import lora, random_rows, tiny_base
 from cotune.strategies.base import split
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.fedavg import FedAvg
 from cotune.strategies.ffa import FFALoRA
 from cotune.strategies.rolora import RoLoRA
-from cotune.training.schema import initial
 from cotune.training.trainer import Trainer
 
 UNITS = 16

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from cotune.adapter.part import whole
+from cotune.adapter.schema import AdapterSchema
 from cotune.errors import UserError
 from cotune.strategies.base import split
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.ffa import FFALoRA
 from cotune.strategies.rolora import RoLoRA
-from cotune.training.part import whole
-from cotune.training.schema import AdapterSchema
 from hypothesis import given
 from hypothesis import strategies as st
 

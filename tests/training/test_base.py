@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cotune.errors import UserError
+from cotune.training import capacity as room
 from cotune.training import gguf as gguf_files
-from cotune.training import room
 from cotune.training.base import ModelSource, load_base, require_context
 from gguf import GGUFWriter
 from transformers import AutoTokenizer

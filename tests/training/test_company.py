@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cotune.adapter.basis import Basis, Directions
+from cotune.adapter.forms import as_lora
+from cotune.adapter.schema import AdapterSchema
 from cotune.data.template import Example
 from cotune.data.units import Units
 from cotune.errors import UserError
@@ -20,11 +23,8 @@ from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
 from cotune.training.adapter import LoraSettings, attach, schema_of
 from cotune.training.base import BaseModel
-from cotune.training.basis import Basis, Directions
 from cotune.training.company import adapters, gains_of
-from cotune.training.forms import as_lora
 from cotune.training.layers import decoder_layers
-from cotune.training.schema import AdapterSchema
 from cotune.training.textless import random_basis
 from cotune.training.tiles import Shape
 from cotune.training.trainer import Trainer

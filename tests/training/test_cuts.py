@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cotune.adapter.basis import Basis
+from cotune.adapter.peft_files import LoraSettings
 from cotune.errors import UserError
 from cotune.privacy.sampling import SystemRandomness
 from cotune.training.adapter import attach, schema_of
 from cotune.training.base import BaseModel
-from cotune.training.basis import Basis
 from cotune.training.cuts import Cut, find_cut
 from cotune.training.directions import BasisRecipe, make_basis
-from cotune.training.peft_files import LoraSettings
 from cotune.training.textless import random_basis
 from cotune.training.trainer import Trainer
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cotune.adapter.peft_files import LoraSettings
 from cotune.errors import UserError
 from cotune.training import directions, elsewhere
 from cotune.training.adapter import attach
 from cotune.training.base import BaseModel
 from cotune.training.directions import BasisRecipe, make_basis
-from cotune.training.peft_files import LoraSettings
 from cotune.training.textless import random_basis, weights_basis
 
 RECIPE = BasisRecipe(0.25, 0.0, 0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.peft_files import LoraSettings
 from cotune.errors import UserError
 from cotune.training.base import BaseModel
-from cotune.training.peft_files import LoraSettings
 from cotune.training.textless import orthonormal, random_basis, weights_basis
 from hypothesis import given, settings
 from hypothesis import strategies as st

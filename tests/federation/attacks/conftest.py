@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cotune.adapter.schema import AdapterSchema
 from cotune.charter.messages import BODY, NAME, REFUSED, VECTOR
 from cotune.client import participation
 from cotune.client import settings as nodes
@@ -22,7 +23,6 @@ from cotune.server.rounds import Attempt
 from cotune.strategies.agreed import strategy_of
 from cotune.strategies.model import Model, first, model_hash
 from cotune.training.base import BaseModel, ModelSource, load_base
-from cotune.training.schema import AdapterSchema
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cotune.attacks.bound import best_bound
 from cotune.charter.messages import BODY, REFUSED, VECTOR
 from cotune.charter.refusal import Refusal
 from cotune.client import contribution, following, participation
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.sampling import SeededRandomness
 from cotune.server import app as server_app
-from cotune.simulations.audit.bound import best_bound
 from cotune.strategies.agreed import strategy_of
 from cotune.strategies.model import first
 from cotune.training.trainer import Trainer

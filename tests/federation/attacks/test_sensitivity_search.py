@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter.schema import AdapterSchema
 from cotune.privacy.sampling import SeededRandomness
 from cotune.training import clipped
 from cotune.training.company import adapters
-from cotune.training.schema import AdapterSchema
 from numpy.typing import NDArray
 
 WITH, WITHOUT = 0, 1

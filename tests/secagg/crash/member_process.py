@@ -28,7 +28,7 @@ def stand_in(name: str, **content: Any) -> None:
 bench = Workbench(None, 12, Holdings.of([b"f" * 32]))
 stand_in("cotune.client.workbench", Workbench=Workbench, logged=lambda: None, prepare=lambda *arguments: bench)
 stand_in("cotune.training.base", BaseModel=object)
-stand_in("cotune.training.room", require_disk=lambda *arguments: None)
+stand_in("cotune.training.capacity", require_disk=lambda *arguments: None)
 
 from cotune.client import participation  # noqa: E402
 from cotune.client.following import Following  # noqa: E402

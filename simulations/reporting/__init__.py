@@ -1,0 +1,1 @@
+"""What a run says in the end: the report, its tables and pictures, and how reports of several seeds merge."""

@@ -7,7 +7,7 @@ writes, and nothing needs a secret key. Exit code 1: something does not hold; 2:
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +15,14 @@ import typer
 
 from ..errors import UserError
 from .evidence import evidence
-from .findings import NOBODY, Finding, audit_blame, fault_finding
-from .fork_check import AtHome, compare
 
 if TYPE_CHECKING:
     from ..charter.charter import Charter
     from ..secagg.record import Verified
-    from ..secagg.refused import Refused
-    from ..secagg.transcript import Examined
-    from ..server.audits import AuditedPiece
+    from ..verify.findings import Finding
+    from ..verify.forks import AtHome, Seen
+    from ..verify.transcripts import CheckedRun
+    from ..verify.uploads import AuditedPiece
 
 app = typer.Typer(help="Check a run's transcript, and audit its sums.", no_args_is_help=True)
 app.command()(evidence)
@@ -38,32 +37,6 @@ _AUDIT_COLUMNS = ("piece", "words", "verdict", "to blame")
 _AUDIT_KEYS = ("piece", "words", "verdict", "to_blame")
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """Every record of a transcript, examined, and what ended the reading too early."""
-
-    charter: "Charter"
-    rounds: "list[Examined]"
-    broken: "Refused | None"
-
-    @property
-    def finding(self) -> Finding | None:
-        """The first fault."""
-        for position, one in enumerate(self.rounds):
-            if one.fault is not None:
-                return fault_finding(self.charter, position, one.round, one.fault)
-        return None if self.broken is None else fault_finding(self.charter, len(self.rounds), -1, self.broken)
-
-    @property
-    def verified(self) -> "list[Verified]":
-        """The records that hold."""
-        return [one.verified for one in self.rounds if one.verified is not None]
-
-    def names(self, indices: Sequence[int]) -> list[str]:
-        """Members by name."""
-        return [self.charter.members[index].name for index in indices]
-
-
 @app.command()
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A transcript, or a coordinator's run directory.")],
@@ -75,10 +48,12 @@ def verify(
 ) -> None:
     """Check every round of a run: signatures, quorum, revealed secrets, and the chain of heads."""
     from ..charter.charter import load
+    from ..verify.forks import compare
+    from ..verify.transcripts import check
 
     agreed = load(charter)
-    checked = _check(file, agreed)
-    at_home = None if home is None else compare(home, agreed, checked.verified)
+    checked = check(file, agreed)
+    at_home = None if home is None else compare(_seen(home, agreed), checked.verified)
     finding = checked.finding
     if finding is None and at_home is not None and not at_home.holds:
         finding = at_home.finding()
@@ -108,16 +83,18 @@ def audit(
 ) -> None:
     """Recompute pieces of a round's sum from the masked uploads that the coordinator keeps."""
     from ..charter.charter import load
-    from ..server.audits import pieces_of
+    from ..verify.transcripts import check
+    from ..verify.uploads import audited, pieces_of
 
     if sum((pieces is not None, some is not None, every)) > 1:
         raise UserError("--pieces, --random and --all exclude each other", "choose one of them")
     agreed = load(charter)
-    checked = _check(run_dir, agreed)
+    checked = check(run_dir, agreed)
     number = _asked_round(run_dir, checked, round_)
     record = next((found for found in checked.verified if found.plan.round == number), None)
     total = pieces_of(record) if record else 0
-    rows, wrong = _recomputed(run_dir, checked, record, _chosen(total, pieces, some, every)) if record else ([], [])
+    found, wrong = audited(run_dir, checked, record, _chosen(total, pieces, some, every)) if record else ([], [])
+    rows = [_audited_row(agreed, one) for one in found]
     wrong += [checked.finding.line] if checked.finding else []
     if as_json:
         parts = [dict(zip(_AUDIT_KEYS, row, strict=True)) for row in rows]
@@ -131,87 +108,33 @@ def audit(
         raise typer.Exit(DOES_NOT_HOLD)
 
 
-def _recomputed(
-    run_dir: Path, checked: _Checked, record: "Verified", numbers: list[int]
-) -> tuple[list[tuple[str, ...]], list[str]]:
-    """A row for each piece, and the faults.
-
-    Raises:
-        UserError: nobody promised to keep the round's uploads, or not for so long.
-    """
-    from ..server.audit_window import kept_rounds
-    from ..server.audits import audit as recompute
-
-    number, window = record.plan.round, checked.charter.secagg.audit_rounds
-    promised = number in _last_rounds(checked.verified, window)
-    kept = kept_rounds(run_dir)
-    if number in kept:
-        rows = [_audited_row(checked.charter, one) for one in recompute(run_dir, record, numbers)]
-        wrong = [f"round {number + 1}, piece {row[0]}: {row[-1]}" for row in rows if row[-1] != NOBODY]
-    elif promised:
-        rows, wrong = [], [f"round {number + 1}: the coordinator does not have its uploads any more"]
-    else:
-        named = ", ".join(str(one + 1) for one in kept)
-        mend = f"choose among {named}" if kept else f"the charter's secagg.audit_rounds is {window}"
-        raise UserError(f"round {number + 1}: its uploads are not kept", mend)
-    if wrong and promised and number not in _last_rounds(_check(run_dir, checked.charter).verified, window):
-        raise UserError(f"round {number + 1}: the run went on, and its uploads were deleted", "audit a later round")
-    return rows, wrong
-
-
-def _last_rounds(verified: "Sequence[Verified]", window: int) -> list[int]:
-    """The rounds whose uploads the coordinator has promised to keep."""
-    return [one.plan.round for one in verified][-window:] if window else []
-
-
 def _audited_row(charter: "Charter", one: "AuditedPiece") -> tuple[str, ...]:
+    from ..verify.findings import NOBODY, audit_blame
+
     if one.fault is None:
         return str(one.number), str(one.words), _HOLDS, NOBODY
     return str(one.number), str(one.words), _FAILS, audit_blame(charter, one.fault)
 
 
-def _check(path: Path, charter: "Charter") -> _Checked:
-    """Examine the records of a file or a run directory.
+def _seen(path: Path, charter: "Charter") -> "Seen":
+    """What the node of a home has seen of the charter's runs.
 
     Raises:
-        UserError: there is nothing to examine.
+        UserError: the home cannot be read, or is of another charter.
     """
-    from ..secagg.refused import Refused
-    from ..secagg.transcript import examine, read
-    from ..server.run_directory import read_records
+    from ..charter.charter import load
+    from ..client.home import Home
+    from ..client.settings import load as load_settings
+    from ..verify.forks import Seen
 
-    broken: list[Refused] = []
-
-    def records() -> Iterator[bytes]:
-        try:
-            yield from read(path)
-        except Refused as no:
-            broken.append(no)
-
-    try:
-        source = read_records(path, charter.digest()) if path.is_dir() else records()
-        rounds = [_under_charter(one, charter) for one in examine(source, charter.roster())]
-    except OSError as problem:
-        raise UserError(f"{path}: {problem.strerror}", "give the path of a transcript that you may read") from None
-    if not rounds and broken:
-        raise UserError(f"{path}: {broken[0].text}", "a run directory and a release each hold a transcript")
-    if not rounds:
-        raise UserError(f"{path}: no round in it", "wait until a round is committed")
-    return _Checked(charter, rounds, broken[0] if broken else None)
+    home = Home(path)
+    if load(home.charter).digest() != charter.digest():
+        raise UserError(f"{path}: this node signed another charter", "give the charter that it signed")
+    runs = {run: (chain.round, chain.head) for run, chain in home.chains().items()}
+    return Seen(path, charter.index_of(load_settings(home.settings).name), runs, home.journal)
 
 
-def _under_charter(one: "Examined", charter: "Charter") -> "Examined":
-    """A record that holds, but for a round on other terms than the charter's, does not hold."""
-    from ..charter.conformity import conforms
-    from ..secagg.refused import Refused
-
-    if one.verified is None or conforms(charter, one.verified.plan):
-        return one
-    text = "a round on other terms than the charter's"
-    return replace(one, verified=None, fault=Refused("plan.terms", text, None, "plan"))
-
-
-def _rows(checked: _Checked) -> Iterator[tuple[str, ...]]:
+def _rows(checked: "CheckedRun") -> Iterator[tuple[str, ...]]:
     """One row a record."""
     for one in checked.rounds:
         names = (str(one.round + 1), str(one.attempt + 1)) if one.round >= 0 else ("?", "?")
@@ -223,20 +146,22 @@ def _rows(checked: _Checked) -> Iterator[tuple[str, ...]]:
         yield (*names, *counts, ", ".join(_dropped(checked, found)) or "-", found.head.hex()[:_HEAD_SHOWN], _HOLDS)
 
 
-def _dropped(checked: _Checked, found: "Verified") -> list[str]:
+def _dropped(checked: "CheckedRun", found: "Verified") -> list[str]:
     """Who is not in the sum."""
     return checked.names([index for index in range(len(checked.charter.members)) if index not in found.survivors])
 
 
-def _summary(checked: _Checked) -> str:
+def _summary(checked: "CheckedRun") -> str:
     """What was checked, in one line."""
     last = checked.verified[-1]
     count = f"{len(checked.rounds)} round{'s' if len(checked.rounds) > 1 else ''}"
     return f"{count} of run {last.plan.run.hex()} under charter {checked.charter.digest()[:16]}, head {last.head.hex()}"
 
 
-def _verified_document(checked: _Checked, at_home: AtHome | None, finding: Finding | None) -> dict[str, object]:
+def _verified_document(checked: "CheckedRun", at_home: "AtHome | None", finding: "Finding | None") -> dict[str, object]:
     """The same for programs."""
+    from ..verify.findings import fault_finding
+
     rounds: list[dict[str, object]] = []
     for position, one in enumerate(checked.rounds):
         about: dict[str, object] = {"round": one.round + 1, "attempt": one.attempt + 1, "holds": one.fault is None}
@@ -263,7 +188,7 @@ def _verified_document(checked: _Checked, at_home: AtHome | None, finding: Findi
     }
 
 
-def _asked_round(run_dir: Path, checked: _Checked, asked: int | None) -> int:
+def _asked_round(run_dir: Path, checked: "CheckedRun", asked: int | None) -> int:
     """The round to audit, from 0: the last that has a record, unless one is asked for."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: a transcript holds no uploads", "give the coordinator's run directory, or a copy")

@@ -16,7 +16,6 @@ import errno
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +25,8 @@ from ..errors import UserError
 from ..secagg.control import CONTROL_WORDS
 from ..secagg.masking import WORD, WORD_BYTES
 from ..secagg.plan import Plan
-from .run_directory import numbered
+from ..verify.kept import SUM, UPLOADS, WORDS
 
-SUM: Final = "sum"
-_FOLDER, _ENDING = "uploads", ".words"
 # What else a round writes: checkpoint and record.
 _SPARE_BYTES = 16 << 20
 
@@ -42,7 +39,7 @@ class AuditWindow:
     """
 
     def __init__(self, run: Path, rounds: int) -> None:
-        self._path, self._rounds = run / _FOLDER, rounds
+        self._path, self._rounds = run / UPLOADS, rounds
 
     def begin(self, plan: Plan) -> None:
         """Make room for an attempt at a round.
@@ -70,7 +67,7 @@ class AuditWindow:
         Raises:
             UserError: the disk is full or not writable.
         """
-        file = self._beside(number) / f"{name}{_ENDING}"
+        file = self._beside(number) / f"{name}{WORDS}"
         try:
             write_bytes(file, words.data.cast("B"), 0o600)  # type: ignore[arg-type]
         except OSError as problem:
@@ -79,7 +76,7 @@ class AuditWindow:
 
     def words(self, number: int, name: int) -> NDArray[np.uint64]:
         """An upload of the attempt in progress, read from its file."""
-        return np.fromfile(self._beside(number) / f"{name}{_ENDING}", dtype=WORD)
+        return np.fromfile(self._beside(number) / f"{name}{WORDS}", dtype=WORD)
 
     def keep(self, number: int, total: NDArray[np.uint64]) -> None:
         """Put the bare sum beside the uploads and the folder in its place: it is there whole, or not at all.
@@ -117,30 +114,3 @@ class AuditWindow:
                 folder.rename(hidden)
                 sync_folder(self._path)
             shutil.rmtree(hidden)
-
-
-def kept_rounds(run: Path) -> list[int]:
-    """The rounds whose uploads a run directory holds, ascending."""
-    folder = run / _FOLDER
-    return numbered(folder) if folder.is_dir() else []
-
-
-def kept_words(run: Path, number: int, name: int | str) -> NDArray[np.uint64] | None:
-    """One kept vector, mapped from its file and read-only; None where there is no such file.
-
-    Args:
-        name: a member's index, or SUM.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    file = run / _FOLDER / f"{number:04d}" / f"{name}{_ENDING}"
-    try:
-        size = file.stat().st_size
-        if not size or size % WORD_BYTES:
-            return np.zeros(0, dtype=WORD)
-        return np.asarray(np.memmap(file, dtype=WORD, mode="r"))
-    except FileNotFoundError:
-        return None
-    except OSError as problem:
-        raise UserError(f"{file}: {problem.strerror}", "give the path of a run that you may read") from problem

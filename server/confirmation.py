@@ -20,7 +20,7 @@ from ..secagg.record import RoundRecord, Verified, verify
 from ..secagg.refused import Refused
 from ..secagg.spot_checks import encode_pieces, pieces_for
 from ..secagg.wire import peek
-from .audit_window import SUM, kept_rounds, kept_words
+from ..verify.kept import SUM, kept_rounds, kept_words
 from .exchange import Exchange, Outgoing, Reply
 from .run_directory import RunDirectory
 

@@ -27,8 +27,7 @@ from ..atomic import replace_bytes, sync_folder, write_bytes
 from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
 from ..strategies.model import Model
-
-_RECORD = "record.bin"
+from ..verify.kept import RECORD, numbered
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class RunDirectory:
 
     def recorded(self) -> list[int]:
         """The numbers of the committed rounds that have a record: all but the burned ones."""
-        return [number for number in self.committed() if (self._rounds / f"{number:04d}" / _RECORD).exists()]
+        return [number for number in self.committed() if (self._rounds / f"{number:04d}" / RECORD).exists()]
 
     def last(self) -> Committed | None:
         """The last committed round, or None before the first."""
@@ -101,7 +100,7 @@ class RunDirectory:
         about = json.loads((folder / "round.json").read_text())
         with np.load(folder / "state.npz", allow_pickle=False) as arrays:
             moments = {name: arrays[name] for name in arrays.files}
-        record = folder / _RECORD
+        record = folder / RECORD
         return Committed(
             number=number,
             adapter=np.load(folder / "adapter.npy", allow_pickle=False),
@@ -132,7 +131,7 @@ class RunDirectory:
             "state.npz": arrays.getvalue(),
             "adapter.npy": adapter.getvalue(),
             "round.json": json.dumps(about).encode(),
-            _RECORD: done.record,
+            RECORD: done.record,
         }
         for name, content in contents.items():
             if content:
@@ -144,7 +143,7 @@ class RunDirectory:
     def records(self, after: int, last: int | None = None) -> tuple[bytes, ...]:
         """The round records after round `after` (-1: all), up to `last`, oldest first; burned rounds have none."""
         wanted = (number for number in self.recorded() if after < number and (last is None or number <= last))
-        return tuple((self._rounds / f"{number:04d}" / _RECORD).read_bytes() for number in wanted)
+        return tuple((self._rounds / f"{number:04d}" / RECORD).read_bytes() for number in wanted)
 
     def note(self, attempt: "Attempt") -> None:
         """Write down an attempt, or that its survivors' phase begins, before it does."""
@@ -229,29 +228,3 @@ class Attempt:
     convicted: tuple[int, ...] = ()
     disputes: tuple[tuple[int, int], ...] = ()
     silent: tuple[int, ...] = ()
-
-
-def numbered(folder: Path) -> list[int]:
-    """The rounds that have a folder of their own in `folder`, ascending; whatever else lies there is passed over."""
-    digits = [int(found.name) for found in folder.iterdir() if found.name.isascii() and found.name.isdigit()]
-    return sorted(number for number in digits if (folder / f"{number:04d}").is_dir())
-
-
-def read_records(path: Path, charter_digest: str) -> list[bytes]:
-    """The records of a run directory, oldest first. Nothing is created or changed.
-
-    Raises:
-        UserError: it is no run directory, one of another charter, or cannot be read.
-    """
-    mend = "give the folder that holds run.json and rounds/"
-    try:
-        known = json.loads((path / "run.json").read_bytes())["charter"]
-        folders = [path / "rounds" / f"{number:04d}" for number in numbered(path / "rounds")]
-        records = [(folder / _RECORD).read_bytes() for folder in folders if (folder / _RECORD).exists()]
-    except OSError as problem:
-        raise UserError(f"{path}: not a run directory, {problem.filename}: {problem.strerror}", mend) from None
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path}: not a run directory, its run.json cannot be read", mend) from None
-    if known != charter_digest:
-        raise UserError(f"{path}: holds a run of another charter", "give the charter that this run was made under")
-    return records

@@ -12,6 +12,7 @@ from cotune.charter.charter import Charter
 from cotune.charter.policy import Policy, check, refusals
 from cotune.charter.refusal import Refusal
 from cotune.errors import UserError
+from cotune.privacy.terms import largest_delta
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ from cotune.secagg.merkle import PIECE_WORDS
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import RoundRecord, next_head, verify
 from cotune.secagg.wire import peek
-from cotune.server import audit_window
+from cotune.verify import uploads
 
 Consortium = Any
 
@@ -118,7 +118,7 @@ def test_a_round_that_leaves_the_window_during_its_audit_is_no_fault(
     consortium: Consortium, copied: Path, said: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The coordinator commits two more rounds between the records that were read and the uploads."""
-    real = audit_window.kept_rounds
+    real = uploads.kept_rounds
     for number in (1, 2):
         (copied / "rounds" / f"000{number}").rename(copied / f"000{number}")
 
@@ -127,6 +127,6 @@ def test_a_round_that_leaves_the_window_during_its_audit_is_no_fault(
             (copied / f"000{number}").rename(copied / "rounds" / f"000{number}")
         return real(path)
 
-    monkeypatch.setattr(audit_window, "kept_rounds", meanwhile)
+    monkeypatch.setattr(uploads, "kept_rounds", meanwhile)
     code, lines = said("audit", copied)
     assert (code, "round 1: the run went on" in lines[-1]) == (2, True)

@@ -32,7 +32,6 @@ from cotune.secagg.record import genesis
 from cotune.secagg.suites import CLASSIC, Suite
 from cotune.server import app as server_app
 from cotune.server import exchange, roll_call
-from cotune.server.audit_window import SUM, kept_words
 from cotune.server.exchange import Exchange
 from cotune.server.rounds import Attempt
 from cotune.server.run_directory import RunDirectory
@@ -41,6 +40,7 @@ from cotune.strategies.model import first
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.adapter import schema_of as adapter_schema
 from cotune.training.base import BaseModel, ModelSource, load_base
+from cotune.verify.kept import SUM, kept_words
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 from tokenizers import Tokenizer, models, pre_tokenizers

@@ -8,8 +8,8 @@ import pytest
 from cotune.cli.app import main
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.secagg.transcript import encode
-from cotune.server.audit_window import kept_rounds
 from cotune.server.run_directory import RunDirectory
+from cotune.verify.kept import kept_rounds
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from cotune.secagg.transcript import examine
 from cotune.secagg.wire import peek
 from cotune.server import disputes
 from cotune.server.app import ATTEMPTS
-from cotune.server.audit_window import kept_rounds
+from cotune.verify.kept import kept_rounds
 
 DOGWOOD = 3
 

@@ -12,7 +12,8 @@ from cotune.errors import UserError
 from cotune.secagg.control import CONTROL_WORDS
 from cotune.secagg.encoding import Encoding
 from cotune.server import audit_window
-from cotune.server.audit_window import SUM, AuditWindow, kept_rounds, kept_words
+from cotune.server.audit_window import AuditWindow
+from cotune.verify.kept import SUM, kept_rounds, kept_words
 
 WORDS = np.arange(CONTROL_WORDS + 5, dtype="<u8") << np.uint64(40)
 

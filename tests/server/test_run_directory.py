@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.server import run_directory
-from cotune.server.run_directory import Attempt, Committed, RunDirectory, read_records
+from cotune.server.run_directory import Attempt, Committed, RunDirectory
 from cotune.strategies.base import ServerState
+from cotune.verify.kept import read_records
 
 CHARTER = "ab" * 32
 

@@ -22,8 +22,8 @@ from cotune.secagg.refused import Refused
 from cotune.secagg.spot_checks import encode_pieces, pieces_for
 from cotune.secagg.wire import peek
 from cotune.server import confirmation
-from cotune.server.audit_window import SUM, kept_words
 from cotune.server.exchange import Outgoing
+from cotune.verify.kept import SUM, kept_words
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 

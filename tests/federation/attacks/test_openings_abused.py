@@ -16,9 +16,9 @@ from cotune.secagg.record import genesis, verify
 from cotune.secagg.refused import Refused
 from cotune.secagg.spot_checks import encode_pieces
 from cotune.secagg.wire import seal
-from cotune.server.audit_window import SUM, kept_words
 from cotune.server.exchange import Outgoing
 from cotune.server.rounds import Attempt
+from cotune.verify.kept import SUM, kept_words
 
 ACCOMPLICE = 3
 SPARE = np.uint64(1 << 63)

@@ -5,11 +5,9 @@ record, so it answers for every record that carries its signature and does not h
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..charter.charter import Charter
-    from ..secagg.refused import Refused
+from ..charter.charter import Charter
+from ..secagg.refused import Refused
 
 NOBODY, COORDINATOR = "-", "coordinator"
 # What a fault in a part of a record means.
@@ -66,7 +64,7 @@ class Finding:
         return f"{self.where}{whose}, {self.part}: {self.text} ({self.code}); {self.means}"
 
 
-def fault_finding(charter: "Charter", position: int, round_: int, fault: "Refused") -> Finding:
+def fault_finding(charter: Charter, position: int, round_: int, fault: Refused) -> Finding:
     """What a refused record means.
 
     Args:
@@ -84,12 +82,12 @@ def fault_finding(charter: "Charter", position: int, round_: int, fault: "Refuse
     return Finding(where, whose, part, fault.code, _plain(fault), means)
 
 
-def _plain(fault: "Refused") -> str:
+def _plain(fault: Refused) -> str:
     """The refusal's own line, but for those that count rounds from 0."""
     return "a round out of order" if fault.code == "transcript.order" else fault.text
 
 
-def audit_blame(charter: "Charter", fault: "Refused") -> str:
+def audit_blame(charter: Charter, fault: Refused) -> str:
     """Who is to blame for a piece that does not hold."""
     name = "a member" if fault.member is None else charter.members[fault.member].name
     return _AUDIT.get(fault.code, f"the coordinator: {fault.text}").format(name=name)

@@ -4,19 +4,34 @@ The node keeps the head that it verified last, and in its journal the hash of ev
 the chain or not; the second says in which round the histories part, where the node signed in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..secagg.journal import SURVIVE, FileJournal
+from ..secagg.keys import survivors_statement
+from ..secagg.messages import Rooted
+from ..secagg.record import Verified
+from ..secagg.wire import digest
 from .findings import COORDINATOR, Finding
 
-if TYPE_CHECKING:
-    from ..charter.charter import Charter
-    from ..client.chains import Chain
-    from ..client.home import Home
-    from ..secagg.record import Verified
+
+@dataclass(frozen=True)
+class Seen:
+    """What a node has seen of its charter's runs.
+
+    Attributes:
+        home: where its files lie, for messages. index: of the member in the charter.
+        runs: run id, hex, to the last round whose plan the node accepted (-1 before the first) and the head that it
+            verified last, hex; the run seen last comes last.
+        journal: the file of what it signed; it need not exist.
+    """
+
+    home: Path
+    index: int
+    runs: Mapping[str, tuple[int, str]]
+    journal: Path
 
 
 @dataclass(frozen=True)
@@ -39,66 +54,46 @@ class AtHome:
         return Finding(f"round {self.round}", COORDINATOR, "home", "home.head", self.text, means)
 
 
-def compare(path: Path, charter: "Charter", verified: "Sequence[Verified]") -> AtHome:
+def compare(seen: Seen, verified: Sequence[Verified]) -> AtHome:
     """Look for a node's head in a chain, and compare what it signed.
 
     Args:
-        path: the organization's home; it is only read. verified: the records that hold, oldest first.
+        seen: by the node; its files are only read. verified: the records that hold, oldest first.
 
     Raises:
-        UserError: the home cannot be read, is of another charter, or has taken part in no run; or there is no record.
+        UserError: the node has taken part in no run; or there is no record.
     """
-    from ..client.home import Home
-
-    home = Home(path)
-    chains = _chains(home, charter)
+    if not seen.runs:
+        raise UserError(f"{seen.home}: this node has taken part in no run yet", "leave out --home")
     if not verified:
         raise UserError("the transcript has no record that holds", "leave out --home")
     run, last = verified[0].plan.run.hex(), verified[-1].plan.round + 1
-    if run not in chains:
-        return AtHome(False, 1, f"the node takes part in run {list(chains)[-1][:12]}, and this is run {run[:12]}")
-    chain = chains[run]
-    parted = _parted(home, charter, verified)
+    if run not in seen.runs:
+        return AtHome(False, 1, f"the node takes part in run {list(seen.runs)[-1][:12]}, and this is run {run[:12]}")
+    round_, head = seen.runs[run]
+    parted = _parted(seen, verified)
     if parted:
         return AtHome(False, parted, "this node signed for another outcome of the round: the histories part here")
     heads = {verified[0].plan.prev_head.hex(): 0} | {one.head.hex(): one.plan.round + 1 for one in verified}
-    if chain.head in heads:
-        at = heads[chain.head]
+    if head in heads:
+        at = heads[head]
         return AtHome(
             True, at, f"this node's head is that of round {at} of {last}" if at else "this node is at the start"
         )
-    if chain.round >= last:
-        ended = f"the transcript ends after round {last}, the node took part in round {chain.round + 1}"
+    if round_ >= last:
+        ended = f"the transcript ends after round {last}, the node took part in round {round_ + 1}"
         return AtHome(False, last, f"this node's head is not in it, {ended}")
-    return AtHome(False, chain.round + 1, "this node's head is not in it: the histories part here or before")
+    return AtHome(False, round_ + 1, "this node's head is not in it: the histories part here or before")
 
 
-def _chains(home: "Home", charter: "Charter") -> "dict[str, Chain]":
-    from ..charter.charter import load
-
-    if load(home.charter).digest() != charter.digest():
-        raise UserError(f"{home.path}: this node signed another charter", "give the charter that it signed")
-    chains = home.chains()
-    if not chains:
-        raise UserError(f"{home.path}: this node has taken part in no run yet", "leave out --home")
-    return chains
-
-
-def _parted(home: "Home", charter: "Charter", verified: "Sequence[Verified]") -> int:
+def _parted(seen: Seen, verified: Sequence[Verified]) -> int:
     """The first round, from 1, for which the node signed another statement about survivors; 0: none."""
-    from ..client.settings import load
-    from ..secagg.journal import SURVIVE, FileJournal
-    from ..secagg.keys import survivors_statement
-    from ..secagg.messages import Rooted
-    from ..secagg.wire import digest
-
-    if not home.journal.exists():  # opening it would create it
+    if not seen.journal.exists():  # opening it would create it
         return 0
-    index = charter.index_of(load(home.settings).name)
-    signed = FileJournal(home.journal).survivals(verified[0].plan.run)
+    signed = FileJournal(seen.journal).survivals(verified[0].plan.run)
     for one in verified:
         statement = survivors_statement(one.ctx2, one.survivors, [one.roots[i] for i in one.survivors])
-        expected = digest(SURVIVE, Rooted(one.ctx2, index, statement).encode())
+        expected = digest(SURVIVE, Rooted(one.ctx2, seen.index, statement).encode())
         if signed.get(one.plan.round, expected) != expected:
             return one.plan.round + 1
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..secagg import merkle
 from ..secagg.audit import audit_piece
 from ..secagg.control import CONTROL_WORDS
@@ -14,7 +15,9 @@ from ..secagg.merkle import PIECE_WORDS
 from ..secagg.pieces import Piece, length_of
 from ..secagg.record import Verified
 from ..secagg.refused import Refused
-from .audit_window import SUM, kept_words
+from .findings import audit_blame
+from .kept import SUM, kept_rounds, kept_words
+from .transcripts import CheckedRun, check
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,39 @@ def audit(run: Path, verified: Verified, numbers: Sequence[int]) -> Iterator[Aud
         except Refused as no:
             fault = no
         yield AuditedPiece(number, length_of(number, size), fault)
+
+
+def audited(
+    run: Path, checked: CheckedRun, record: Verified, numbers: Sequence[int]
+) -> tuple[list[AuditedPiece], list[str]]:
+    """Recompute pieces of a round, and say in words what does not hold.
+
+    Args:
+        run: the run directory. checked: its transcript. record: of the round. numbers: of the pieces.
+
+    Raises:
+        UserError: nobody promised to keep the round's uploads, or not for so long.
+    """
+    number, window = record.plan.round, checked.charter.secagg.audit_rounds
+    promised = number in checked.last_rounds(window)
+    kept = kept_rounds(run)
+    pieces: list[AuditedPiece] = []
+    if number in kept:
+        pieces = list(audit(run, record, numbers))
+        wrong = [
+            f"round {number + 1}, piece {one.number}: {audit_blame(checked.charter, one.fault)}"
+            for one in pieces
+            if one.fault is not None
+        ]
+    elif promised:
+        wrong = [f"round {number + 1}: the coordinator does not have its uploads any more"]
+    else:
+        named = ", ".join(str(one + 1) for one in kept)
+        mend = f"choose among {named}" if kept else f"the charter's secagg.audit_rounds is {window}"
+        raise UserError(f"round {number + 1}: its uploads are not kept", mend)
+    if wrong and promised and number not in check(run, checked.charter).last_rounds(window):
+        raise UserError(f"round {number + 1}: the run went on, and its uploads were deleted", "audit a later round")
+    return pieces, wrong
 
 
 @dataclass(frozen=True)

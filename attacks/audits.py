@@ -131,7 +131,7 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
         raise UserError(f"a confidence of {confidence:g}", "give a number between 0 and 1")
     terms = terms_of(settings, settings.data.units_per_organization or canaries, coordinates(LARGEST_RANK))
     # The model that is audited is small and trains plain LoRA, whatever the run does.
-    options = strategy_options(settings, terms, [settings.data.units_per_organization or canaries], "lora")
+    options = strategy_options(settings, terms, [settings.data.units_per_organization or canaries], 0, "lora")
     strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
     steps = settings.rounds * strategy.steps_per_round
     yield audit_gradients(terms, canaries, steps, confidence)

@@ -21,6 +21,7 @@ import argparse
 import json
 import math
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cotune.adapter.schema import initial
 from cotune.client.workbench import source_of
 from cotune.conf.compose import compose
 from cotune.conf.rates import planned_strategy, strategy_options
@@ -36,16 +36,14 @@ from cotune.conf.schema import Settings
 from cotune.conf.terms import terms
 from cotune.data.template import encode_all
 from cotune.evaluation.labels import Evaluator
-from cotune.privacy.sampling import SystemRandomness
 from cotune.simulations.bases import lora_settings
 from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model
 from cotune.simulations.corpus import load_corpus
+from cotune.simulations.rehearsal import at_home, rehearse
 from cotune.simulations.states import trainer_of
-from cotune.strategies.base import split
 from cotune.training.adapter import LoraSettings, attach, import_peft, schema_of
 from cotune.training.base import BaseModel, load_base
 from cotune.training.layers import decoder_layers
-from cotune.training.trainer import Trainer
 from rich.console import Console
 from rich.table import Table
 from stock import flowertune
@@ -129,47 +127,24 @@ def cotune_arm(plan: Plan, arm: str, settings: Settings) -> Line:
         lora = replace(lora, basis=agreed_basis(settings, base, lora, plan.corpus))
     began = time.process_time()
     before = set(plan.folder.glob("*"))
-    trainers = members(plan, settings, base, lora)
+    trainer = trainer_of(settings, base, lora, everything(plan.corpus), plan.folder, silent)
     known = settings.model.cache_features and set(plan.folder.glob("*")) == before
-    units = list(declared_units(settings, plan.corpus).values())
-    agreed = terms(settings, max(units), trainers[0].schema.dimension)
-    options = strategy_options(settings, agreed, units)
-    strategy = planned_strategy(settings, options)
-    schema = trainers[0].schema
-    adapter, state = initial(schema, settings.seed), strategy.start(schema.dimension)
-    for number in range(settings.rounds):
-        part, total = strategy.trained(schema, number), 0.0
-        for trainer, count in zip(trainers, units, strict=True):
-            batch = agreed.sample_rate * count
-            sent = strategy.local(trainer, adapter, part, agreed, batch, SystemRandomness())
-            total = total + split(sent)[0]
-        batch = agreed.sample_rate * sum(units)
-        adapter, state = strategy.apply(adapter, state, part, total, batch, len(trainers))
-    last = strategy.published(adapter, state)
+    units = declared_units(settings, plan.corpus)
+    agreed = terms(settings, max(units.values()), trainer.schema.dimension)
+    options = strategy_options(settings, agreed, list(units.values()), lora.moved)
+    homes = at_home(trainer, {name: len(records) for name, records in plan.corpus.organizations.items()})
+    rule = planned_strategy(settings, options)
+    found = rehearse(rule, homes, agreed, units, settings.rounds, settings.seed, lambda: None, threading.Event())
     spent = time.process_time() - began
     rate = options.get("local_learning_rate", options["learning_rate"])
     passes = round(settings.rounds * settings.strategy.steps_per_round * agreed.sample_rate * plan.rows)
-    return Line(arm, rate, schema.dimension, passes, *scored(plan, settings, base, lora, last), spent, known)
+    dimension = trainer.schema.dimension
+    return Line(arm, rate, dimension, passes, *scored(plan, settings, base, lora, found.adapter), spent, known)
 
 
 def same_arm(plan: Plan, rate: float) -> Line:
     """cotune on the stock loop's LoRA."""
     return cotune_arm(plan, "cotune-same", stock_settings(plan, rate))
-
-
-def members(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings) -> list[Trainer]:
-    """A trainer for each organization; cached states are computed for all records at once, as in a simulation."""
-    organizations = plan.corpus.organizations
-    if not settings.model.cache_features:
-        return [trainer_of(settings, base, lora, records, None, silent) for records in organizations.values()]
-    together = trainer_of(settings, base, lora, everything(plan.corpus), plan.folder, silent)
-    made, start = [], 0
-    with tempfile.TemporaryDirectory() as own:
-        for name, records in organizations.items():
-            together.hand_on(range(start, start + len(records)), Path(own) / name)
-            made.append(trainer_of(settings, base, lora, records, Path(own) / name, silent))
-            start += len(records)
-    return made
 
 
 def base_arm(plan: Plan) -> Line:

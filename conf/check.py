@@ -80,7 +80,7 @@ def _check_strategy(settings: Settings) -> None:
 def _check_rate(settings: Settings) -> None:
     """A rate that is not set needs a scale for it: that of given directions under SGD, or of Adam's steps."""
     form, optimizer = settings.model.lora.form, settings.strategy.options["server_optimizer"]
-    if optimizer in ("adagrad", "yogi") or (optimizer == "sgd" and form == "lora"):
+    if optimizer not in (None, "adam") and not (optimizer == "sgd" and form != "lora"):
         raise UserError(
             f"strategy.learning_rate is null with strategy.server_optimizer={optimizer} and model.lora.form={form}",
             "set strategy.learning_rate, e.g. to what `cotune tune` finds",

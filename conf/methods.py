@@ -34,6 +34,7 @@ class Method:
 
     Attributes:
         name, title, paper: of it. charged: what a run is charged for, in words.
+        note: in what it differs from the published rule, or from the other methods; empty: in nothing.
         settings: that make it. tried: what is tried of it; the better one on the deal of the choice is kept.
     """
 
@@ -41,6 +42,7 @@ class Method:
     title: str
     paper: str
     charged: str
+    note: str
     settings: tuple[str, ...]
     tried: tuple[Tried, ...]
 
@@ -130,7 +132,8 @@ def refusal(study: Comparison, method: Method) -> str:
 
 def _method(name: str, fields: dict[str, Any]) -> Method:
     tried = tuple(Tried(tuple(one["settings"]), one["key"], float(one["start"])) for one in fields["tried"])
-    return Method(name, fields["title"], fields["paper"], fields["charged"], tuple(fields["settings"]), tried)
+    words = (fields["title"], fields["paper"], fields["charged"], fields.get("note", "").strip())
+    return Method(name, *words, tuple(fields["settings"]), tried)
 
 
 def _known(name: str, every: dict[str, Method]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 from hydra.utils import instantiate
 
 from ..errors import UserError
-from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms
 from ..strategies.alone import least_noise
 from ..strategies.base import Strategy
 from ..strategies.dp_fedsgd import DPFedSGD
 from .schema import Settings
+from .terms import terms
 
 # How far one round's noise moves each number of a core, and of B behind a given A: from the base model, and from where
 # public rows lead to. Those of B were chosen on validation rows of plain words at epsilon 8. A core did no better with
@@ -58,33 +58,33 @@ def settled(settings: Settings, units: Sequence[int], answered: bool) -> Setting
 def _noise(settings: Settings, units: Sequence[int]) -> float:
     """A round's noise on a coordinate of the mean gradient over all units, in clip norms."""
     privacy = settings.privacy
-    if not privacy.enabled or privacy.epsilon is None:
+    if not privacy.enabled:
         return 0.0
-    steps = settings.rounds * settings.strategy.steps_per_round
-    sigma = calibrate(privacy.epsilon, privacy.delta_for(max(units)), privacy.sample_rate, steps)
-    return sigma * math.sqrt(len(units)) / (privacy.sample_rate * sum(units))
+    # The dimension sets the grid of integers alone, on which the multiplier hardly depends.
+    own = terms(settings, max(units), 1).own_multiplier
+    return own * math.sqrt(len(units)) / (privacy.sample_rate * sum(units))
 
 
 def strategy_options(
-    settings: Settings, agreed: PrivacyTerms, units: Sequence[int], form: str | None = None, tokens: int = 0
+    settings: Settings, agreed: PrivacyTerms, units: Sequence[int], tokens: int, form: str | None = None
 ) -> dict[str, int | float | str | bool]:
     """The strategy's settings; optimizer and rate, where they are not set, follow from form and noise.
 
     A core's directions are scaled: features have norm 1, and a number of the core moves one logit by as much. So one
-    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise moves each number by 0.1, or
-    a local step's noise at home. B behind a given A has steps of its own, smaller ones where training begins at public
-    rows.
-    Chosen on both corpora's test rows at epsilon 8, 3 and 1. At little noise the rate no longer grows.
+    rule fits all epsilons, numbers of members and clips: the rate at which a round's noise, what all members add,
+    moves each number by 0.1, or a local step's noise at home. B behind a given A has steps of its own, smaller ones
+    where training begins at public rows. At little noise the rate no longer grows. Chosen on both corpora's test rows
+    at epsilon 8, 3 and 1.
 
     Args:
         agreed: the privacy terms. units: that each member declares.
+        tokens: whose logits a core moves; 0: the adapter is none.
         form: of the adapter, where it is not the settings'.
-        tokens: whose logits a core moves.
     """
     options, form = settings.strategy.options, form or settings.model.lora.form
     step = (_BEGUN_STEP if settings.model.basis.start == "public" else _NOISE_STEP).get(form)
     least = least_noise(form, tokens)
-    noise = max(least, agreed.noise_multiplier) * agreed.sensitivity
+    noise = max(least, agreed.own_multiplier if agreed.enabled else 0.0) * agreed.sensitivity
     # Without privacy there is no noise that a smaller sample would make larger.
     sampled = agreed.sample_rate if agreed.enabled else 1.0
     if options.get("local_learning_rate", 0.0) is None:

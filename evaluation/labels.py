@@ -27,6 +27,7 @@ from ..training.layers import backbone
 from ..training.prefix import PrefixedStates, prefixed_states
 from .candidates import PROMPT, label_tree
 from .label_batches import LabelBatch, as_tensor, behind, label_batches, layout
+from .not_finite import require_finite
 from .prompts import all_prompt_tokens, label_tokens
 
 HEAD_ROWS: Final = 512
@@ -210,10 +211,9 @@ def scores_of(
     """Results of log likelihoods [n, m], given each row's right column and its group.
 
     Raises:
-        UserError: a score is not finite.
+        NotFiniteError: a score is not finite.
     """
-    if not np.isfinite(found).all():
-        raise UserError("the model gives scores that are not finite", "use an adapter of an earlier round")
+    require_finite(float(found.sum()))
     best = found.argmax(axis=1)
     hits = best == right
     by_group: dict[str, list[bool]] = {}

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.records import Record
-from ..errors import UserError
 from ..training.adapter import untouched
 from ..training.trainer import Trainer
+from .not_finite import require_finite
 
 _LARGEST_NLL = 700.0  # its exponential is still a number
 
@@ -45,15 +45,14 @@ def text_scores(trainer: Trainer, records: Sequence[Record], adapter: NDArray[np
         adapter: float32 [d]; None scores the base model untouched.
 
     Raises:
-        UserError: a likelihood is not finite.
+        NotFiniteError: a likelihood is not finite.
 
     Edge cases: the adapter stays set in the model afterwards.
     """
     used = untouched(trainer.model) if adapter is None else adapter
     losses, right = trainer.answered(used, range(len(records)))
     nll = float(losses.sum() / sum(answer_sizes(trainer)))
-    if not math.isfinite(nll):
-        raise UserError("the model gives scores that are not finite", "use an adapter of an earlier round")
+    require_finite(nll)
     return TextScores(nll, float(right.mean()), by_group(right.tolist(), [record.group for record in records]))
 
 

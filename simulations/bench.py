@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from ..conf.schema import Settings
 from ..conf.terms import terms
 from ..data.corpora.partition import Corpus
 from ..evaluation.labels import Evaluator
+from ..evaluation.not_finite import NotFiniteError
 from ..privacy.terms import PrivacyTerms
 from ..strategies.base import Adapter
 from ..training.base import BaseModel, load_base
 from ..training.trainer import Trainer
 from .bases import lora_settings
+from .code_version import code_version
 from .consortium import agreed_basis, declared_units, everything, filled_in, node_model
 from .corpus import load_corpus
 from .progress import Advance
@@ -110,19 +111,32 @@ class Bench:
         agreed: PrivacyTerms,
         after_round: Callable[[], None],
         stop: threading.Event,
-        score: Callable[[Adapter], float] | None = None,
+        score: Callable[[Adapter], float | None] | None = None,
     ) -> Rehearsed:
         """Train what that federation would, by the strategy that the settings name; the rest as `rehearse`."""
         units = declared_units(settings, self.corpus)
-        options = strategy_options(settings, agreed, list(units.values()), tokens=self.lora.moved)
-        strategy, every = planned_strategy(settings, options), settings.simulation.evaluate_every
+        strategy = planned_strategy(settings, self.options(settings, agreed))
+        every = settings.simulation.evaluate_every
         return rehearse(
             strategy, self.homes, agreed, units, settings.rounds, settings.seed, after_round, stop, score, every
         )
 
-    def scored(self, adapter: Adapter) -> float:
-        """What a curve shows of an adapter: accuracy, or of free text perplexity."""
-        return self.evaluator.score(adapter).accuracy if self.texts is None else self.texts.score(adapter).perplexity
+    def options(self, settings: Settings, agreed: PrivacyTerms) -> dict[str, int | float | str | bool]:
+        """The strategy's settings, with optimizer and rate that follow from the noise, as a charter would have them."""
+        units = list(declared_units(settings, self.corpus).values())
+        return strategy_options(settings, agreed, units, self.lora.moved)
+
+    def scored(self, adapter: Adapter) -> float | None:
+        """What a curve shows of an adapter: accuracy, or of free text perplexity.
+
+        None where the model gives no numbers with it: it was trained at too high a rate.
+        """
+        try:
+            if self.texts is None:
+                return self.evaluator.score(adapter).accuracy
+            return self.texts.score(adapter).perplexity
+        except NotFiniteError:
+            return None
 
     def judged(self, adapter: Adapter, score: float | None) -> dict[str, Any]:
         """A point's results, from its last adapter.
@@ -153,7 +167,7 @@ class Bench:
 
 
 def _base(settings: Settings) -> BaseModel:
-    """A model of its own for each form: an adapter cannot be taken off again."""
+    """A model of its own for each form and basis: trainers of the form before may still hold the other one."""
     model = settings.model
     return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
 
@@ -168,7 +182,7 @@ def file_facts(settings: Settings) -> list[tuple[int, float]]:
 def _digest(settings: Settings) -> str:
     """Of all that a basis follows from."""
     facts = settings.model_dump(mode="json", include={"model": True, "data": True, "seed": True})
-    content = json.dumps([version("cotune"), facts, file_facts(settings), _begun_by(settings)], sort_keys=True)
+    content = json.dumps([code_version(), facts, file_facts(settings), _begun_by(settings)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

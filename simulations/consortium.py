@@ -303,7 +303,7 @@ def draft(
                 settings,
                 agreed,
                 [member.nominal_units for member in members],
-                tokens=lora.moved,
+                lora.moved,
             ),
         ),
         rounds=settings.rounds,

@@ -13,6 +13,7 @@ from ..conf.methods import Comparison, Method, Tried
 from ..conf.schema import Settings
 from ..errors import UserError
 from ..evaluation.labels import LabelScores
+from ..evaluation.not_finite import NotFiniteError
 from ..privacy.accounting import epsilon as spent
 from ..strategies.base import Adapter
 from .bench import Bench
@@ -140,7 +141,7 @@ class Points:
         """None where a rate was so high that the model gives no numbers."""
         try:
             return self._bench.evaluator.score(adapter)
-        except UserError:
+        except NotFiniteError:
             return None
 
 

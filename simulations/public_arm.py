@@ -38,4 +38,5 @@ def train_on_public(
     folder = states_folder(settings, own)
     trainer = trainer_of(settings, consortium.base, consortium.lora, rows, folder, going_on)
     strategy, rounds = strategy_of(charter), PASSES * charter.rounds
-    return rounds, public_steps(trainer, strategy, charter.privacy, first, rounds, lambda: going_on(0))
+    mend = "lower strategy.learning_rate, or leave public out of simulation.arms"
+    return rounds, public_steps(trainer, strategy, charter.privacy, first, rounds, lambda: going_on(0), mend)

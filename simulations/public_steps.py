@@ -19,8 +19,13 @@ def public_steps(
     adapter: Adapter,
     rounds: int,
     before_round: Callable[[], None],
+    mend: str,
 ) -> Adapter:
     """What a strategy makes of a trainer's rows, all of them in every round, clipped and without noise.
+
+    Args:
+        before_round: called before each round; what it raises ends the training.
+        mend: what the user can do where the adapter does not stay finite.
 
     Raises:
         UserError: the adapter does not stay finite.
@@ -34,5 +39,5 @@ def public_steps(
         adapter, state = strategy.apply(adapter, state, part, split(contribution)[0], batch, 1)
     published = strategy.published(adapter, state)
     if not np.isfinite(published).all():
-        raise UserError("training on public rows did not stay finite", "lower strategy.learning_rate")
+        raise UserError("training on public rows did not stay finite", mend)
     return published

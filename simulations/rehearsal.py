@@ -5,6 +5,7 @@ Each organization samples its own units, takes its own private steps and adds it
 steps at home are trained as they are, and noise that is shared is what every organization's share adds up to.
 """
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ..adapter.part import Part
 from ..adapter.schema import initial
 from ..privacy.mechanism import noised
 from ..privacy.sampling import Randomness, SystemRandomness, poisson_sample
-from ..privacy.terms import PrivacyTerms
+from ..privacy.terms import METRICS, PrivacyTerms, decode_metrics
 from ..server.exchange import Interrupted
 from ..strategies.base import Adapter, Strategy, split
 from ..training.trainer import Trainer
@@ -68,10 +69,11 @@ class Rehearsed:
 
     Attributes:
         adapter: float32 [d], as it would be released.
-        finite: whether it is; else training stopped where it was not.
+        finite: whether it is, and the model gave numbers with it wherever it was scored; else training stopped there.
         curve: (round, what `score` gave).
         sent: coordinates that one organization sent in all rounds, without metrics.
         releases: noised sums that an organization gave away, the most of any.
+        clipped: share of the units' gradients that were clipped, as the noised metrics have it; None: lost in noise.
     """
 
     adapter: Adapter
@@ -79,6 +81,7 @@ class Rehearsed:
     curve: tuple[tuple[int, float], ...]
     sent: int
     releases: int
+    clipped: float | None
 
 
 def rehearse(
@@ -90,7 +93,7 @@ def rehearse(
     seed: int,
     after_round: Callable[[], None],
     stop: threading.Event,
-    score: Callable[[Adapter], float] | None = None,
+    score: Callable[[Adapter], float | None] | None = None,
     every: int = 1,
 ) -> Rehearsed:
     """Train as a federation does whose members all stay.
@@ -98,7 +101,7 @@ def rehearse(
     Args:
         homes: every organization's, of one trainer. agreed: the terms. units: that each organization declares.
         seed: of the first adapter. after_round: called after each round.
-        score: called with the released adapter after every `every`-th round and after the last one.
+        score: called with the released adapter after every `every`-th round and after the last one; None ends it.
 
     Raises:
         Interrupted: `stop` was set.
@@ -108,22 +111,28 @@ def rehearse(
     before = {name: home.releases for name, home in homes.items()}
     batches = {name: agreed.sample_rate * units[name] for name in homes}
     curve: list[tuple[int, float]] = []
-    sent, randomness = 0, SystemRandomness()
+    sent, finite, metrics, randomness = 0, True, np.zeros(len(METRICS)), SystemRandomness()
     for number in range(1, rounds + 1):
         if stop.is_set():
             raise Interrupted
         part = strategy.trained(schema, number - 1)
         total = np.zeros(part.size)
         for name, home in homes.items():
-            total += split(strategy.local(home, adapter, part, agreed, batches[name], randomness))[0]
+            gradient, measured = split(strategy.local(home, adapter, part, agreed, batches[name], randomness))
+            total, metrics = total + gradient, metrics + measured
         with np.errstate(over="ignore", invalid="ignore"):
             adapter, state = strategy.apply(adapter, state, part, total, sum(batches.values()), len(homes))
         sent += part.size
         after_round()
-        if not np.isfinite(adapter).all():
+        finite = bool(np.isfinite(adapter).all())
+        if finite and score is not None and (number % every == 0 or number == rounds):
+            value = score(strategy.published(adapter, state))
+            finite = value is not None
+            curve += [] if value is None else [(number, value)]
+        if not finite:
             break
-        if score is not None and (number % every == 0 or number == rounds):
-            curve.append((number, score(strategy.published(adapter, state))))
     last = strategy.published(adapter, state)
+    finite = finite and bool(np.isfinite(last).all())
     releases = max(home.releases - before[name] for name, home in homes.items())
-    return Rehearsed(last, bool(np.isfinite(last).all()), tuple(curve), sent, releases)
+    clipped = decode_metrics(metrics, agreed)["clipped"]
+    return Rehearsed(last, finite, tuple(curve), sent, releases, clipped if math.isfinite(clipped) else None)

@@ -52,7 +52,8 @@ def started(
         trainer = Trainer(base, lora, examples, group(examples), settings.simulation.physical_batch_tokens, states)
         strategy = open_strategy(settings, agreed, units, basis.moved)
         first = initial(trainer.schema, settings.seed)
-        adapter = public_steps(trainer, strategy, agreed, first, settings.rounds, lambda: None)
+        mend = "set model.basis.start=zero"
+        adapter = public_steps(trainer, strategy, agreed, first, settings.rounds, lambda: None, mend)
         starts = {module_of(name): part for name, part in trainer.schema.split(adapter).items()}
     detach(base)
     return Basis(

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -23,10 +22,11 @@ from ..atomic import write_text
 from ..conf.schema import Settings
 from ..server.exchange import Interrupted
 from .bench import Bench, file_facts
+from .code_version import code_version
 from .interruption import stoppable
 from .progress import Advance, local_progress
 from .reporting.tuning_results import Point, chart, table
-from .workspace import alone_in
+from .workspace import MEANS, alone_in
 
 logger = logging.getLogger("cotune.simulations")
 
@@ -82,13 +82,13 @@ def _judged(settings: Settings) -> Settings:
 
 
 def digest_of(settings: Settings) -> str:
-    """What a point is found by again: all settings but those that change no number of it."""
+    """What a point is found by again: the code, and all settings but those that change no number of it."""
     facts = settings.model_dump(mode="json", exclude={"name": True, "run_dir": True, "chat": True, "cache": True})
-    unread = ("workers", "threads_per_worker", "object_store_megabytes", "arms", "existing", "examples")
+    unread = (*MEANS, "arms", "existing", "examples")
     # Free text is answered for the results, labels are not.
     for key in unread if settings.data.task == "text" else (*unread, "generate_rows"):
         facts["simulation"].pop(key)
-    facts["version"] = version("cotune")
+    facts["version"] = code_version()
     facts["files"] = file_facts(settings)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -108,12 +108,15 @@ def _train(settings: Settings, bench: Bench, advance: Advance, stop: threading.E
     started = time.monotonic()
     agreed = bench.agreed(settings)
     note = f"epsilon {agreed.epsilon:g}"
+    options = bench.options(settings, agreed)
     found = bench.rehearsed(settings, agreed, lambda: advance(1, note), stop, bench.scored)
     return Point(
         digest=digest_of(settings),
         settings=settings.model_dump(mode="json"),
         dimension=bench.trainer.schema.dimension,
         noise_multiplier=agreed.noise_multiplier,
+        strategy=options,
+        clipped=found.clipped,
         **bench.judged(found.adapter, found.curve[-1][1] if found.finite and found.curve else None),
         curve=found.curve,
         seconds=time.monotonic() - started,

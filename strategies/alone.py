@@ -52,6 +52,9 @@ def alone(charter: Charter, batch: float, tokens: int) -> Strategy:
     if scales(strategy, charter):
         together = sum(nominal_batch(charter, member.name) for member in charter.members)
         ratio = batch / (together / math.sqrt(len(charter.members)))
-        most = max(1.0, charter.privacy.noise_multiplier / least_noise(charter.model.form, tokens))
+        least, privacy = least_noise(charter.model.form, tokens), charter.privacy
+        # Where the federation's rate ends, over its own: with shared noise a member adds less than one alone must.
+        most = max(least, privacy.own_multiplier) / least
+        ratio *= max(least, privacy.own_multiplier) / max(least, privacy.noise_multiplier)
         return replace(strategy, learning_rate=min(ratio, most) * strategy.learning_rate)
     return strategy

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 from ...atomic import write_bytes, write_text
@@ -90,23 +91,16 @@ def section(
     words = f"""## Published rules under one account
 
 `cotune study strategies` trains every method at the same map (the last `down_proj`) on the same records, with the same
-loss, clip norm (but for FFA over public directions: its gradients are shorter, and so is its clip), {point.rounds}
-rounds and every unit in every step, and charges it for each noised sum that an organization gives away; the count is
-compared with the charge at each point. Only the protocol is left out. Accuracy is the mean over seeds with lowest and
-highest, then the share of answers that are right word for word. Optimizer and rate of every method were found by the
-same search on validation rows (`{" ".join(study.chosen_on)}`). They are none of the test rows of that deal, but may be
-test or training rows of other seeds' deals.
-
-FedSVD replaces B and A by a singular value decomposition of their product after each round, which only turns A inside
-the space of its rows: under SGD it is FFA-LoRA with orthonormal A, the row here (with Adam no longer quite). A
-decomposition differs between machines in last bits, so it is no strategy of the product. Fed-SB starts from the
-decomposition of a gradient of all records, which its published code neither noises nor accounts for; here it is that
-of the frozen weights. RoLoRA and FFA-LoRA take one gradient a round here, their papers several steps at home.
-
-The directions of the last two rows are made from public text, of which the other methods see none; the last row but one
-is otherwise FFA-LoRA, with 64 directions in place of 8. No row trains on right answers of public rows.
+loss and clip norm (but where a note says otherwise), {point.rounds} rounds and every unit in every step, and charges it
+for each noised sum that an organization gives away; the count is compared with the charge at each point. Only the
+protocol is left out. Accuracy is the mean over seeds with lowest and highest, then the share of answers that are right
+word for word. Optimizer and rate of every method were found by the same search on validation rows
+(`{" ".join(study.chosen_on)}`). They are none of the test rows of that deal, but may be test or training rows of other
+seeds' deals. No method trains on right answers of public rows.
 
 """
+    notes = [f"{method.title} {method.note}" for method in study.methods if method.note and method.name not in refused]
+    words += "".join(f"- {fill(note, 117, subsequent_indent='  ')}\n" for note in notes) + ("\n" if notes else "")
     return words + tables(study, results, refused) + "\n### What was chosen\n\n" + rates(searched, results)
 
 
@@ -171,6 +165,7 @@ def _described(method: Method) -> dict[str, Any]:
         "title": method.title,
         "paper": method.paper,
         "charged": method.charged,
+        "note": method.note,
         "settings": list(method.settings),
         "tried": [{"settings": list(one.settings), "key": one.key, "start": one.start} for one in method.tried],
     }

@@ -20,6 +20,8 @@ class Point:
     Attributes:
         digest: of the settings. settings: all of them.
         dimension: d, trained coordinates. noise_multiplier: of each organization.
+        strategy: its settings, with optimizer and rate where they followed from the noise.
+        clipped: share of the units' gradients that were clipped; None: lost in noise.
         accuracy: by label, in [0, 1]. exact: share of answers that greedy decoding writes word for word.
         curve: (round, accuracy), of free text (round, perplexity). seconds: wall time.
         text: of free text perplexity and, where answers were generated, chrf and rouge_l; perplexity is None where the
@@ -30,6 +32,8 @@ class Point:
     settings: dict[str, Any]
     dimension: int
     noise_multiplier: float
+    strategy: dict[str, int | float | str | bool]
+    clipped: float | None
     accuracy: float
     exact: float
     curve: tuple[tuple[int, float], ...]
@@ -65,7 +69,7 @@ def table(points: Sequence[Point]) -> Table:
         shown.add_column(key)
     free = any(point.text is not None for point in points)
     measures = ("perplexity", "chrF", "ROUGE-L") if free else ("accuracy",)
-    for name in ("parameters", "noise", *measures, "exact", "seconds"):
+    for name in ("parameters", "noise", "optimizer", "rate", "clipped", *measures, "exact", "seconds"):
         shown.add_column(name, justify="right")
     for point in points:
         flat = _flat(point.settings)
@@ -73,11 +77,20 @@ def table(points: Sequence[Point]) -> Table:
             *(str(flat.get(key)) for key in keys),
             f"{point.dimension:,}",
             f"{point.noise_multiplier:.3f}",
+            *_steps(point),
+            "-" if point.clipped is None else f"{point.clipped:.0%}",
             *_measures(point, free),
             f"{point.exact:.1%}",
             f"{point.seconds:.0f}",
         )
     return shown
+
+
+def _steps(point: Point) -> tuple[str, str]:
+    """Optimizer and rate of what is tuned: of the steps at home where there are any, else of the server's."""
+    side = "local" if "local_learning_rate" in point.strategy else "server"
+    rate = point.strategy["local_learning_rate" if side == "local" else "learning_rate"]
+    return str(point.strategy[f"{side}_optimizer"]), f"{rate:g}"
 
 
 def _measures(point: Point, free: bool) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Policy(Document):
         allow_without_privacy: whether it joins a charter that disables differential privacy.
         allow_honest_majority: whether it joins a charter whose noise is shared, so that its budget is held against the
             coordinator and the charter's number of colluders only; denied unless it says so.
+        allow_start: whether it joins a charter whose adapter begins as one that was trained on public rows. Nobody here
+            can tell it from one that was trained on anything else; denied unless it says so.
         max_spoiled_rounds: how many contributions to a run may be charged and come to nothing, whoever spoiled them; it
             makes no further one then.
         max_runs: how many runs of one charter it takes part in. A run that is continued keeps its id and counts once.
@@ -53,6 +55,7 @@ class Policy(Document):
     unit: Line
     allow_without_privacy: bool
     allow_honest_majority: bool = False
+    allow_start: bool = False
     max_runs: Annotated[int, Field(ge=1, le=1_000)] = 1
     max_spoiled_rounds: Annotated[int, Field(ge=1, le=10_000)] = 2
 
@@ -67,34 +70,52 @@ def save(policy: Policy, path: Path) -> None:
     atomic.write_text(path, documents.dump(policy))
 
 
-def check(charter: Charter, policy: Policy, name: str, public_key: str, now: datetime, n_units: int) -> None:
+def check(charter: Charter, policy: Policy, name: str, public_key: str, now: datetime) -> None:
     """Refuse to act under a charter that this organization must not or does not want to act under.
+
+    Nothing of its data has a part in this, so it comes before they are read; `check_units` comes after.
 
     Args:
         name, public_key: who this node is; the key as hex.
         now: the present, with a time zone.
-        n_units: how many units its data really holds.
 
     Raises:
         Refusal: the first of `refusals`.
     """
-    for refusal in refusals(charter, policy, name, public_key, now, n_units):
+    for refusal in refusals(charter, policy, name, public_key, now):
         raise refusal
 
 
-def refusals(
-    charter: Charter, policy: Policy, name: str, public_key: str, now: datetime, n_units: int
-) -> Iterator[Refusal]:
+def check_units(charter: Charter, name: str, n_units: int) -> None:
+    """Refuse to train on data that the charter does not cover.
+
+    Args:
+        name: of this node. n_units: how many units its data really holds.
+
+    Raises:
+        Refusal: they hold none, or more than the charter declares.
+    """
+    for refusal in unit_refusals(charter, name, n_units):
+        raise refusal
+
+
+def refusals(charter: Charter, policy: Policy, name: str, public_key: str, now: datetime) -> Iterator[Refusal]:
     """Every reason against acting under a charter, the gravest first; none where it is fine. Arguments as `check`."""
     yield from _identity(charter, name, public_key)
     yield from _dates(charter, now)
-    yield from _privacy(charter, policy, n_units)
-    yield from _units(charter, name, n_units)
+    yield from _privacy(charter, policy)
     if policy.models != "any" and charter.model.base_digest not in policy.models:
         yield Refusal(
             "policy.model",
             f"the base model {charter.model.name} ({charter.model.base_digest}) is not in the policy",
             "add its digest to models in policy.yaml if you trust it",
+        )
+    basis = charter.model.basis
+    if basis is not None and basis.start != "zero" and not policy.allow_start:
+        yield Refusal(
+            "policy.start",
+            "the charter's adapter begins as one that was trained on public rows, under the digest of the basis",
+            "ask for model.basis.start=zero, or set allow_start if you trust who made the basis",
         )
     if len(charter.members) < policy.min_members:
         yield Refusal(
@@ -129,10 +150,8 @@ def _dates(charter: Charter, now: datetime) -> Iterator[Refusal]:
         yield Refusal("charter.late", f"the charter ended at {charter.not_after}", "agree on a new charter")
 
 
-def _privacy(charter: Charter, policy: Policy, n_units: int) -> Iterator[Refusal]:
+def _privacy(charter: Charter, policy: Policy) -> Iterator[Refusal]:
     terms = charter.privacy
-    if n_units < 1:
-        yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
     if plain_id(terms.unit) != plain_id(policy.unit):
         yield Refusal(
             "policy.unit",
@@ -166,8 +185,10 @@ def _trust(charter: Charter, policy: Policy) -> Iterator[Refusal]:
         )
 
 
-def _units(charter: Charter, name: str, n_units: int) -> Iterator[Refusal]:
+def unit_refusals(charter: Charter, name: str, n_units: int) -> Iterator[Refusal]:
     """What a sum may hold at most, delta, and the range of shared noise follow from the declared units."""
+    if n_units < 1:
+        yield Refusal("policy.empty", "the data holds no unit", "check data and columns in policy.yaml")
     declared = next((member.nominal_units for member in charter.members if member.name == name), n_units)
     if n_units > declared:
         yield Refusal(

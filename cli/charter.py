@@ -85,7 +85,8 @@ def _basis_lines(model: "ModelTerms") -> list[str]:
         return []
     over = f"the loss is taken over {basis.vocabulary} tokens" if basis.vocabulary else "the loss is over all tokens"
     made = f"{basis.source}, whitening {basis.whitening:g}, spared {basis.spared:g}, start {basis.start}"
-    return [f"basis        {made}, {basis.digest[:16]}...; {over}"]
+    files = [f"made of      {name} {digest[:16]}..." for name, digest in basis.files]
+    return [f"basis        {made}, {basis.digest[:16]}...; {over}", *files]
 
 
 def _lines(charter: "Charter") -> list[str]:

@@ -92,9 +92,10 @@ class Member(Node):
         expected = self._expected(plan, chain, model)
         admit(plan_message, self.roster, expected, self.journal)
         with AtLeast(self.settings.least_step_seconds):
-            bench = self._workbench()
             own_key = signing.public_hex(self.identity)
-            policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC), bench.units)
+            policies.check(self.charter, self.policy, self.settings.name, own_key, datetime.now(UTC))
+            bench = self._workbench()
+            policies.check_units(self.charter, self.settings.name, bench.units)
             sent_again = self._is_sent_again(plan)
             if not sent_again:
                 self._require_unspoiled(chain)

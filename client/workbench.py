@@ -71,7 +71,8 @@ def lora_of(charter: Charter, basis: Path) -> LoraSettings:
     """The adapter's form, as the members agreed on it.
 
     Raises:
-        UserError: the form needs a basis, and the file is not the one that was agreed on.
+        UserError: the form needs a basis, and the file is not the one that was agreed on, or holds other things than
+            the charter says.
     """
     model, found = charter.model, None
     if model.basis is not None:
@@ -84,6 +85,12 @@ def lora_of(charter: Charter, basis: Path) -> LoraSettings:
                 f"the charter says rank {model.rank} and a loss over {model.basis.vocabulary} tokens, its basis has "
                 f"{max(ranks)} and {len(found.tokens)}",
                 "have the charter drafted again",
+            )
+        # A start is a finished adapter: who signs that there is none must not train and release one.
+        if found.started != (model.basis.start == "public"):
+            raise WrongModelError(
+                f"the charter says start {model.basis.start}, its basis has {'one' if found.started else 'none'}",
+                "do not sign it; ask who drafted it what the basis holds",
             )
     return LoraSettings(
         model.rank, model.alpha, tuple(model.targets), model.rslora, model.top_layers, model.form, found

@@ -161,9 +161,14 @@ def _damage(folder: Path, package: PinnedPackage) -> str | None:
         return "not in the cache"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        whole = manifest["wheel"] == package.sha256 and all(
-            (folder / name).stat().st_size == size and _sha256(folder / name) == digest
-            for name, (size, digest) in manifest["files"].items()
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+        whole = (
+            manifest["wheel"] == package.sha256
+            and there == {*manifest["files"], MANIFEST}
+            and all(
+                (folder / name).stat().st_size == size and _sha256(folder / name) == digest
+                for name, (size, digest) in manifest["files"].items()
+            )
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         whole = False

@@ -250,6 +250,7 @@ def _policy(settings: Settings, data: Path, charter: Charter) -> Policy:
         unit=settings.privacy.unit,
         allow_without_privacy=not settings.privacy.enabled,
         allow_honest_majority=settings.privacy.trust == "honest_majority",
+        allow_start=charter.model.basis is not None and charter.model.basis.start != "zero",
     )
 
 

@@ -97,7 +97,8 @@ def _from_files(settings: Settings) -> Corpus:
         _require_known(data.validation_file, validation, labels)
         _require_disjoint("data.validation_file", {**organizations, "the test set": test}, validation)
     public = tuple([] if data.public_file is None else _read(data.public_file, settings))
-    _require_public(list(public), {**organizations, "the test set": test, "the validation set": validation})
+    parts = {**organizations, "the test set": test, "the validation set": validation}
+    _require_public(list(public), parts, data.columns.unit is not None)
     shown = _shown(settings, {**organizations, "the test file": test})
     if not labels:
         return Corpus(organizations, test, labels, shown, public, public, tuple(validation))
@@ -199,16 +200,23 @@ def _require_disjoint(key: str, organizations: Mapping[str, list[Record]], test:
         _require_new(key, asked, name, records, "keep every text on one side, or the accuracy means nothing")
 
 
-def _require_public(public: list[Record], parts: Mapping[str, list[Record]]) -> None:
-    """No prompt of the public file is an organization's or the test set's: a basis is not noised.
+def _require_public(public: list[Record], parts: Mapping[str, list[Record]], own_ids: bool) -> None:
+    """No prompt or unit of the public file is an organization's or the test set's: a basis is not noised.
+
+    Args:
+        own_ids: whether units have names in the files; else each row is one of its own.
 
     Raises:
         UserError: it names where, and the first such row.
     """
     asked = [prompt_of(record) for record in public]
+    held = set(group(public).ids) if own_ids and public else set()
     for name, records in parts.items():
         mend = "give text that anybody may read: what is made of it is not noised"
         _require_new("data.public_file", asked, name, records, mend)
+        shared = held & set(group(records).ids) if records else set()
+        if shared:
+            raise UserError(f"data.public_file: {len(shared)} units are also in {name}'s file", mend)
 
 
 def _require_new(key: str, asked: Sequence[tuple[str, ...]], name: str, records: list[Record], mend: str) -> None:

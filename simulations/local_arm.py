@@ -141,8 +141,8 @@ def _batch(charter: Charter, name: str) -> float:
     return sum(nominal_batch(charter, member) for member in ([name] if name in members else members))
 
 
-def keep(adapter: Adapter, path: Path, mode: int = 0o644) -> None:
-    """Write an adapter as NPY, atomically."""
+def keep(adapter: Adapter, path: Path) -> None:
+    """Write an adapter as NPY, atomically; 0600, since it may have been trained without noise."""
     content = io.BytesIO()
     np.save(content, adapter)
-    write_bytes(path, content.getvalue(), mode)
+    write_bytes(path, content.getvalue(), 0o600)

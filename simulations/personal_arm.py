@@ -67,5 +67,5 @@ def personalize(
             log.warning("%s: no adapter of its own: %s", task.home.name, over)
             return []
     task.out.mkdir(parents=True, exist_ok=True)
-    keep(done.adapter, task.out / f"{done.steps:04d}.npy", 0o600)
+    keep(done.adapter, task.out / f"{done.steps:04d}.npy")
     return [done.steps]

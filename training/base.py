@@ -14,10 +14,10 @@ from transformers.utils import logging as transformers_logging
 from ..data.packages import PinnedPackage, fetch
 from ..errors import UserError
 from .capacity import require_memory
-from .digests import base_digest, files_digest, tokenizer_digest
+from .digests import base_digest, files_digest, pinned_view, tokenizer_digest
 from .gguf import dequantized
 
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -47,7 +47,8 @@ class BaseModel:
     Attributes:
         model: the causal language model.
         tokenizer: its tokenizer, with or without a chat template.
-        digest: hex, over names and SHA-256 of the weight files and configuration; for GGUF over the GGUF file.
+        digest: hex, over names and SHA-256 of the weight files and configuration; for GGUF over the GGUF file. No
+            file that neither digest covers has a part in model or tokenizer.
         tokenizer_digest: hex, over the tokenizer's files; for GGUF over the GGUF file.
         name: what it is called.
     """
@@ -86,8 +87,9 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
             "get the model that was agreed on, or correct model.sha256",
         )
     require_memory(_parameters(folder, source.name) * number.itemsize, place, source.name)
-    tokenizer = _tokenizer(folder, source.name)
-    model = _model(folder, source.name, place, number)
+    with pinned_view(folder) as view:
+        tokenizer = _tokenizer(view, source.name)
+        model = _model(view, source.name, place, number)
     if gguf_digest is None:  # the tokenizer of a GGUF file gets a token of its own that no text makes
         _require_embedded(model, tokenizer, source.name)
     return BaseModel(model, tokenizer, digest, tokens, source.name)
@@ -212,7 +214,7 @@ def _model(folder: Path, name: str, device: torch.device, dtype: torch.dtype) ->
     try:
         model, found = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name} in {folder} is not a usable causal language model", "check its files") from error
+        raise UserError(f"{name} is not a usable causal language model", "check its files") from error
     # transformers fills what is missing with random numbers and only warns.
     absent = sorted(str(key) for key in (*found["missing_keys"], *found["mismatched_keys"]))
     if absent:

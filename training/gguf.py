@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import atomic
 from ..errors import UserError
+from ..private_files import READABLE, require_file, require_folder
 from .capacity import require_disk, require_memory
 from .digests import file_digest
 
@@ -44,7 +45,8 @@ def dequantized(file: Path, cache: Path) -> tuple[Path, str]:
         one works, the others wait.
 
     Raises:
-        UserError: the file is missing, is not GGUF, holds no causal language model, or there is too little room.
+        UserError: the file is missing, is not GGUF, holds no causal language model, or there is too little room; or
+            the folder is somebody else's, or others may write to it.
     """
     if not file.is_file():
         raise UserError(f"there is no file {file}", "set model.gguf_file to a file inside the model's folder")
@@ -52,6 +54,11 @@ def dequantized(file: Path, cache: Path) -> tuple[Path, str]:
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"gguf-{digest[:32]}"
     with _lock(cache / f".{folder.name}.lock"):
+        if folder.is_symlink() or folder.exists():
+            # Its manifest says what was written, not who wrote it.
+            require_folder(folder, READABLE)
+            for path in folder.iterdir():
+                require_file(path, READABLE)
         if folder.exists() and not _is_intact(folder, digest):
             _log.warning("%s is damaged; it is built again from %s", folder, file.name)
             shutil.rmtree(folder)
@@ -70,6 +77,8 @@ def _build(file: Path, digest: str, folder: Path) -> None:
         files = {path.name: file_digest(path) for path in beside.iterdir()}
         manifest = {"format": _FORMAT, "source": digest, "files": files}
         atomic.write_text(beside / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        for path in beside.iterdir():
+            path.chmod(0o644)
         beside.chmod(0o755)
         os.rename(beside, folder)
         atomic.sync_folder(folder.parent)
@@ -106,6 +115,9 @@ def _is_intact(folder: Path, digest: str) -> bool:
         manifest = json.loads((folder / _MANIFEST).read_text())
         files: dict[str, str] = manifest["files"]
         if (manifest["format"], manifest["source"]) != (_FORMAT, digest):
+            return False
+        # A file that is not listed may change what is loaded, too.
+        if {path.name for path in folder.iterdir()} != {*files, _MANIFEST}:
             return False
         return all(file_digest(folder / name) == expected for name, expected in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

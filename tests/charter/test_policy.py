@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cotune.charter import policy as policies
-from cotune.charter.charter import Charter
-from cotune.charter.policy import Policy, check, refusals
+from cotune.charter.charter import BasisTerms, Charter
+from cotune.charter.policy import Policy, check, check_units, refusals, unit_refusals
 from cotune.charter.refusal import Refusal
 from cotune.errors import UserError
 from cotune.privacy.terms import largest_delta
@@ -91,12 +91,15 @@ def policy_with(**changed: Any) -> Policy:
 
 
 def codes(charter: Charter, policy: Policy, **changed: Any) -> list[str]:
-    arguments = {"name": "clinic-0", "public_key": KEY, "now": NOW, "n_units": 800} | changed
-    return [refusal.code for refusal in refusals(charter, policy, **arguments)]
+    arguments = {"name": "clinic-0", "public_key": KEY, "now": NOW} | changed
+    n_units = arguments.pop("n_units", 800)
+    found = [*refusals(charter, policy, **arguments), *unit_refusals(charter, "clinic-0", n_units)]
+    return [refusal.code for refusal in found]
 
 
 def test_a_fitting_charter_is_accepted() -> None:
-    check(charter_with(), policy_with(), "clinic-0", KEY, NOW, 800)
+    check(charter_with(), policy_with(), "clinic-0", KEY, NOW)
+    check_units(charter_with(), "clinic-0", 800)
     assert codes(charter_with(), policy_with(models="any")) == []
 
 
@@ -127,12 +130,30 @@ def test_each_reason_alone_refuses_with_its_code(
     code: str, privacy: dict[str, Any], policy: dict[str, Any], situation: dict[str, Any]
 ) -> None:
     assert codes(charter_with(**privacy), policy_with(**policy), **situation) == [code]
-    arguments = {"name": "clinic-0", "public_key": KEY, "now": NOW, "n_units": 800} | situation
-    with pytest.raises(Refusal) as caught:
+    arguments = {"name": "clinic-0", "public_key": KEY, "now": NOW} | situation
+    n_units = arguments.pop("n_units", 800)
+    with pytest.raises(Refusal) as caught:  # noqa: PT012
         check(charter_with(**privacy), policy_with(**policy), **arguments)
+        check_units(charter_with(**privacy), "clinic-0", n_units)
     assert caught.value.code == code
     assert caught.value.mend
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_is_a_choice_of_the_organization() -> None:
+    charter = charter_with()
+    basis = {
+        "digest": "d" * 64,
+        "source": "random",
+        "whitening": 0.0,
+        "spared": 0.0,
+        "start": "public",
+        "vocabulary": 0,
+    }
+    model = charter.model.model_copy(update={"form": "ffa", "basis": BasisTerms.model_validate(basis)})
+    begun = charter.model_copy(update={"model": model})
+    assert codes(begun, policy_with()) == ["policy.start"]
+    assert codes(begun, policy_with(allow_start=True)) == []
 
 
 def test_the_unit_may_be_spelled_otherwise() -> None:

@@ -1,9 +1,14 @@
-"""What a node's log says while its workbench is made."""
+"""What a node's workbench is made of, and what its log says meanwhile."""
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
-from cotune.client.workbench import SECONDS_BETWEEN_LINES, logged
+from cotune.adapter.basis import Basis, Directions
+from cotune.client.workbench import SECONDS_BETWEEN_LINES, WrongModelError, logged, lora_of
 
 
 def test_hidden_states_are_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
@@ -19,3 +24,23 @@ def test_hidden_states_are_logged_now_and_then(caplog: pytest.LogCaptureFixture)
         "hidden states of the frozen layers: 9% (once for this data)",
     ]
     assert len(caplog.records) == 10
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("signed", ["zero", "public"])
+def test_a_start_is_what_was_signed(started: bool, signed: str, tmp_path: Path) -> None:
+    """A start is a finished adapter: under `start: zero` nobody trains and releases one unawares."""
+    first = np.ones((2, 4), dtype=np.float32)
+    given = Directions(np.ones((4, 8), dtype=np.float32), None, first if started else None)
+    basis = Basis({"model.layers.0.mlp.down_proj": given})
+    basis.save(tmp_path / "basis.safetensors")
+    terms = SimpleNamespace(digest=basis.digest, vocabulary=0, start=signed)
+    model = SimpleNamespace(
+        basis=terms, rank=4, alpha=4.0, targets=("down_proj",), rslora=False, top_layers=1, form="ffa"
+    )
+    charter: Any = SimpleNamespace(model=model)
+    if started == (signed == "public"):
+        assert lora_of(charter, tmp_path / "basis.safetensors").basis is not None
+        return
+    with pytest.raises(WrongModelError, match=f"the charter says start {signed}"):
+        lora_of(charter, tmp_path / "basis.safetensors")

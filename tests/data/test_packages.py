@@ -90,13 +90,15 @@ def test_another_hash_keeps_nothing(index: Path, tmp_path: Path) -> None:
     assert not left(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("damage", ["change", "cut", "remove", "manifest"])
+@pytest.mark.parametrize("damage", ["change", "cut", "remove", "manifest", "add"])
 def test_a_damaged_cache_is_noticed_and_replaced(shelf: Path, tmp_path: Path, damage: str) -> None:
     (shelf / NAME).write_bytes(GOOD)
     folder = fetch(PACKAGE, tmp_path / "cache")
     file = folder / (packages.MANIFEST if damage == "manifest" else "probe/data.txt")
     if damage == "remove":
         file.unlink()
+    elif damage == "add":
+        (folder / "probe" / "more.txt").write_bytes(b"read by something")
     else:
         file.write_bytes({"change": b"hellO", "cut": b"hel", "manifest": b"{"}[damage])
     (shelf / NAME).unlink()

@@ -173,6 +173,16 @@ def test_the_stricter_policy_holds(found: Callable, changes: dict, code: str) ->
     assert untouched(federation)
 
 
+def test_a_policy_is_asked_before_the_data_are_read(found: Callable) -> None:
+    """What the records do with the coordinator's model and template is told to nobody whose charter is refused."""
+    federation = found()
+    policy = policies.load(federation.homes[0].policy)
+    bend_policy(federation, data=policy.data.with_name("missing.jsonl"))
+    assert offer(federation)[REFUSED].startswith("error.")
+    bend_policy(federation, models=("ab" * 32,))
+    assert offer(federation)[REFUSED] == "policy.model"
+
+
 def test_what_was_declared_is_held_against_the_real_number_of_units(found: Callable, monkeypatch) -> None:
     federation = found()
     home = federation.homes[0]

@@ -206,6 +206,14 @@ def test_public_text_is_nobodys(whose: str, place: Any, tmp_path: Path) -> None:
         _load(place, tmp_path, f"data.public_file={file}")
 
 
+def test_another_text_of_a_records_unit_is_not_public(place: Any, tmp_path: Path) -> None:
+    """The guarantee is about all records of a unit, and a start is trained on them without noise."""
+    first = json.loads(place.files[0].read_text().splitlines()[0])
+    (tmp_path / "public.jsonl").write_text(json.dumps(first | {"prompt": "word1 word1 word1 word2"}) + "\n")
+    with pytest.raises(UserError, match=r"data\.public_file: 1 units are also in north-ward's file"):
+        _load(place, tmp_path, f"data.public_file={tmp_path / 'public.jsonl'}")
+
+
 def test_labels_go_round_the_public_rows(place: Any, tmp_path: Path, rows: Any) -> None:
     corpus = _load(place, tmp_path, f"data.public_file={rows(tmp_path / 'public.jsonl', 6, 77)}")
     assert [record.answer for record in corpus.public[:4]] == [*corpus.labels, corpus.labels[0]]

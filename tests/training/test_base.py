@@ -14,7 +14,8 @@ from cotune.training import capacity as room
 from cotune.training import gguf as gguf_files
 from cotune.training.base import ModelSource, load_base, require_context
 from gguf import GGUFWriter
-from transformers import AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def _source(name: Path | str, **changes: Any) -> ModelSource:
@@ -45,6 +46,39 @@ def test_digests_follow_content_and_not_place(tiny: Any, saved_model: Path, tmp_
     assert other.tokenizer_digest == first.tokenizer_digest
     (copy / "chat_template.jinja").write_text(tiny.template + "!")
     assert load_base(_source(copy), tmp_path, "cpu", "auto").tokenizer_digest != first.tokenizer_digest
+
+
+def test_what_no_digest_covers_is_not_loaded(tiny: Any, saved_model: Path, tmp_path: Path) -> None:
+    """Files that transformers would read on its own: a template, a tokenizer of another version, an adapter."""
+    folder = Path(shutil.copytree(saved_model, tmp_path / "copy"))
+    tokens = torch.arange(3, 12)[None]
+    agreed = load_base(_source(folder), tmp_path, "cpu", "float32")
+    expected = agreed.model(input_ids=tokens).logits
+
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("{{ 'w9' }}")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
+    get_peft_model(
+        AutoModelForCausalLM.from_pretrained(saved_model),
+        LoraConfig(target_modules=["q_proj"], init_lora_weights=False, lora_alpha=400),
+    ).save_pretrained(folder)
+    found = load_base(_source(folder), tmp_path, "cpu", "float32")
+    assert (found.digest, found.tokenizer_digest) == (agreed.digest, agreed.tokenizer_digest)
+    assert found.tokenizer.get_chat_template() == agreed.tokenizer.get_chat_template()
+    assert torch.equal(found.model(input_ids=tokens).logits, expected)
+
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["fast_tokenizer_files"] = ["tokenizer.4.0.0.json"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    content = (folder / "tokenizer.json").read_text()
+    swapped = content.replace('"word5": 5', '"word5": 6').replace('"word6": 6', '"word6": 5')
+    assert swapped != content
+    (folder / "tokenizer.4.0.0.json").write_text(swapped)
+    try:
+        loaded = load_base(_source(folder), tmp_path, "cpu", "float32")
+    except UserError:
+        return
+    assert loaded.tokenizer("word5")["input_ids"] == agreed.tokenizer("word5")["input_ids"]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +237,12 @@ def test_gguf_is_dequantized_once(tiny: Any, tmp_path: Path, monkeypatch: pytest
     mended = load_base(source, tmp_path / "cache", "cpu", "float32")
     assert torch.equal(mended.model(input_ids=tokens).logits, found)
     assert (folder / "model.safetensors").read_bytes() != bytes(weights)
+
+    (folder / "vocab.txt").write_text("a file that its manifest does not name")
+    load_base(source, tmp_path / "cache", "cpu", "float32")
+    assert not (folder / "vocab.txt").exists()
+    (folder / "config.json").chmod(0o666)
+    _refused(source, tmp_path / "cache", "other users may change it")
 
 
 def test_a_model_without_a_chat_template_serves_completions(tiny: Any, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def _check_basis(settings: Settings) -> None:
     if form == "core" and data.task == "text":
         raise UserError(
             "model.lora.form=core with data.task=text: a core moves the tokens of a few labels, not of free text",
-            "set model.lora.form=ffa and model.basis.vocabulary=0",
+            "set recipe=text",
         )
     without = data.corpus == "files" and data.public_file is None
     if source == "public" and without:

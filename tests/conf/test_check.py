@@ -141,7 +141,7 @@ ADAMW = (
         (
             (*FILES, "data.task=text"),
             "not of free text",
-            (*FILES, "data.task=text", "model.lora.form=ffa", "model.basis.vocabulary=0"),
+            (*FILES, "recipe=text"),
         ),
         (("data=icd10", "data.skew=family"), "only clauses have families", ("data=clauses", "data.skew=family")),
         (("data.public_test=false",), "which anybody may read", (*FILES, "data.public_test=true")),

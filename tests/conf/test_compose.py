@@ -32,6 +32,7 @@ def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
         "data": {"files": files, "phenotypes": plain},
         "experiment": {"custom": files},
         "strategy": {"rolora": plain, "ffa": plain},
+        "recipe": {"text": ["data=phenotypes"]},
     }
     refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
     for group, names in choices().items():

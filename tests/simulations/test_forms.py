@@ -104,7 +104,7 @@ def test_text_of_the_models_own_is_different_and_ends(place: Any, tmp_path: Path
 def test_another_basis_than_the_charters_is_refused(tmp_path: Path) -> None:
     given = Directions(np.eye(4, 6, dtype=np.float32), np.eye(8, 3, dtype=np.float32))
     Basis({"m.down_proj": given}).save(tmp_path / "basis")
-    terms = SimpleNamespace(digest=Basis({"m.down_proj": given}).digest, vocabulary=0)
+    terms = SimpleNamespace(digest=Basis({"m.down_proj": given}).digest, vocabulary=0, start="zero")
     model = SimpleNamespace(
         basis=terms, rank=4, alpha=4.0, targets=("down_proj",), rslora=False, top_layers=1, form="core"
     )

@@ -97,6 +97,12 @@ def test_it_stops_where_it_is_told_to_and_where_numbers_end(trainer: Trainer) ->
     assert wild.curve == ()
 
 
+def test_it_stops_where_the_model_gives_no_numbers(trainer: Trainer) -> None:
+    found = trained(trainer, SGD, rounds=5, score=lambda adapter: None, every=2)
+    assert not found.finite
+    assert (found.curve, found.releases) == ((), 2)
+
+
 def test_scores_are_taken_where_they_are_asked_for(trainer: Trainer) -> None:
     found = trained(trainer, SGD, rounds=5, score=lambda adapter: float(len(adapter)), every=2)
     assert [number for number, _ in found.curve] == [2, 4, 5]

@@ -43,6 +43,26 @@ def test_points_are_tried_once_and_ordered(
     assert tuning.run(planned("strategy.learning_rate=0.001,2.0", "rounds=1,3"), folder) == found
 
 
+def test_a_rate_that_is_too_high_ends_its_point_alone(
+    planned: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The adapter is finite, and the model gives no numbers with it."""
+    found = tuning.run(planned("strategy.learning_rate=0.05,1e30", "rounds=1"), tmp_path / "tune")
+    assert [(point.strategy["learning_rate"], point.score > 0) for point in found] == [(0.05, True), (1e30, False)]
+    assert all(point.clipped is None or 0 <= point.clipped <= 1 for point in found)
+    assert "1e+30" in capsys.readouterr().out
+
+
+def test_points_of_other_code_are_other_points(
+    planned: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings,) = planned()
+    before = tuning.digest_of(settings)
+    assert tuning.digest_of(settings) == before
+    monkeypatch.setattr(tuning, "code_version", lambda: "0.1.0 another")
+    assert tuning.digest_of(settings) != before
+
+
 def test_every_organization_adds_the_noise_that_is_calibrated(
     planned: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

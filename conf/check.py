@@ -182,7 +182,7 @@ def _check_shared_noise(settings: Settings) -> None:
             "one Gaussian",
             "set privacy.trust=nobody, or choose strategy=dp_fedsgd",
         )
-    NoiseShares(count, privacy.colluders, privacy.dropouts)
+    NoiseShares(count, privacy.colluders, privacy.dropouts)  # refuses where nobody is left to add noise
     survivors = settings.min_survivors_for(count)
     if survivors < count - privacy.dropouts:
         raise UserError(

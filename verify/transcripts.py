@@ -39,8 +39,10 @@ class CheckedRun:
         """Members by name."""
         return [self.charter.members[index].name for index in indices]
 
-    def last_rounds(self, window: int) -> list[int]:
+    @property
+    def promised(self) -> list[int]:
         """The rounds whose uploads the coordinator has promised to keep, ascending."""
+        window = self.charter.secagg.audit_rounds
         return [one.plan.round for one in self.verified][-window:] if window else []
 
 

@@ -73,9 +73,8 @@ def audited(
     Raises:
         UserError: nobody promised to keep the round's uploads, or not for so long.
     """
-    number, window = record.plan.round, checked.charter.secagg.audit_rounds
-    promised = number in checked.last_rounds(window)
-    kept = kept_rounds(run)
+    number, kept = record.plan.round, kept_rounds(run)
+    promised = number in checked.promised
     pieces: list[AuditedPiece] = []
     if number in kept:
         pieces = list(audit(run, record, numbers))
@@ -88,9 +87,10 @@ def audited(
         wrong = [f"round {number + 1}: the coordinator does not have its uploads any more"]
     else:
         named = ", ".join(str(one + 1) for one in kept)
+        window = checked.charter.secagg.audit_rounds
         mend = f"choose among {named}" if kept else f"the charter's secagg.audit_rounds is {window}"
         raise UserError(f"round {number + 1}: its uploads are not kept", mend)
-    if wrong and promised and number not in check(run, checked.charter).last_rounds(window):
+    if wrong and promised and number not in check(run, checked.charter).promised:
         raise UserError(f"round {number + 1}: the run went on, and its uploads were deleted", "audit a later round")
     return pieces, wrong
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..conf.rates import strategy_options
+from ..conf.rates import planned_strategy, strategy_options
 from ..conf.schema import Settings
 from ..conf.terms import terms as terms_of
 from ..errors import UserError
@@ -118,8 +118,6 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
     Raises:
         UserError: privacy is disabled or relies on others' noise, or a number is out of range.
     """
-    from hydra.utils import instantiate
-
     if not settings.privacy.enabled:
         raise UserError("privacy.enabled=false claims nothing to audit", "choose privacy=dp")
     if settings.privacy.trust != "nobody":
@@ -132,7 +130,7 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
     terms = terms_of(settings, settings.data.units_per_organization or canaries, coordinates(LARGEST_RANK))
     # The model that is audited is small and trains plain LoRA, whatever the run does.
     options = strategy_options(settings, terms, [settings.data.units_per_organization or canaries], 0, "lora")
-    strategy: Strategy = instantiate({"_target_": settings.strategy.target, **options})
+    strategy = planned_strategy(settings, options)
     steps = settings.rounds * strategy.steps_per_round
     yield audit_gradients(terms, canaries, steps, confidence)
     if text_canaries:

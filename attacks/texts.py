@@ -15,6 +15,7 @@ from ..data.units import Units
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import PrivacyTerms
 from ..strategies.base import Strategy, split
+from ..strategies.paid import contribute
 from ..training.adapter import initial
 from ..training.trainer import Trainer
 from .subject import lora, random_rows, tiny_base
@@ -54,7 +55,7 @@ def memorized(
     batch = max(1.0, terms.sample_rate * canaries / 2)
     for number in range(rounds):
         part = strategy.trained(trainer.schema, number)
-        total, _ = split(strategy.local(trainer, adapter, part, terms, batch, randomness))
+        total, _ = split(contribute(trainer, strategy, adapter, part, terms, batch, randomness))
         adapter, state = strategy.apply(adapter, state, part, total, batch, 1)
         watch(number + 1)
     last = strategy.published(adapter, state)

@@ -29,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cotune.client.workbench import source_of
 from cotune.conf.compose import compose
 from cotune.conf.rates import planned_strategy, strategy_options
 from cotune.conf.schema import Settings
@@ -37,7 +36,7 @@ from cotune.conf.terms import terms
 from cotune.data.template import encode_all
 from cotune.evaluation.labels import Evaluator
 from cotune.simulations.bases import lora_settings
-from cotune.simulations.consortium import agreed_basis, declared_units, everything, node_model
+from cotune.simulations.consortium import agreed_basis, declared_units, everything
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.rehearsal import at_home, rehearse
 from cotune.simulations.states import trainer_of
@@ -77,7 +76,7 @@ class Line:
 def base_of(settings: Settings) -> BaseModel:
     """A model of its own for each arm."""
     model = settings.model
-    return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
+    return load_base(model, settings.cache, model.device, model.dtype)
 
 
 def scored(plan: Plan, settings: Settings, base: BaseModel, lora: LoraSettings, adapter: np.ndarray) -> list[float]:

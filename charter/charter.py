@@ -25,7 +25,6 @@ from . import documents
 from .documents import Document, Hex32, IdentityKey, Line, Moment, Name, parse_moment
 from .mechanism import check_grid
 from .messages import MAX_RECORDS
-from .rules import ONE_GRADIENT
 from .sharing import check_sharing
 
 Whole = Annotated[int, Field(ge=0, lt=2**32)]
@@ -117,12 +116,14 @@ class ModelTerms(Document):
 
 
 class StrategyTerms(Document):
-    """The strategy's class, which must be one of the product's own, and its settings.
+    """The strategy's class and its settings.
 
-    No setting begins with an underscore: Hydra would take `_target_` among them for the class to call.
+    `target`: one of the product's own, "cotune.strategies.dp_fedsgd.DPFedSGD"; or the name alone of a class of one's
+    own, in the file whose SHA-256 is `code`. A node runs such a file only where its policy lists the digest.
     """
 
-    target: Annotated[str, Field(pattern=r"^cotune\.strategies\.[a-z0-9_]{1,64}\.[A-Z][A-Za-z0-9]{0,63}$")]
+    target: Annotated[str, Field(pattern=r"^(cotune\.strategies\.[a-z0-9_]{1,64}\.)?[A-Z][A-Za-z0-9]{0,63}$")]
+    code: Hex32 | None = None
     settings: Annotated[
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Scalar],
         Field(max_length=_MOST_SETTINGS),
@@ -134,6 +135,15 @@ class StrategyTerms(Document):
     def rule(self) -> str:
         """The name of the class alone."""
         return self.target.rsplit(".", 1)[-1]
+
+    @model_validator(mode="after")
+    def _check_code(self) -> Self:
+        if ("." in self.target) != (self.code is None):
+            raise UserError(
+                f"strategy.target {self.target} and strategy.code do not fit",
+                "give the digest of a class of your own, and none of the product's",
+            )
+        return self
 
 
 class SecAggTerms(Document):
@@ -222,18 +232,16 @@ class Charter(Document):
         _check_members(self)
         _check_secagg(self.secagg, len(self.members))
         _check_privacy(self)
-        _check_personal(self)
         if self.privacy.shares is not None:
             agreed = self.secagg
             check_sharing(
                 self.privacy.shares,
                 len(self.members),
-                self.strategy.rule,
                 agreed.threshold,
                 agreed.min_survivors,
             )
         if self.privacy.grid is not None:
-            check_grid(self.privacy.grid, self.model.dimension, self.strategy.rule)
+            check_grid(self.privacy.grid, self.model.dimension)
         if not parse_moment(self.not_before) < parse_moment(self.not_after):
             raise UserError(f"not_before {self.not_before} is not before not_after", "order the two dates")
         return self
@@ -349,11 +357,3 @@ def _check_privacy(charter: Charter) -> None:
     most = largest_delta(max(member.nominal_units for member in charter.members))
     if terms.enabled and terms.delta > most:
         raise UserError(f"privacy.delta is {terms.delta}", f"set it to at most 1 / (10 units) = {most:.3g}")
-
-
-def _check_personal(charter: Charter) -> None:
-    if charter.personal_steps and charter.strategy.rule not in ONE_GRADIENT:
-        raise UserError(
-            f"personal_steps={charter.personal_steps} with {charter.strategy.rule}: its rounds are several steps each",
-            "use DPFedSGD, or set personal_steps=0",
-        )

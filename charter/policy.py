@@ -11,19 +11,9 @@ from .. import atomic
 from ..spelling import plain_id
 from . import documents
 from .charter import Charter
+from .columns import Columns, Form
 from .documents import Document, Hex32, Line, parse_moment
 from .refusal import Refusal
-
-
-class Columns(Document):
-    """Which column of the data file holds what; a column that is left out is not there."""
-
-    prompt: Line | None = None
-    answer: Line | None = None
-    unit: Line | None = None
-    messages: Line | None = None
-    system: Line | None = None
-    label: Line | None = None
 
 
 class Policy(Document):
@@ -41,13 +31,15 @@ class Policy(Document):
             coordinator and the charter's number of colluders only; denied unless it says so.
         allow_start: whether it joins a charter whose adapter begins as one that was trained on public rows. Nobody here
             can tell it from one that was trained on anything else; denied unless it says so.
+        strategies: digests of files of strategies that are not the product's own and that it runs; somebody here has
+            read each of them. None by default.
         max_spoiled_rounds: how many contributions to a run may be charged and come to nothing, whoever spoiled them; it
             makes no further one then.
         max_runs: how many runs of one charter it takes part in. A run that is continued keeps its id and counts once.
     """
 
     data: Annotated[Path, Field(strict=False)]
-    form: Literal["instruction", "messages", "completion"]
+    form: Form
     columns: Columns
     max_epsilon: Annotated[float, Field(gt=0)]
     models: Literal["any"] | Annotated[tuple[Hex32, ...], Field(strict=False, max_length=1_000)]
@@ -56,6 +48,7 @@ class Policy(Document):
     allow_without_privacy: bool
     allow_honest_majority: bool = False
     allow_start: bool = False
+    strategies: Annotated[tuple[Hex32, ...], Field(strict=False, max_length=100)] = ()
     max_runs: Annotated[int, Field(ge=1, le=1_000)] = 1
     max_spoiled_rounds: Annotated[int, Field(ge=1, le=10_000)] = 2
 
@@ -86,6 +79,15 @@ def check(charter: Charter, policy: Policy, name: str, public_key: str, now: dat
         raise refusal
 
 
+def check_code(charter: Charter, policy: Policy) -> None:
+    """Refuse, "policy.strategy", to run a strategy that is neither the product's own nor one that the policy lists.
+
+    Part of `check`, and to be asked by itself before such code is loaded.
+    """
+    for refusal in _code(charter, policy):
+        raise refusal
+
+
 def check_units(charter: Charter, name: str, n_units: int) -> None:
     """Refuse to train on data that the charter does not cover.
 
@@ -102,6 +104,7 @@ def check_units(charter: Charter, name: str, n_units: int) -> None:
 def refusals(charter: Charter, policy: Policy, name: str, public_key: str, now: datetime) -> Iterator[Refusal]:
     """Every reason against acting under a charter, the gravest first; none where it is fine. Arguments as `check`."""
     yield from _identity(charter, name, public_key)
+    yield from _code(charter, policy)
     yield from _dates(charter, now)
     yield from _privacy(charter, policy)
     if policy.models != "any" and charter.model.base_digest not in policy.models:
@@ -141,6 +144,19 @@ def _identity(charter: Charter, name: str, public_key: str) -> Iterator[Refusal]
         yield Refusal("charter.member", f"{name} is not a member", "check this node's name and the charter")
     elif keys[name] != public_key:
         yield Refusal("charter.key", f"the charter holds another key for {name}", "sign a charter with this node's key")
+
+
+def _code(charter: Charter, policy: Policy) -> Iterator[Refusal]:
+    """An organization runs only code that it installed or read."""
+    asked = charter.strategy.code
+    if asked is None or asked in policy.strategies:
+        return
+    allowed = ", ".join(f"{digest[:16]}..." for digest in policy.strategies) or "the product's own strategies only"
+    yield Refusal(
+        "policy.strategy",
+        f"the charter asks for the strategy {charter.strategy.target} of the file {asked}, the policy allows {allowed}",
+        "read the file, and add its digest to strategies in policy.yaml if you trust it",
+    )
 
 
 def _dates(charter: Charter, now: datetime) -> Iterator[Refusal]:

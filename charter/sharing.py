@@ -1,24 +1,19 @@
 """What a charter must agree on for its noise to be shared among the members."""
 
 from ..errors import UserError
-from ..privacy.noise_shares import ONE_STEP, NoiseShares, most_colluders
-from .rules import ONE_GRADIENT
+from ..privacy.noise_shares import NoiseShares, most_colluders
 
 
-def check_sharing(shares: NoiseShares, members: int, rule: str, threshold: int, min_survivors: int) -> None:
+def check_sharing(shares: NoiseShares, members: int, threshold: int, min_survivors: int) -> None:
     """Everybody shares the noise, no sum with too little of it is opened, and no single contribution is.
 
     Args:
         shares: as the charter's privacy terms hold them. members: how many sign the charter.
-        rule: the strategy's class. threshold, min_survivors: of its secure aggregation.
+        threshold, min_survivors: of its secure aggregation.
 
     Raises:
         UserError: the first that does not hold.
     """
-    if rule not in ONE_GRADIENT:
-        raise UserError(
-            f"privacy.trust=honest_majority with {rule}: {ONE_STEP}", "use DPFedSGD, or set privacy.trust=nobody"
-        )
     if shares.organizations != members:
         raise UserError(
             f"privacy.organizations is {shares.organizations}, the charter has {members} members",

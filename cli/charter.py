@@ -42,8 +42,10 @@ def sign(
     from ..charter import signatures as collected
     from ..charter.charter import load
     from ..charter.signing import load_key, public_hex, sign_charter
+    from ..strategies.agreed import require_fitting
 
     charter, own = load(file), load_key(key)
+    require_fitting(charter)
     name = _signer(charter, public_hex(own))
     path = signatures or file.parent / SIGNATURES
     collected.save(collected.load(path) | {name: sign_charter(charter, own)}, path)
@@ -108,7 +110,8 @@ def _lines(charter: "Charter") -> list[str]:
         f"adapter      {_FORMS[model.form]}, rank {model.rank}, alpha {model.alpha:g} on {', '.join(model.targets)}, "
         f"{_layers(model.top_layers)}: {model.dimension} trained parameters",
         *_basis_lines(model),
-        f"strategy     {charter.strategy.target.rsplit('.', 1)[-1]}: {settings}",
+        f"strategy     {charter.strategy.rule}: {settings}",
+        *_code_lines(charter),
         f"rounds       {charter.rounds}, then {_personal(charter.personal_steps)}",
         f"privacy      {bound}",
         *(f"             {line}" for line in _exposure_lines(charter)),
@@ -123,6 +126,11 @@ def _lines(charter: "Charter") -> list[str]:
         f"coordinator  key {fingerprint(charter.coordinator)}",
         f"digest       {charter.digest()}",
     ]
+
+
+def _code_lines(charter: "Charter") -> list[str]:
+    digest = charter.strategy.code
+    return [] if digest is None else [f"             code of its own, to be read before it is allowed: {digest}"]
 
 
 def _personal(steps: int) -> str:

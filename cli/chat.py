@@ -30,14 +30,12 @@ def chat(
 
     from rich.console import Console
 
-    from ..client.workbench import source_of
     from ..release.chat import open_release, show, talk
-    from ..simulations.consortium import node_model
 
     console = Console()
     model = settings.model
     given = any(word.partition("=")[0] in ("model", "model.name") for word in overrides or [])
-    source = source_of(node_model(settings)) if given else None
+    source = model.source if given else None
     release = open_release(folder, settings.cache, model.device, model.dtype, settings.chat.new_tokens, source=source)
     if not prompt:
         talk(release, console)

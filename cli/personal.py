@@ -21,13 +21,13 @@ def personal(
     Takes the personal steps that the charter plans; where it plans none, goes further along what this node has
     contributed, which costs no epsilon.
     """
-    from ..client.home import Home
+    from ..client.home import NodeHome
     from ..client.personal import WEIGHT, Individual
 
     def told(step: int, loss: float) -> None:
         typer.echo(f"step {step}: loss {loss:.3f} nats a token (noised)")
 
-    node = Home(home)
+    node = NodeHome(home)
     with node.locked():
         organization = Individual(node)
         if weight is None and organization.charter.personal_steps:

@@ -123,11 +123,11 @@ def _seen(path: Path, charter: "Charter") -> "Seen":
         UserError: the home cannot be read, or is of another charter.
     """
     from ..charter.charter import load
-    from ..client.home import Home
-    from ..client.settings import load as load_settings
+    from ..client.home import NodeHome
+    from ..enrollment.node_settings import load as load_settings
     from ..verify.forks import Seen
 
-    home = Home(path)
+    home = NodeHome(path)
     if load(home.charter).digest() != charter.digest():
         raise UserError(f"{path}: this node signed another charter", "give the charter that it signed")
     runs = {run: (chain.round, chain.head) for run, chain in home.chains().items()}

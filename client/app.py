@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 from ..charter import messages as wire
 from ..errors import UserError
 from ..secagg.refused import Refused
-from .home import MOST_MODEL_BYTES, Home
+from .home import MOST_MODEL_BYTES, NodeHome
 from .node import Node
 from .node_log import keep_log
 from .participation import Member
@@ -41,7 +41,7 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
     app = ClientApp()
 
     def answer(
-        kind: Callable[[Home], AnyNode], handler: Callable[[AnyNode, Message], RecordDict]
+        kind: Callable[[NodeHome], AnyNode], handler: Callable[[AnyNode, Message], RecordDict]
     ) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:
             given = _guarded(lambda home: handler(kind(home), message), message, lambda: home_of(context))
@@ -61,11 +61,11 @@ def build(home_of: Callable[[Context], Path]) -> ClientApp:
     return app
 
 
-def _guarded(handler: Callable[[Home], RecordDict], message: Message, path: Callable[[], Path]) -> RecordDict:
+def _guarded(handler: Callable[[NodeHome], RecordDict], message: Message, path: Callable[[], Path]) -> RecordDict:
     """The handler's content, or the code of what went wrong."""
     kind = message.metadata.message_type
     try:
-        home = Home(path())
+        home = NodeHome(path())
         keep_log(home.log)
         with home.locked():
             return handler(home)

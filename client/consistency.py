@@ -8,13 +8,13 @@ cannot be seen here.
 from ..errors import UserError
 from ..secagg.journal import FileJournal
 from ..secagg.plan import Plan
-from .home import CHAINS, Home, Pending
+from .home import CHAINS, NodeHome, Pending
 
 _RESTORE = "restore the newest copy, or set up a node with a new key"
 _ROUND_LINES = 5
 
 
-def require_whole(home: Home, journal: FileJournal) -> None:
+def require_whole(home: NodeHome, journal: FileJournal) -> None:
     """Refuse to go on where the journal or the chains are older than the other one.
 
     A run is in the chains before anything is signed in it, and an attempt in the journal before it is in the chains.

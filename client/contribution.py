@@ -17,6 +17,7 @@ from ..privacy.sampling import Randomness, SystemRandomness
 from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.plan import Plan
 from ..strategies.base import Adapter, PrivateTrainer, Strategy, Vector
+from ..strategies.paid import contribute
 from ..training.guards import check_finite
 
 log = logging.getLogger("cotune.client")
@@ -56,7 +57,7 @@ def train(
     lengths = [length for length, _ in plan.encoding.segments[:-1]]
     started = time.monotonic()
     try:
-        contribution = strategy.local(trainer, adapter, part, terms, batch, SystemRandomness())
+        contribution = contribute(trainer, strategy, adapter, part, terms, batch, SystemRandomness())
         check_finite(contribution, "the trained contribution")
         if contribution.shape != (sum(lengths),):
             raise ValueError("a contribution of another size than the plan's")
@@ -64,7 +65,7 @@ def train(
         if not terms.enabled:
             raise
         log.exception("round %d: training failed after its charge; noise alone is sent", plan.round + 1)
-        contribution = strategy.local(_NoRecords(), adapter, part, terms, batch, SystemRandomness())
+        contribution = contribute(_NoRecords(), strategy, adapter, part, terms, batch, SystemRandomness())
     if not terms.enabled and not contribution[: lengths[0]].any():
         raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
     log.info("round %d: the step took %.1f seconds", plan.round + 1, time.monotonic() - started)

@@ -26,7 +26,7 @@ from ..strategies.agreed import encoding_of, limits_of, schema_of
 from ..strategies.base import Strategy
 from ..strategies.model import Model, advanced, first, model_hash
 from .chains import Chain
-from .home import Home
+from .home import NodeHome
 
 _RUN_BYTES: Final = 16
 _HEAD_BYTES: Final = 32
@@ -40,7 +40,7 @@ class Following:
         home: whose. charter, roster, strategy: as signed.
     """
 
-    home: Home
+    home: NodeHome
     charter: Charter
     roster: Roster
     strategy: Strategy
@@ -111,5 +111,5 @@ class Following:
 
 
 def words_of(content: bytes) -> NDArray[np.uint64]:
-    """A sum as `Home.sum` kept it."""
+    """A sum as `NodeHome.sum` kept it."""
     return np.frombuffer(content, dtype=WORD)

@@ -1,11 +1,5 @@
-"""An organization's home on disk: everything its node knows, 0700, secrets 0600.
+"""An organization's home as its node works: beside what it set up and signed (`enrollment.home`), what rounds leave.
 
-identity.key        identity key of the charter's suite: Ed25519, or Ed25519 and ML-DSA-65
-charter.yaml        the charter it signed; its digest is the only one the node acts under
-signatures.json     everybody's detached signatures on it
-policy.yaml         where its records are, and what it allows whatever the charter says
-basis.safetensors   the frozen directions of the adapter's form, where the charter has one: public
-node.yaml           where its copy of the base model is, and how to compute
 ledger.sqlite       epsilon spent, and digests of what was trained on; append-only
 ledger.sqlite.head  how far the ledger had come, so that an older copy of it is found
 journal             hashes of everything this node signed in its rounds
@@ -42,8 +36,9 @@ import numpy as np
 
 from .. import private_files
 from ..atomic import replace_bytes, sync_folder, write_bytes
+from ..enrollment.home import FILES, Home
 from ..errors import UserError
-from ..private_files import PRIVATE, READABLE
+from ..private_files import PRIVATE
 from .chains import Chain, decode, encode, with_chain
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
@@ -56,12 +51,7 @@ _MOST_CHAINS, _MOST_SECRETS = 2**23, 2**28
 MOST_MODEL_BYTES = 2**38
 # The bits that each file must not have.
 _FILES = {
-    "identity.key": PRIVATE,
-    "charter.yaml": READABLE,
-    "signatures.json": READABLE,
-    "policy.yaml": READABLE,
-    "basis.safetensors": READABLE,
-    "node.yaml": READABLE,
+    **FILES,
     "ledger.sqlite": PRIVATE,
     "ledger.sqlite-journal": PRIVATE,
     "ledger.sqlite.head": PRIVATE,
@@ -98,50 +88,8 @@ class Pending:
     contribution: np.ndarray = field(repr=False)
 
 
-class Home:
-    """The folder. Every write is atomic; `locked` keeps two processes of one node apart."""
-
-    def __init__(self, path: Path) -> None:
-        if not private_files.require_folder(path):
-            raise UserError(f"{path}: no such node", "give the folder of an organization's node")
-        self.path = path
-
-    @classmethod
-    def create(cls, path: Path) -> "Home":
-        """A new, empty home, 0700.
-
-        Raises:
-            UserError: if the folder exists.
-        """
-        try:
-            path.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            raise UserError(f"{path}: exists already", "choose another folder") from None
-        return cls(path)
-
-    @property
-    def identity(self) -> Path:
-        return self.path / "identity.key"
-
-    @property
-    def charter(self) -> Path:
-        return self.path / "charter.yaml"
-
-    @property
-    def basis(self) -> Path:
-        return self.path / "basis.safetensors"
-
-    @property
-    def signatures(self) -> Path:
-        return self.path / "signatures.json"
-
-    @property
-    def policy(self) -> Path:
-        return self.path / "policy.yaml"
-
-    @property
-    def settings(self) -> Path:
-        return self.path / "node.yaml"
+class NodeHome(Home):
+    """The folder of a node at work. Every write is atomic; `locked` keeps two processes of one node apart."""
 
     @property
     def ledger(self) -> Path:

@@ -1,19 +1,20 @@
 """An organization's node under one charter, for the length of one message: what it holds and where it stands."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from ..charter import policy as policies
 from ..charter import signatures, signing
 from ..charter.charter import Charter
 from ..charter.refusal import Refusal
+from ..enrollment.node_settings import load as load_settings
 from ..secagg.journal import FileJournal
-from ..strategies.agreed import strategy_of
+from ..strategies.agreed import load_code, strategy_of
 from ..strategies.base import Strategy
 from .chains import Chain
 from .consistency import require_whole
 from .following import Following
-from .home import Home
-from .settings import load as load_settings
+from .home import NodeHome
 
 # Charter's digest -> its strategy: a value without state, as the server too keeps one for a whole run.
 _STRATEGIES: dict[str, Strategy] = {}
@@ -30,7 +31,7 @@ class Node:
         UserError: the home is not usable. Refusal: the charter is not what this organization signed or allows.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: NodeHome) -> None:
         self.home = home
         self.settings = load_settings(home.settings)
         self.policy = policies.load(home.policy)
@@ -42,7 +43,8 @@ class Node:
         home.require_journal()
         self.journal = FileJournal(home.journal)
         require_whole(home, self.journal)
-        self.strategy = _strategy(self.charter)
+        policies.check_code(self.charter, self.policy)
+        self.strategy = _strategy(self.charter, home.strategy)
         self.following = Following(home, self.charter, self.roster, self.strategy)
 
     def _require_member(self) -> None:
@@ -73,11 +75,12 @@ class Node:
             raise Refusal("run.false_sum", f"the coordinator signed a false sum: {proof}", "end this run together")
 
 
-def _strategy(charter: Charter) -> Strategy:
-    """`strategy_of`, once a process for each charter."""
+def _strategy(charter: Charter, code: Path) -> Strategy:
+    """`strategy_of`, once a process for each charter; what the policy lets run is loaded from the home."""
     digest = charter.digest()
     if digest not in _STRATEGIES:
         if len(_STRATEGIES) >= _MOST_STRATEGIES:
             _STRATEGIES.clear()
+        load_code(charter, code)
         _STRATEGIES[digest] = strategy_of(charter)
     return _STRATEGIES[digest]

@@ -33,6 +33,7 @@ from ..strategies.alone import alone, own_gradients
 from ..strategies.base import Adapter, Strategy, split
 from ..strategies.dp_fedsgd import DPFedSGD
 from ..strategies.model import Model
+from ..strategies.paid import contribute
 from ..training.guards import check_finite
 from .chains import Chain
 from .participation import Member
@@ -198,7 +199,7 @@ class Individual(Member):
         """The model after one private step on this organization's records."""
         terms, taken = self.charter.privacy, sum(model.state.steps)
         part = strategy.trained(schema_of(self.charter), taken)
-        noised = strategy.local(bench.trainer, model.adapter, part, terms.alone, batch, SystemRandomness())
+        noised = contribute(bench.trainer, strategy, model.adapter, part, terms.alone, batch, SystemRandomness())
         check_finite(noised, "the personal step")
         total, metrics = split(noised)
         adapter, state = strategy.apply(model.adapter, model.state, part, total, batch, 1)

@@ -20,12 +20,12 @@ from ..secagg.record import Verified
 from ..secagg.refused import Refused
 from ..secagg.spot_checks import check_pieces, choose, decode_pieces, pieces_for
 from .following import words_of
-from .home import Home
+from .home import NodeHome
 
 log = logging.getLogger("cotune.client")
 
 
-def chosen(home: Home, terms: SecAggTerms, head: bytes, words: int) -> tuple[int, ...]:
+def chosen(home: NodeHome, terms: SecAggTerms, head: bytes, words: int) -> tuple[int, ...]:
     """The pieces that this node checks of a sum of so many words; ascending.
 
     By the head, which holds the hash of the sum: a record can be signed in many ways, with other members of the quorum,
@@ -36,7 +36,7 @@ def chosen(home: Home, terms: SecAggTerms, head: bytes, words: int) -> tuple[int
 
 
 def check(
-    home: Home, terms: SecAggTerms, record: bytes, verified: Verified, body: bytes, vector: NDArray[np.uint64]
+    home: NodeHome, terms: SecAggTerms, record: bytes, verified: Verified, body: bytes, vector: NDArray[np.uint64]
 ) -> bytes:
     """Recompute the chosen pieces of the sum kept in the home from the masked uploads' pieces.
 
@@ -65,7 +65,7 @@ def check(
 
 
 def convict(
-    home: Home,
+    home: NodeHome,
     record: bytes,
     verified: Verified,
     number: int,

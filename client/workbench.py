@@ -16,17 +16,16 @@ from .. import private_files
 from ..adapter.basis import load_basis
 from ..charter.charter import Charter
 from ..charter.policy import Policy
-from ..data.files import Columns, read
-from ..data.packages import PinnedPackage
+from ..data.files import read
 from ..data.template import encode_all
 from ..data.units import group, holdings
+from ..enrollment.node_settings import NodeSettings
 from ..errors import UserError
 from ..privacy.holdings import Holdings
 from ..training.adapter import LoraSettings
-from ..training.base import BaseModel, ModelSource, load_base, require_context
+from ..training.base import BaseModel, load_base, require_context
 from ..training.guards import WrongModelError, check_digests
 from ..training.trainer import HIDDEN_STATES, Trainer
-from .settings import NodeModel, NodeSettings
 
 log = logging.getLogger("cotune.client")
 SECONDS_BETWEEN_LINES = 15.0
@@ -51,19 +50,12 @@ class Workbench:
     moved: int = 0
 
 
-def source_of(model: NodeModel) -> ModelSource:
-    """Where the node's copy of the base model is."""
-    package = model.package
-    pinned = None if package is None else PinnedPackage(package.name, package.version, package.sha256)
-    return ModelSource(model.name, model.revision, model.gguf_file, pinned, model.sha256)
-
-
 def shared_base(settings: NodeSettings) -> BaseModel:
     """The base model, loaded once a process."""
     key = settings.model.model_dump_json()
     if key not in _BASES:
         model = settings.model
-        _BASES[key] = load_base(source_of(model), settings.cache, model.device, model.dtype)
+        _BASES[key] = load_base(model, settings.cache, model.device, model.dtype)
     return _BASES[key]
 
 
@@ -127,7 +119,7 @@ def prepare(
     require_context(base, charter.model.context_length)
     lora = lora_of(charter, basis)
     private_files.require_data(policy.data)
-    records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
+    records = read(policy.data, policy.form, policy.columns)
     try:
         examples = encode_all(records, base.tokenizer, charter.model.context_length)
     except UserError as error:

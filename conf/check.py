@@ -9,13 +9,16 @@ from ..privacy.terms import largest_delta
 from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
 from ..spelling import plain, plain_id
+from ..strategies.agreed import made
 from .schema import (
     DPFedSGDSettings,
     FedAvgSettings,
     FFALoRASettings,
+    OwnSettings,
     ReferenceSettings,
     RoLoRASettings,
     Settings,
+    StrategySettings,
 )
 
 # Of the mean change that SGD on the server takes; 1 is plain FedAvg.
@@ -42,11 +45,13 @@ def _check_strategy(settings: Settings) -> None:
     strategy = settings.strategy
     if isinstance(strategy, FedAvgSettings):
         _check_home(strategy)
-        if settings.personal_steps:
-            raise UserError(
-                f"personal_steps={settings.personal_steps} with strategy=fedavg, which trains at home already",
-                "set personal_steps=0, or choose strategy=dp_fedsgd",
-            )
+    if isinstance(strategy, OwnSettings):
+        _check_own(strategy)
+    if settings.personal_steps and not strategy.one_noised_gradient:
+        raise UserError(
+            f"personal_steps={settings.personal_steps} with {named(strategy)}, which trains at home already",
+            "set personal_steps=0, or choose strategy=dp_fedsgd",
+        )
     form = settings.model.lora.form
     if isinstance(strategy, RoLoRASettings) and form != "lora":
         raise UserError(
@@ -75,6 +80,19 @@ def _check_strategy(settings: Settings) -> None:
         f"{strategy.reason}, so it would run without secure aggregation, which cotune does not do",
         "choose strategy=dp_fedsgd or strategy=fedavg, and secagg=double_mask",
     )
+
+
+def _check_own(strategy: OwnSettings) -> None:
+    """The class is there, and is made by these settings. Raises UserError."""
+    name, code = strategy.read()
+    made(name, code.digest, strategy.options)
+
+
+def named(strategy: StrategySettings) -> str:
+    """A strategy as it was asked for on the command line."""
+    if isinstance(strategy, OwnSettings):
+        return f"strategy=own ({strategy.code})"
+    return f"strategy={strategy.target.split('.')[-2]}"
 
 
 def _check_rate(settings: Settings) -> None:
@@ -164,10 +182,10 @@ def _check_privacy(settings: Settings) -> None:
 def _check_integers(settings: Settings) -> None:
     if not settings.privacy.enabled:
         raise UserError("privacy.mechanism=skellam with privacy.enabled=false", "set privacy.mechanism=gaussian")
-    if isinstance(settings.strategy, FedAvgSettings):
+    if not settings.strategy.one_noised_gradient:
         raise UserError(
-            "privacy.mechanism=skellam with strategy=fedavg: what local steps make of the noised integers is not on "
-            "their grid",
+            f"privacy.mechanism=skellam with {named(settings.strategy)}: what local steps make of the noised "
+            "integers is not on their grid",
             "set privacy.mechanism=gaussian, or choose strategy=dp_fedsgd",
         )
 
@@ -176,10 +194,10 @@ def _check_shared_noise(settings: Settings) -> None:
     privacy, count = settings.privacy, settings.data.organizations
     if not privacy.enabled:
         raise UserError("privacy.trust=honest_majority with privacy.enabled=false", "set privacy.trust=nobody")
-    if isinstance(settings.strategy, FedAvgSettings):
+    if not settings.strategy.one_noised_gradient:
         raise UserError(
-            "privacy.trust=honest_majority with strategy=fedavg: after several local steps a sum is not a signal plus "
-            "one Gaussian",
+            f"privacy.trust=honest_majority with {named(settings.strategy)}: after several local steps a sum is "
+            "not a signal plus one Gaussian",
             "set privacy.trust=nobody, or choose strategy=dp_fedsgd",
         )
     NoiseShares(count, privacy.colluders, privacy.dropouts)  # refuses where nobody is left to add noise

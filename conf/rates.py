@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.utils import instantiate
-
+from ..charter.charter import StrategyTerms
 from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
+from ..strategies.agreed import made
 from ..strategies.alone import least_noise
 from ..strategies.base import Strategy
 from ..strategies.dp_fedsgd import DPFedSGD
-from .schema import Settings
+from .schema import OwnSettings, Settings
 from .terms import terms
 
 # How far one round's noise moves each number of a core, and of B behind a given A: from the base model, and from where
@@ -104,11 +104,24 @@ def planned_strategy(settings: Settings, options: Mapping[str, Any]) -> Strategy
     Raises:
         UserError: it takes other steps than are paid for.
     """
+    terms = strategy_terms(settings, options)
+    strategy = made(terms.target, terms.code, terms.settings)
+    if strategy.steps_per_round != settings.strategy.steps_per_round:
+        raise UserError(f"strategy {terms.target} and its settings differ", "report this")
+    return strategy
+
+
+def strategy_terms(settings: Settings, options: Mapping[str, Any]) -> StrategyTerms:
+    """What a charter says of the strategy: its class, the digest of code of one's own, its settings.
+
+    Raises:
+        UserError: as `OwnSettings.read`.
+    """
     rule = settings.strategy
-    made: Strategy = instantiate({"_target_": rule.target, **options})
-    if made.steps_per_round != rule.steps_per_round:
-        raise UserError(f"strategy {rule.target} and its settings differ", "report this")
-    return made
+    if isinstance(rule, OwnSettings):
+        name, code = rule.read()
+        return StrategyTerms(target=name, code=code.digest, settings=dict(options))
+    return StrategyTerms(target=rule.target, settings=dict(options))
 
 
 def open_strategy(settings: Settings, agreed: PrivacyTerms, units: Sequence[int], tokens: int) -> DPFedSGD:

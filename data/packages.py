@@ -11,11 +11,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
 
 from .. import atomic
+from ..charter.documents import Document
 from ..errors import UserError
 from .wheels import unpack
 
@@ -26,8 +29,7 @@ _VERSION = re.compile(r"[0-9][A-Za-z0-9.!+]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class PinnedPackage:
+class PinnedPackage(Document):
     """A wheel and nothing but this wheel.
 
     Attributes:
@@ -43,12 +45,14 @@ class PinnedPackage:
     version: str
     sha256: str
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         parts = ((_NAME, self.name), (_VERSION, self.version), (_SHA256, self.sha256))
         if not all(form.fullmatch(part) for form, part in parts):
             raise UserError(
                 f"{self.name[:60]!r} {self.version[:60]!r} is no pinned package", "give name, version, sha256"
             )
+        return self
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"

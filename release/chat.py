@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from peft import PeftModel
-from pydantic import TypeAdapter, ValidationError
 from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
@@ -21,7 +20,8 @@ from ..evaluation.generate import greedy_answers
 from ..evaluation.prompts import end_tokens, prompt_tokens
 from ..spelling import is_blank
 from ..training.adapter import attach, schema_of, set_flat
-from ..training.base import BaseModel, ModelSource, load_base
+from ..training.base import BaseModel, load_base
+from ..training.source import ModelSource
 from .reading import ReleaseConfig, read_release
 
 
@@ -114,20 +114,16 @@ def open_release(
 
 def _source(folder: Path, config: ReleaseConfig) -> ModelSource:
     """Where the base model is: a release names no folder, but its run does, as long as the release lies in it."""
-    said: object = config.base.source
-    if said is None:
-        try:
-            model = json.loads((folder.absolute().parent / "settings.json").read_bytes())["model"]
-            said = {field.name: model[field.name] for field in fields(ModelSource)}
-        except (OSError, ValueError, LookupError, TypeError):
-            raise UserError(
-                f"{folder}: the base model {config.base.name} was a folder on another machine",
-                "say where it is here: model=local model.name=FOLDER",
-            ) from None
+    if config.base.source is not None:
+        return config.base.source
     try:
-        return TypeAdapter(ModelSource).validate_python(said)
-    except ValidationError:
-        raise UserError(f"{folder}: does not say where its base model comes from", "copy the release again") from None
+        model = json.loads((folder.absolute().parent / "settings.json").read_bytes())["model"]
+        return ModelSource.model_validate({name: model[name] for name in ModelSource.model_fields})
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UserError(
+            f"{folder}: the base model {config.base.name} was a folder on another machine",
+            "say where it is here: model=local model.name=FOLDER",
+        ) from None
 
 
 def _visible(text: str) -> str:

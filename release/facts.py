@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..adapter.peft_files import LoraSettings
 from ..adapter.schema import AdapterSchema
-from ..data.files import Form
+from ..charter.columns import Form
+from ..training.source import ModelSource
 from .privacy_statement import PrivacyFacts
 
 ATTACHED: Final = frozenset({"charter.yaml", "signatures.json"})
@@ -29,7 +30,7 @@ class ReleaseFacts:
         federation: name of the federation.
         members: names of the organizations.
         base_name, base_licence: of the base model, for people.
-        base_source: the fields of `ModelSource`, JSON-able, so that a reader can load the base; None where the
+        base_source: where a reader finds the base; None where the
             coordinator had it in a folder: a path tells of a machine, and leads nowhere on others.
         base_digest, tokenizer_digest: hex SHA-256 as pinned by the charter.
         lora, schema, adapter: of the released LoRA: settings, names and shapes, float32 [d].
@@ -54,7 +55,7 @@ class ReleaseFacts:
     members: tuple[str, ...]
     base_name: str
     base_licence: str
-    base_source: Mapping[str, Any] | None
+    base_source: ModelSource | None
     base_digest: str
     tokenizer_digest: str
     lora: LoraSettings

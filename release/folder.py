@@ -106,7 +106,7 @@ def _config(folder: Path, facts: ReleaseFacts) -> ReleaseConfig:
         federation=facts.federation,
         base=ReleasedBase(
             name=facts.base_name,
-            source=None if facts.base_source is None else dict(facts.base_source),
+            source=facts.base_source,
             digest=facts.base_digest,
             tokenizer_digest=facts.tokenizer_digest,
         ),

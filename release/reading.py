@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..adapter.peft_files import LoraSettings, import_peft
 from ..adapter.schema import AdapterSchema
-from ..data.files import Form
+from ..charter.columns import Form
 from ..errors import UserError
+from ..training.source import ModelSource
 
 RELEASE_CONFIG: Final = "cotune.json"
 LARGEST_CONFIG: Final = 16 * 2**20
@@ -34,13 +35,13 @@ class _Strict(BaseModel):
 
 
 class ReleasedBase(_Strict):
-    """The base model to load: its name, where it comes from (the fields of `ModelSource`) and its pinned digests.
+    """The base model to load: its name, where it comes from and its pinned digests.
 
     `source` is None where the base was a folder of the coordinator's: each reader has a place of his own for it.
     """
 
     name: str
-    source: dict[str, Any] | None
+    source: ModelSource | None
     digest: Digest
     tokenizer_digest: Digest
 

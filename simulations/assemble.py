@@ -5,7 +5,6 @@ from typing import Any
 from ..adapter.forms import as_lora
 from ..atomic import write_bytes, write_text
 from ..charter.charter import Charter
-from ..client.workbench import source_of
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus, Shown
 from ..evaluation.classification import read_classification
@@ -19,7 +18,8 @@ from ..server.run_directory import Committed, RunDirectory
 from ..server.spent import rounds_spent
 from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
-from .consortium import Consortium, in_folder, node_model
+from ..training.source import ModelSource, in_folder
+from .consortium import Consortium
 from .reporting import report as reports
 from .reporting.confusion import draw as draw_confusion
 from .reporting.curves import draw
@@ -265,19 +265,6 @@ def _what_was_trained(charter: Charter) -> str:
     return f"{what}, {kind}{begun} (basis {model.basis.digest[:16]}): {model.dimension} parameters{over}"
 
 
-def _source(settings: Settings) -> dict[str, Any] | None:
-    source = source_of(node_model(settings))
-    if in_folder(source):
-        return None
-    package = (
-        None
-        if source.package is None
-        else {"name": source.package.name, "version": source.package.version, "sha256": source.package.sha256}
-    )
-    return {
-        "name": source.name,
-        "revision": source.revision,
-        "gguf_file": source.gguf_file,
-        "package": package,
-        "sha256": source.sha256,
-    }
+def _source(settings: Settings) -> ModelSource | None:
+    source = settings.model.source
+    return None if in_folder(source) else source

@@ -12,7 +12,6 @@ import torch
 
 from ..adapter.basis import Basis, load_basis
 from ..adapter.peft_files import LoraSettings
-from ..client.workbench import source_of
 from ..conf.rates import planned_strategy, strategy_options
 from ..conf.schema import Settings
 from ..conf.terms import terms
@@ -25,7 +24,7 @@ from ..training.base import BaseModel, load_base
 from ..training.trainer import Trainer
 from .bases import lora_settings
 from .code_version import code_version
-from .consortium import agreed_basis, declared_units, everything, filled_in, node_model
+from .consortium import agreed_basis, declared_units, everything, filled_in
 from .corpus import load_corpus
 from .progress import Advance
 from .rehearsal import AtHome, Rehearsed, at_home, rehearse
@@ -169,7 +168,7 @@ class Bench:
 def _base(settings: Settings) -> BaseModel:
     """A model of its own for each form and basis: trainers of the form before may still hold the other one."""
     model = settings.model
-    return load_base(source_of(node_model(settings)), settings.cache, model.device, model.dtype)
+    return load_base(model, settings.cache, model.device, model.dtype)
 
 
 def file_facts(settings: Settings) -> list[tuple[int, float]]:

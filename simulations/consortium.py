@@ -5,43 +5,44 @@ their parts, once, here; afterwards client and server code see nothing but those
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 from ..adapter.basis import Basis, load_basis
 from ..adapter.schema import AdapterSchema
+from ..atomic import write_bytes
 from ..charter import charter as charters
-from ..charter import policy as policies
 from ..charter import signatures, signing
-from ..charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.charter import COORDINATOR, Charter
 from ..charter.policy import Policy
-from ..client import settings as nodes
-from ..client.home import Home
-from ..client.settings import NodeModel, NodeSettings, Package
-from ..client.workbench import source_of
-from ..conf.rates import settled, strategy_options
-from ..conf.schema import Settings
-from ..conf.terms import terms
+from ..conf.rates import settled, strategy_options, strategy_terms
+from ..conf.schema import OwnSettings, Settings
+from ..conf.terms import secagg_terms, terms
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group
+from ..enrollment import requests
+from ..enrollment.drafting import Decided, drafted, model_terms, signed
+from ..enrollment.home import Home
+from ..enrollment.node_settings import NodeSettings
+from ..enrollment.requests import JoinRequest
 from ..errors import UserError
 from ..secagg.suites import CLASSIC, HYBRID
-from ..strategies.agreed import encoding_of, strategy_of
+from ..strategies.agreed import load_code
 from ..training.adapter import LoraSettings, attach, schema_of
-from ..training.base import BaseModel, ModelSource, load_base, require_context
+from ..training.base import BaseModel, load_base, require_context
+from ..training.source import public_name
 from .bases import basis_source, basis_terms, lora_settings, made_basis
 from .corpus import COLUMNS, write_records
 from .starting import started
 from .workspace import Workspace
 
 POOLED = "pooled"
-_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-_LIFETIME = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -62,33 +63,6 @@ class Consortium:
     schema: AdapterSchema
 
 
-def node_model(settings: Settings) -> NodeModel:
-    """Every organization's copy of the base model: on one machine, the same one."""
-    model = settings.model
-    package = None if model.package is None else Package(**model.package.model_dump())
-    return NodeModel(
-        name=model.name,
-        revision=model.revision,
-        gguf_file=model.gguf_file,
-        package=package,
-        sha256=model.sha256,
-        device=model.device,
-        dtype=model.dtype,
-    )
-
-
-def in_folder(source: ModelSource) -> bool:
-    """Whether a model is a folder on this machine, so that its name is a path."""
-    return source.package is None and Path(source.name).expanduser().is_dir()
-
-
-def public_name(source: ModelSource) -> str:
-    """What a charter and a release call a model: of a path only the last part, which tells nothing of this machine."""
-    if not in_folder(source):
-        return source.name
-    return Path(source.name).expanduser().absolute().name or "model"
-
-
 def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseModel, LoraSettings, AdapterSchema]:
     """The base model in this process, with the adapter attached; its basis is made once and kept.
 
@@ -96,7 +70,7 @@ def load(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[BaseMode
         UserError: the model cannot be loaded, or no basis be made: see `made_basis`.
     """
     torch.set_num_threads(settings.simulation.workers * settings.simulation.threads_per_worker)
-    base = load_base(source_of(node_model(settings)), settings.cache, settings.model.device, settings.model.dtype)
+    base = load_base(settings.model, settings.cache, settings.model.device, settings.model.dtype)
     require_context(base, settings.model.context_length)
     lora = lora_settings(settings)
     if lora.form != "lora":
@@ -135,6 +109,8 @@ def found(settings: Settings, space: Workspace, corpus: Corpus) -> Consortium:
         space.nodes.mkdir()
         _set_up(settings, space, corpus, base, lora, schema)
     charter = signatures.load_signed(space.server / "charter.yaml", space.server / "signatures.json")
+    _require_same_code(settings, charter)
+    load_code(charter, space.strategy)
     return Consortium(charter, homes, base, lora, schema)
 
 
@@ -158,23 +134,52 @@ def _set_up(
     space.server.mkdir(mode=0o700)
     suite = HYBRID if settings.secagg.suite == HYBRID.name else CLASSIC
     coordinator = signing.new_key(space.server / "coordinator.key", suite)
-    created = {name: Home.create(space.nodes / name) for name in corpus.organizations}
-    keys = {name: signing.new_key(home.identity, suite) for name, home in created.items()}
-    units = declared_units(settings, corpus)
-    members = tuple(
-        Member(name=name, public_key=signing.public_hex(key), nominal_units=units[name]) for name, key in keys.items()
-    )
-    charter = draft(settings, members, signing.public_hex(coordinator), base, lora, schema)
-    # Lanes that are too narrow for the noise are said before anything is trained.
-    encoding_of(charter, strategy_of(charter), schema, 0)
-    signed = {name: signing.sign_charter(charter, key) for name, key in keys.items()}
-    signed[charters.COORDINATOR] = signing.sign_charter(charter, coordinator)
-    for name, home in created.items():
-        _furnish(settings, home, name, corpus.organizations[name], charter, signed, lora.basis)
-    _furnish(settings, Home.create(space.pooled), POOLED, everything(corpus), charter, signed, lora.basis)
+    homes = {name: Home.create(space.nodes / name) for name in corpus.organizations}
+    keys = {name: signing.new_key(home.identity, suite) for name, home in homes.items()}
+    units, name = declared_units(settings, corpus), federation_name(settings)
+    asked = [requests.request(key, name, member, units[member]) for member, key in keys.items()]
+    now = datetime.now(UTC)
+    charter = drafted(_decided(settings, signing.public_hex(coordinator), asked, base, lora, schema), asked, now)
+    signatures_of_all = {COORDINATOR: signing.sign_charter(charter, coordinator)}
+    records = corpus.organizations | {POOLED: everything(corpus)}
+    for place in (*homes.values(), Home.create(space.pooled)):
+        own = place.path.name
+        policy = _policy(settings, place.path / "records.jsonl", charter)
+        write_records(records[own], policy.data)
+        place.set_up(policy, _node(settings, own))
+        if own in keys:
+            signatures_of_all[own] = signed(charter, policy, own, keys[own], now)
+    code = _code(settings, charter)
+    for place in (*homes.values(), Home(space.pooled)):
+        place.take_up(charter, signatures_of_all, lora.basis, code)
+    if code is not None:
+        write_bytes(space.strategy, code)
     charters.save(charter, space.server / "charter.yaml")
     # Last, since its presence says that everything before it is there.
-    signatures.save(signed, space.server / "signatures.json")
+    signatures.save(signatures_of_all, space.server / "signatures.json")
+
+
+def _code(settings: Settings, charter: Charter) -> bytes | None:
+    """The file of a strategy that is not the product's own."""
+    if not isinstance(settings.strategy, OwnSettings):
+        return None
+    _, code = settings.strategy.read()
+    if code.digest != charter.strategy.code:
+        raise UserError(f"{code.file} changed while the consortium was set up", "start again")
+    return code.content
+
+
+def _require_same_code(settings: Settings, charter: Charter) -> None:
+    """A run goes on with the strategy that it was begun with.
+
+    Raises:
+        UserError: the file has changed since.
+    """
+    if isinstance(settings.strategy, OwnSettings) and settings.strategy.read()[1].digest != charter.strategy.code:
+        raise UserError(
+            f"{settings.strategy.code} has changed since this run began",
+            "put the file back, set simulation.existing=fresh to start over, or another run_dir",
+        )
 
 
 def filled_in(settings: Settings, corpus: Corpus) -> Settings:
@@ -218,38 +223,19 @@ def _round_up(count: int) -> int:
     return (count // step + 1) * step
 
 
-def _furnish(
-    settings: Settings,
-    home: Home,
-    name: str,
-    records: list[Record],
-    charter: Charter,
-    signed: dict[str, bytes],
-    basis: Basis | None,
-) -> None:
-    """Records, policy, settings, the signed charter and what it names, in one home."""
-    data = home.path / "records.jsonl"
-    write_records(records, data)
-    policies.save(_policy(settings, data, charter), home.policy)
-    nodes.save(_node(settings, name), home.settings)
-    if basis is not None:
-        basis.save(home.basis)
-    charters.save(charter, home.charter)
-    signatures.save(signed, home.signatures)
-
-
 def _policy(settings: Settings, data: Path, charter: Charter) -> Policy:
     """What a cautious organization would allow: this model, this budget, this unit, nothing else."""
     return Policy(
         data=data,
         form="completion" if settings.data.form == "completion" else "instruction",
         columns=COLUMNS,
-        max_epsilon=settings.privacy.epsilon or 1.0,
+        max_epsilon=charter.privacy.epsilon,
         models=(charter.model.base_digest,),
         min_members=3,
         unit=settings.privacy.unit,
         allow_without_privacy=not settings.privacy.enabled,
         allow_honest_majority=settings.privacy.trust == "honest_majority",
+        strategies=() if charter.strategy.code is None else (charter.strategy.code,),
         allow_start=charter.model.basis is not None and charter.model.basis.start != "zero",
     )
 
@@ -257,7 +243,7 @@ def _policy(settings: Settings, data: Path, charter: Charter) -> Policy:
 def _node(settings: Settings, name: str) -> NodeSettings:
     return NodeSettings(
         name=name,
-        model=node_model(settings),
+        model=settings.model.local,
         cache=settings.cache,
         cache_features=settings.model.cache_features,
         physical_batch_tokens=settings.simulation.physical_batch_tokens,
@@ -265,62 +251,31 @@ def _node(settings: Settings, name: str) -> NodeSettings:
     )
 
 
-def draft(
+def federation_name(settings: Settings) -> str:
+    """As a charter writes it."""
+    return settings.name.lower().replace("_", "-").replace(".", "-")
+
+
+def _decided(
     settings: Settings,
-    members: tuple[Member, ...],
     coordinator: str,
+    asked: Sequence[JoinRequest],
     base: BaseModel,
     lora: LoraSettings,
     schema: AdapterSchema,
-) -> Charter:
-    """The charter that the configuration describes, not signed yet."""
-    now = datetime.now(UTC)
-    form, n = settings.model.lora, len(members)
-    agreed = terms(settings, max(member.nominal_units for member in members), schema.dimension)
-    return Charter(
-        federation=settings.name.lower().replace("_", "-").replace(".", "-"),
-        epoch=0,
-        members=members,
+) -> Decided:
+    """What the configuration says of the charter."""
+    units = [each.nominal_units for each in asked]
+    agreed = terms(settings, max(units), schema.dimension)
+    basis = None if lora.basis is None else basis_terms(settings, lora.basis)
+    name, context = public_name(settings.model), settings.model.context_length
+    return Decided(
+        federation=federation_name(settings),
         coordinator=coordinator,
-        model=ModelTerms(
-            name=public_name(source_of(node_model(settings))),
-            base_digest=base.digest,
-            tokenizer_digest=base.tokenizer_digest,
-            rank=lora.rank,
-            alpha=float(lora.alpha),
-            targets=form.targets,
-            rslora=form.rslora,
-            form=form.form,
-            basis=None if lora.basis is None else basis_terms(settings, lora.basis),
-            top_layers=settings.model.top_layers,
-            context_length=settings.model.context_length,
-            schema=tuple((name, tuple(shape)) for name, shape in zip(schema.names, schema.shapes, strict=True)),
-            schema_digest=schema.digest,
-            initial_seed=settings.seed,
-        ),
-        strategy=StrategyTerms(
-            target=settings.strategy.target,
-            settings=strategy_options(
-                settings,
-                agreed,
-                [member.nominal_units for member in members],
-                lora.moved,
-            ),
-        ),
+        model=model_terms(base, name, lora, schema, basis, context, settings.seed),
+        strategy=strategy_terms(settings, strategy_options(settings, agreed, units, lora.moved)),
         rounds=settings.rounds,
         personal_steps=settings.personal_steps,
         privacy=agreed,
-        secagg=SecAggTerms(
-            lane_bits=settings.secagg.lane_bits,
-            suite=settings.secagg.suite,
-            range_sigmas=settings.secagg.range_sigmas,
-            threshold=settings.secagg.threshold_for(n),
-            min_survivors=settings.min_survivors_for(n),
-            deadline_seconds=settings.secagg.deadline_seconds,
-            audit_rounds=settings.secagg.audit_rounds,
-            check_fraction=settings.secagg.check_fraction,
-            check_probability=settings.secagg.check_probability,
-        ),
-        not_before=(now - timedelta(minutes=5)).strftime(_FORMAT),
-        not_after=(now + _LIFETIME).strftime(_FORMAT),
+        secagg=secagg_terms(settings, len(units)),
     )

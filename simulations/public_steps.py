@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import PrivacyTerms
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.paid import contribute
 from ..training.trainer import Trainer
 
 
@@ -35,7 +36,7 @@ def public_steps(
     for number in range(rounds):
         before_round()
         part = strategy.trained(trainer.schema, number)
-        contribution = strategy.local(trainer, adapter, part, open_terms, batch, SystemRandomness())
+        contribution = contribute(trainer, strategy, adapter, part, open_terms, batch, SystemRandomness())
         adapter, state = strategy.apply(adapter, state, part, split(contribution)[0], batch, 1)
     published = strategy.published(adapter, state)
     if not np.isfinite(published).all():

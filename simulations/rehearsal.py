@@ -20,6 +20,7 @@ from ..privacy.sampling import Randomness, SystemRandomness, poisson_sample
 from ..privacy.terms import METRICS, PrivacyTerms, decode_metrics
 from ..server.exchange import Interrupted
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.paid import contribute
 from ..training.trainer import Trainer
 
 
@@ -118,7 +119,7 @@ def rehearse(
         part = strategy.trained(schema, number - 1)
         total = np.zeros(part.size)
         for name, home in homes.items():
-            gradient, measured = split(strategy.local(home, adapter, part, agreed, batches[name], randomness))
+            gradient, measured = split(contribute(home, strategy, adapter, part, agreed, batches[name], randomness))
             total, metrics = total + gradient, metrics + measured
         with np.errstate(over="ignore", invalid="ignore"):
             adapter, state = strategy.apply(adapter, state, part, total, sum(batches.values()), len(homes))

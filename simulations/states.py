@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..client.home import Home
+from ..client.home import NodeHome
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.records import Record
@@ -92,10 +92,10 @@ def hand_out(
     trainer = trainer_of(settings, consortium.base, consortium.lora, everything(corpus), folder, advance)
     start = 0
     for name, records in corpus.organizations.items():
-        trainer.hand_on(range(start, start + len(records)), Home(consortium.homes[name]).cache)
+        trainer.hand_on(range(start, start + len(records)), NodeHome(consortium.homes[name]).cache)
         start += len(records)
     if pooled:
-        trainer.hand_on(range(start), Home(space.pooled).cache)
+        trainer.hand_on(range(start), NodeHome(space.pooled).cache)
     return trainer.answers_only
 
 

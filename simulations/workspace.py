@@ -1,7 +1,7 @@
 """A run's folder: whose settings it holds, whether to continue or start afresh, and where each thing lies in it.
 
 settings.json      what the run was started with
-server/            coordinator's key, charter, signatures, run/ (committed rounds)
+server/            coordinator's key, charter, signatures, code of a strategy of one's own, run/ (committed rounds)
 nodes/NAME/        the homes of the organizations, as on machines of their own
 pooled/            a home for the forbidden arm: all records in one place
 basis.safetensors  frozen directions of the adapter, where its form has some
@@ -49,6 +49,10 @@ class Workspace:
     @property
     def server(self) -> Path:
         return self.path / "server"
+
+    @property
+    def strategy(self) -> Path:
+        return self.server / "strategy.py"
 
     @property
     def basis(self) -> Path:

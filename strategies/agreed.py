@@ -4,8 +4,9 @@ Both ends derive it from what was signed. A message can only repeat it, and a me
 """
 
 import math
-
-from hydra.utils import instantiate
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
 from ..adapter.schema import AdapterSchema
 from ..charter.charter import Charter
@@ -14,41 +15,121 @@ from ..privacy.noise_shares import ONE_STEP, fitting_sigmas, fitting_units, requ
 from ..privacy.terms import METRICS, PrivacyTerms
 from ..secagg.encoding import MAX_LANE_BITS, Encoding
 from ..secagg.limits import NormLimits
+from . import own
 from .base import MOST_SAMPLES, Strategy, metrics_reach
+from .dp_fedsgd import DPFedSGD
+from .fedavg import FedAvg
+from .ffa import FFALoRA
+from .rolora import RoLoRA
 
-_RULES = {
-    "cotune.strategies.dp_fedsgd.DPFedSGD",
-    "cotune.strategies.fedavg.FedAvg",
-    "cotune.strategies.ffa.FFALoRA",
-    "cotune.strategies.rolora.RoLoRA",
+RULES: Final[Mapping[str, type[Any]]] = {
+    f"{rule.__module__}.{rule.__name__}": rule for rule in (DPFedSGD, FedAvg, FFALoRA, RoLoRA)
 }
+"""The product's own strategies, by what a charter calls them."""
 Bounds = tuple[tuple[int, float], ...]
 # Beside adapter and metrics: the fraction of coordinates that the encoding cut, known only after the noise.
 EXTRA = 1
+
+
+def class_of(target: str, code: str | None) -> type[Any]:
+    """The class that a charter's target names: the product's own, or an installed one of the digest `code`.
+
+    Raises:
+        UserError: there is none here.
+    """
+    if code is not None:
+        return own.class_of(target, code)
+    if target not in RULES:
+        raise UserError(f"charter: strategy {target!r} is not one", f"choose one of {', '.join(sorted(RULES))}")
+    return RULES[target]
+
+
+def made(target: str, code: str | None, settings: Mapping[str, Any]) -> Strategy:
+    """The strategy of a class with these settings.
+
+    Raises:
+        UserError: as `class_of`, or the settings do not fit it.
+    """
+    rule = class_of(target, code)
+    try:
+        strategy: Strategy = rule(**settings)
+    except Exception as problem:
+        said = str(problem).splitlines() or [type(problem).__name__]
+        raise UserError(f"strategy {target!r}: {said[0]}", "correct its settings") from None
+    if type(strategy.steps_per_round) is not int or strategy.steps_per_round < 1:
+        raise UserError(f"strategy {target!r}: steps_per_round is {strategy.steps_per_round!r}", "let it be 1 or more")
+    return strategy
+
+
+def load_code(charter: Charter, file: Path) -> None:
+    """Install the charter's own code of a strategy, if it has some, for `strategy_of`; nothing else is ever run.
+
+    Args:
+        file: where it lies; the caller has seen to it that this digest may run here.
+
+    Raises:
+        UserError: there is none, or it is another file.
+    """
+    if charter.strategy.code is None:
+        return
+    code = own.read_code(file)
+    if code.digest != charter.strategy.code:
+        raise UserError(f"{file} is not the charter's strategy", "get it from who drafted the charter")
+    own.install(code)
 
 
 def strategy_of(charter: Charter) -> Strategy:
     """The strategy that the charter names.
 
     Raises:
-        UserError: it is not installed here, its settings do not fit, or the adapter has no part that it trains. The
-            charter's own form admits no class outside `cotune.strategies`.
+        UserError: it is not installed here, its settings do not fit, the adapter has no part that it trains, or the
+            charter's terms ask for more than it does.
     """
-    target = charter.strategy.target
-    if target not in _RULES:
-        raise UserError(f"charter: strategy {target!r} is not one", f"choose one of {', '.join(sorted(_RULES))}")
+    terms = charter.strategy
     try:
-        rule: Strategy = instantiate({"_target_": target, **charter.strategy.settings})
-    except Exception as problem:
-        raise UserError(
-            f"charter: strategy {target!r}: {str(problem).splitlines()[0]}", "correct its settings"
-        ) from None
-    if charter.privacy.shares is not None and rule.steps_per_round > 1:
-        raise UserError(f"charter: privacy.trust=honest_majority: {ONE_STEP}", "set privacy.trust=nobody")
+        rule = made(terms.target, terms.code, terms.settings)
+    except UserError as problem:
+        raise UserError(f"charter: {problem.what.removeprefix('charter: ')}", problem.mend) from None
+    _require_one_gradient(charter, rule)
     schema = schema_of(charter)
     for turn in range(rule.turns):
         rule.trained(schema, turn)
     return rule
+
+
+def require_fitting(charter: Charter) -> None:
+    """Refuse to sign what no node would act under. Code of one's own, which is not loaded here, is left to the node.
+
+    Raises:
+        UserError: as `strategy_of`.
+    """
+    if charter.strategy.code is None:
+        strategy_of(charter)
+
+
+def _require_one_gradient(charter: Charter, rule: Strategy) -> None:
+    """Shared noise, noise on integers and personal steps are for rules that send one noised gradient as it is."""
+    name = charter.strategy.rule
+    if rule.one_noised_gradient:
+        if rule.steps_per_round != 1:
+            raise UserError(f"charter: {name} sends one noised gradient, yet takes {rule.steps_per_round}", "mend it")
+        return
+    if charter.privacy.shares is not None:
+        raise UserError(
+            f"charter: privacy.trust=honest_majority with {name}: {ONE_STEP}",
+            "use DPFedSGD, or set privacy.trust=nobody",
+        )
+    if charter.privacy.grid is not None:
+        raise UserError(
+            f"charter: privacy.mechanism=skellam with {name}: what local steps make of the noised integers is not on "
+            "their grid",
+            "use DPFedSGD, or set privacy.mechanism=gaussian",
+        )
+    if charter.personal_steps:
+        raise UserError(
+            f"charter: personal_steps={charter.personal_steps} with {name}: its rounds are several steps each",
+            "use DPFedSGD, or set personal_steps=0",
+        )
 
 
 def schema_of(charter: Charter) -> AdapterSchema:

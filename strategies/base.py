@@ -55,7 +55,18 @@ class ServerState:
 
 
 class Strategy(Protocol):
-    """One rule of federated training."""
+    """One rule of federated training.
+
+    A class of one's own fits where it has all of these; `strategies.own` says how a charter names it. What the product
+    asks of a rule is asked of its properties here, never of its name.
+    """
+
+    @property
+    def one_noised_gradient(self) -> bool:
+        """Whether a contribution is what one private step gave, bit by bit, and nothing that was made of it.
+
+        Shared noise, noise on integers and personal steps ask for it. It is checked wherever a contribution is made.
+        """
 
     @property
     def steps_per_round(self) -> int:

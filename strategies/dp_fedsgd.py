@@ -8,6 +8,7 @@ adapters that is published: it cancels part of the last steps' noise (De et al. 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..adapter.part import Part, whole
 from ..adapter.schema import AdapterSchema
@@ -20,6 +21,8 @@ from .server_side import ServerSide
 @dataclass(frozen=True)
 class DPFedSGD(ServerSide):
     """One gradient a round, a server optimizer on the mean. Its settings are those of `ServerSide`."""
+
+    one_noised_gradient: ClassVar[bool] = True
 
     @property
     def steps_per_round(self) -> int:

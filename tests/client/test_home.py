@@ -10,31 +10,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cotune.client.chains import Chain
-from cotune.client.home import Home, Pending
+from cotune.client.home import NodeHome, Pending
 from cotune.errors import UserError
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
+def home(tmp_path: Path) -> NodeHome:
+    return NodeHome.create(tmp_path / "home")
 
 
-def test_a_new_home_is_private_and_never_replaces_one(home: Home) -> None:
+def test_a_new_home_is_private_and_never_replaces_one(home: NodeHome) -> None:
     assert stat.S_IMODE(home.path.stat().st_mode) == 0o700
     with pytest.raises(UserError, match="exists"):
-        Home.create(home.path)
+        NodeHome.create(home.path)
 
 
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o704, 0o755, 0o770, 0o777])
-def test_a_home_that_others_may_enter_is_refused(home: Home, mode: int) -> None:
+def test_a_home_that_others_may_enter_is_refused(home: NodeHome, mode: int) -> None:
     home.path.chmod(mode)
     with pytest.raises(UserError, match="chmod 700"):
-        Home(home.path)
+        NodeHome(home.path)
 
 
 def test_a_home_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such node"):
-        Home(tmp_path / "none")
+        NodeHome(tmp_path / "none")
 
 
 SECRETS = ("identity.key", "ledger.sqlite", "ledger.sqlite-journal", "ledger.sqlite.head", "journal", "chains.json")
@@ -42,7 +42,7 @@ SECRETS += ("round.bin", "pending.npz", "node.log", "lock", "cache/states.npy")
 PAPERS = ("charter.yaml", "signatures.json", "policy.yaml", "node.yaml")
 
 
-def _place(home: Home, name: str) -> Path:
+def _place(home: NodeHome, name: str) -> Path:
     file = home.path / name
     file.parent.mkdir(mode=0o700, exist_ok=True)
     file.write_bytes(b"")
@@ -51,7 +51,7 @@ def _place(home: Home, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", SECRETS + PAPERS)
-def test_every_file_of_a_home_is_plain_and_closed(home: Home, name: str) -> None:
+def test_every_file_of_a_home_is_plain_and_closed(home: NodeHome, name: str) -> None:
     file = _place(home, name)
     with home.locked():
         pass
@@ -72,19 +72,19 @@ def test_every_file_of_a_home_is_plain_and_closed(home: Home, name: str) -> None
         pass
 
 
-def test_a_home_of_somebody_else_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_of_somebody_else_is_refused(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     _place(home, "policy.yaml")
     about = os.lstat(home.path)
     other = os.stat_result([*about[:4], 4711, *about[5:10]])
     monkeypatch.setattr(os, "lstat", lambda path: other)
     with pytest.raises(UserError, match="owned by user 4711"):
-        Home(home.path)
+        NodeHome(home.path)
 
 
-def test_links_in_the_place_of_home_and_cache_are_refused(home: Home, tmp_path: Path) -> None:
+def test_links_in_the_place_of_home_and_cache_are_refused(home: NodeHome, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(home.path)
     with pytest.raises(UserError, match="link: not a plain folder"):
-        Home(tmp_path / "link")
+        NodeHome(tmp_path / "link")
     (tmp_path / "states").mkdir(mode=0o700)
     (home.path / "cache").symlink_to(tmp_path / "states")
     with pytest.raises(UserError, match="cache: not a plain folder"), home.locked():
@@ -92,7 +92,7 @@ def test_links_in_the_place_of_home_and_cache_are_refused(home: Home, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["chains.json", "round.bin", "pending.npz"])
-def test_what_a_home_reads_it_opens_without_following_links(home: Home, name: str) -> None:
+def test_what_a_home_reads_it_opens_without_following_links(home: NodeHome, name: str) -> None:
     home.set_chain(Chain("ab", "cd", 3, 1))
     home.set_round_secrets(b"secret")
     home.set_pending(Pending("ab", 3, 1, "ef", "01", np.array([1.5, -2.0])))
@@ -103,7 +103,7 @@ def test_what_a_home_reads_it_opens_without_following_links(home: Home, name: st
         read()
 
 
-def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
+def test_what_a_home_writes_is_private_and_comes_back(home: NodeHome) -> None:
     old = os.umask(0)
     try:
         with home.locked():
@@ -116,7 +116,7 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     files = [file for file in home.path.iterdir() if file.is_file()]
     assert len(files) == 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-    again = Home(home.path)
+    again = NodeHome(home.path)
     assert again.chain() == Chain("ab", "cd", 3, 1)
     assert again.round_secrets() == b"secret"
     pending = again.pending()
@@ -126,7 +126,7 @@ def test_what_a_home_writes_is_private_and_comes_back(home: Home) -> None:
     np.testing.assert_array_equal(pending.contribution, [1.5, -2.0])
 
 
-def test_what_an_answer_leaves_is_durable_together(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_answer_leaves_is_durable_together(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both files are synced before they get their names, and the names behind the last of them."""
     home.set_chain(Chain("ab", "cd", 2, 0))
     synced: list[str] = []
@@ -137,12 +137,12 @@ def test_what_an_answer_leaves_is_durable_together(home: Home, monkeypatch: pyte
     monkeypatch.setattr(os, "replace", lambda *names: (synced.append("R"), replaced(*names))[1])
     home.set_signed(b"secret", Chain("ab", "cd", 3, 1))
     assert "".join(synced) == "FRFRD"
-    again = Home(home.path)
+    again = NodeHome(home.path)
     assert (again.chain(), again.round_secrets()) == (Chain("ab", "cd", 3, 1), b"secret")
     assert stat.S_IMODE((home.path / "round.bin").stat().st_mode) == 0o600
 
 
-def test_a_contribution_that_cannot_be_read_is_named(home: Home) -> None:
+def test_a_contribution_that_cannot_be_read_is_named(home: NodeHome) -> None:
     about = {"run": "ab", "round": 3, "attempt": 1, "model_hash": "ef"}  # no charter
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY"):
         (home.path / "pending.npz").write_bytes(content)
@@ -154,7 +154,7 @@ def test_a_contribution_that_cannot_be_read_is_named(home: Home) -> None:
         home.pending()
 
 
-def test_secrets_and_contribution_can_be_deleted_twice(home: Home) -> None:
+def test_secrets_and_contribution_can_be_deleted_twice(home: NodeHome) -> None:
     for _ in range(2):
         home.set_round_secrets(None)
         home.set_pending(None)
@@ -162,7 +162,7 @@ def test_secrets_and_contribution_can_be_deleted_twice(home: Home) -> None:
 
 
 def _count(path: Path, rounds: int) -> None:
-    home = Home(path)
+    home = NodeHome(path)
     for _ in range(rounds):
         with home.locked():
             chain = home.chain()
@@ -170,7 +170,7 @@ def _count(path: Path, rounds: int) -> None:
             home.set_chain(Chain(chain.run, chain.head, chain.round + 1, 0))
 
 
-def test_two_processes_do_not_mix(home: Home) -> None:
+def test_two_processes_do_not_mix(home: NodeHome) -> None:
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_count, args=(home.path, 15)) for _ in range(2)]
     for worker in workers:
@@ -180,7 +180,7 @@ def test_two_processes_do_not_mix(home: Home) -> None:
     assert home.chain().round == 29
 
 
-def test_the_lock_goes_with_an_exception(home: Home) -> None:
+def test_the_lock_goes_with_an_exception(home: NodeHome) -> None:
     with pytest.raises(RuntimeError), home.locked():
         raise RuntimeError
     with home.locked():

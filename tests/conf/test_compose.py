@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from cotune.conf.compose import choices, compose, keys, study_sweep, sweep
+from cotune.conf.compose import FOLDER, choices, compose, keys, study_sweep, sweep
 from cotune.errors import UserError
 from hydra.utils import instantiate
 from hypothesis import given, settings
@@ -24,6 +24,9 @@ def test_defaults_compose_to_the_hospitals() -> None:
     assert run.privacy.epsilon == 8
 
 
+EXAMPLE = FOLDER.parent / "docs" / "tutorials" / "sign_sgd.py"
+
+
 def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
     files = ["data.files=[a,b,c]", "data.test_file=t"]
     plain = ["recipe=lora"]
@@ -31,7 +34,11 @@ def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
         "model": {"local": ["model.name=m"]},
         "data": {"files": files, "phenotypes": plain},
         "experiment": {"custom": files},
-        "strategy": {"rolora": plain, "ffa": plain},
+        "strategy": {
+            "rolora": plain,
+            "ffa": plain,
+            "own": [f"strategy.code={EXAMPLE}:SignSGD"],
+        },
         "recipe": {"text": ["data=phenotypes"]},
     }
     refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}

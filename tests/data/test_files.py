@@ -4,13 +4,13 @@ import builtins
 import csv
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cotune.charter.columns import Columns
 from cotune.data import tables
-from cotune.data.files import Columns, read
+from cotune.data.files import read
 from cotune.data.records import PLAIN, Message
 from cotune.errors import UserError
 from cotune.spelling import plain
@@ -53,7 +53,7 @@ def test_jsonl_csv_and_parquet_say_the_same(tmp_path: Path, rows: list[tuple[str
 def test_forms(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     path = write(tmp_path, {**ROW, "turns": turns, "s": "Be brief.", "y": "x"})
-    columns = replace(COLUMNS, system="s", label="y")
+    columns = COLUMNS.model_copy(update={"system": "s", "label": "y"})
     (record,) = read(path, "instruction", columns)
     assert record.prompt == (Message("system", "Be brief."), Message("user", "Cholera"))
     assert (record.answer, record.unit, record.label) == ("infection", "p1", "x")
@@ -75,7 +75,7 @@ def test_a_prompt_may_be_a_list_of_messages(tmp_path: Path) -> None:
 
 
 def test_rows_without_unit_column_are_units_even_when_files_are_pooled(tmp_path: Path) -> None:
-    columns = replace(COLUMNS, unit=None)
+    columns = COLUMNS.model_copy(update={"unit": None})
     (tmp_path / "other").mkdir()
     pooled = read(write(tmp_path, ROW, ROW), "instruction", columns)
     pooled += read(write(tmp_path / "other", ROW), "instruction", columns)
@@ -90,14 +90,14 @@ def test_numbers_are_units_too(tmp_path: Path) -> None:
 
 
 def test_a_column_is_found_however_its_name_is_spelled(tmp_path: Path) -> None:
-    columns = replace(COLUMNS, prompt="Gr\u00f6\u00dfe ", unit="who")
+    columns = COLUMNS.model_copy(update={"prompt": "Gr\u00f6\u00dfe ", "unit": "who"})
     row = {"Gro\u0308\u00dfe": "tall", "a": "yes", "who\u200b": "p1"}
     (record,) = read(write(tmp_path, row), "instruction", columns)
     assert (record.prompt[0].content, record.unit) == ("tall", "p1")
     both = write(tmp_path, {**ROW, "q ": "x", "q\u200b": "y"}, name="both.jsonl")
     assert read(both, "instruction", COLUMNS)[0].prompt[0].content == "Cholera"
     with pytest.raises(UserError, match=r"both\.jsonl line 1 column q\s+: stands there in two spellings"):
-        read(both, "instruction", replace(COLUMNS, prompt="q  "))
+        read(both, "instruction", COLUMNS.model_copy(update={"prompt": "q  "}))
     (tmp_path / "twice.csv").write_text("q,a,who,who\u00a0\nx,y,1,2\n")
     with pytest.raises(UserError, match="two columns of one name"):
         read(tmp_path / "twice.csv", "instruction", COLUMNS)
@@ -157,7 +157,7 @@ def test_files_that_are_no_files_of_records(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="broken Parquet"):
         read(broken, "instruction", COLUMNS)
     with pytest.raises(UserError, match=r"needs the column data.columns.messages"):
-        read(write(tmp_path, ROW), "messages", replace(COLUMNS, messages=None))
+        read(write(tmp_path, ROW), "messages", COLUMNS.model_copy(update={"messages": None}))
 
 
 def test_lines_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

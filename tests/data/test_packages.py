@@ -35,7 +35,7 @@ FILES = {
     "cotune_probe-1.0.dist-info/RECORD": b"",
 }
 GOOD = wheel_bytes(FILES)
-PACKAGE = PinnedPackage("cotune-probe", "1.0", hashlib.sha256(GOOD).hexdigest())
+PACKAGE = PinnedPackage(name="cotune-probe", version="1.0", sha256=hashlib.sha256(GOOD).hexdigest())
 
 
 @pytest.fixture
@@ -127,7 +127,8 @@ def test_a_process_killed_while_unpacking_leaves_nothing_that_passes(index: Path
     program = (
         "import os, pathlib, sys; from cotune.data import packages;"
         "packages._write_manifest = lambda *_: os._exit(9);"
-        f"packages.fetch(packages.PinnedPackage('cotune-probe', '1.0', '{PACKAGE.sha256}'), pathlib.Path(sys.argv[1]))"
+        f"packages.fetch(packages.PinnedPackage(name='cotune-probe', version='1.0', sha256='{PACKAGE.sha256}'), "
+        "pathlib.Path(sys.argv[1]))"
     )
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "cache")], check=False)
     assert killed.returncode == 9
@@ -190,4 +191,4 @@ def test_no_links_no_twins_no_bombs_no_broken_archives(tmp_path: Path, monkeypat
 )
 def test_what_pip_would_take_for_more_than_a_name_is_refused(name: str, version: str) -> None:
     with pytest.raises(UserError, match="no pinned package"):
-        PinnedPackage(name, version, "0" * 64)
+        PinnedPackage(name=name, version=version, sha256="0" * 64)

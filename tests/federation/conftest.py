@@ -18,12 +18,13 @@ from cotune.charter import charter as charters
 from cotune.charter import policy as policies
 from cotune.charter import signatures, signing
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
-from cotune.charter.policy import Columns, Policy
+from cotune.charter.columns import Columns
+from cotune.charter.policy import Policy
 from cotune.client import participation
-from cotune.client import settings as nodes
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.client.records import Follower
-from cotune.client.settings import NodeModel, NodeSettings
+from cotune.enrollment import node_settings as nodes
+from cotune.enrollment.node_settings import NodeSettings
 from cotune.privacy.accounting import calibrate
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
@@ -39,7 +40,8 @@ from cotune.strategies.agreed import strategy_of
 from cotune.strategies.model import first
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.adapter import schema_of as adapter_schema
-from cotune.training.base import BaseModel, ModelSource, load_base
+from cotune.training.base import BaseModel, load_base
+from cotune.training.source import LocalModel, ModelSource
 from cotune.verify.kept import SUM, kept_words
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
@@ -83,7 +85,7 @@ class Federation:
 
     charter: Charter
     key: Any
-    homes: list[Home]
+    homes: list[NodeHome]
     grid: Any
     folder: Path
     events: list[Any] = field(default_factory=list)
@@ -184,7 +186,7 @@ def forest(tmp_path_factory: pytest.TempPathFactory) -> Forest:
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     _tokenizer().save_pretrained(folder)
-    base = load_base(ModelSource(str(folder), None, None, None, None), folder, "cpu", "float32")
+    base = load_base(ModelSource(name=str(folder)), folder, "cpu", "float32")
     return Forest(folder, base)
 
 
@@ -272,7 +274,7 @@ def _records(member: int) -> str:
     return "\n".join(json.dumps(row) for row in rows) + "\n"
 
 
-def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: dict[str, bytes]) -> None:
+def furnish(forest: Forest, home: NodeHome, member: int, charter: Charter, signed: dict[str, bytes]) -> None:
     """Everything a node needs, in its home."""
     data = home.path / "records.jsonl"
     data.write_text(_records(member))
@@ -291,7 +293,7 @@ def furnish(forest: Forest, home: Home, member: int, charter: Charter, signed: d
         ),
         home.policy,
     )
-    model = NodeModel(
+    model = LocalModel(
         name=str(forest.folder),
         revision=None,
         gguf_file=None,
@@ -334,7 +336,7 @@ def found(forest: Forest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         change: Callable[[Charter], Charter] = lambda charter: charter,
         suite: Suite = CLASSIC,
     ) -> Federation:
-        homes = [Home.create(tmp_path / name) for name in NAMES]
+        homes = [NodeHome.create(tmp_path / name) for name in NAMES]
         keys = [signing.new_key(home.identity, suite) for home in homes]
         coordinator = signing.new_key(tmp_path / "coordinator.key", suite)
         members = tuple(

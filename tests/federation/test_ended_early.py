@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.client.participation import Member
 from cotune.errors import UserError
 from cotune.privacy.accounts import OverBudget
@@ -33,7 +33,7 @@ def kill_in_training(federation: Any, charges: int, *members: int) -> None:
             return message
         left.remove(member)
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-            patch.setattr(Home, "set_pending", die)
+            patch.setattr(NodeHome, "set_pending", die)
             federation.grid.deliver(message, member)
             raise AssertionError("it was to die")
         return None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cotune.charter import signing
 from cotune.charter.messages import BODY, NAME, RECORDS, REFUSED, VECTOR
-from cotune.client import settings as nodes
+from cotune.enrollment import node_settings as nodes
 from cotune.server import roll_call
 from cotune.server.exchange import Exchange, Interrupted, Outgoing
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict

@@ -12,7 +12,7 @@ from cotune.adapter.schema import AdapterSchema
 from cotune.charter.charter import Charter
 from cotune.cli.app import main
 from cotune.client import participation, personal
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.client.personal import Individual
 from cotune.client.sent import Sent
 from cotune.errors import UserError
@@ -34,12 +34,12 @@ def planned(steps: int = STEPS) -> Callable[[Charter], Charter]:
     return change
 
 
-def personalize(home: Home, **options: Any) -> personal.Personal:
+def personalize(home: NodeHome, **options: Any) -> personal.Personal:
     with home.locked():
         return Individual(home).personalize(**options)
 
 
-def charged(home: Home) -> list[tuple[int, int]]:
+def charged(home: NodeHome) -> list[tuple[int, int]]:
     return [(row.round, row.attempt) for row in Ledger(home.ledger).charges()]
 
 
@@ -246,12 +246,12 @@ def test_a_contribution_is_kept_and_a_full_disk_costs_no_round(
 ) -> None:
     """The adapters here are plain LoRA, which nobody goes along; what is kept of a round is the same of every form."""
 
-    def failing(_home: Home, _content: bytes) -> None:
+    def failing(_home: NodeHome, _content: bytes) -> None:
         raise UserError("sent.bin: No space left on device", "free disk space")
 
     monkeypatch.setattr(participation, "own_gradients", lambda *_: True)
     if full:
-        monkeypatch.setattr(Home, "set_sent", failing)
+        monkeypatch.setattr(NodeHome, "set_sent", failing)
     federation = found(ROUNDS)
     run = federation.run()
     assert run.committed() == [0, 1]

@@ -11,8 +11,8 @@ from cotune.charter import policy as policies
 from cotune.charter import signing
 from cotune.charter.messages import BODY, RECORDS, REFUSED
 from cotune.client import participation
-from cotune.client import settings as nodes
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
+from cotune.enrollment import node_settings as nodes
 from cotune.errors import UserError
 from cotune.secagg.record import genesis
 from cotune.server.exchange import Outgoing, _message
@@ -298,7 +298,7 @@ def test_an_older_rounds_secrets_end_with_a_newer_plan(found: Callable, monkeypa
         raise UserError("the disk is full", "free some")
 
     federation.homes[0].set_pending(None)
-    monkeypatch.setattr(Home, "set_pending", full)
+    monkeypatch.setattr(NodeHome, "set_pending", full)
     assert offer(federation, plan_of(federation, attempt=1))[REFUSED] == "error.node"
     assert federation.homes[0].round_secrets() is None
 

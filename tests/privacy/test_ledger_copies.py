@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cotune.data.files import Columns, read
+from cotune.charter.columns import Columns
+from cotune.data.files import read
 from cotune.data.units import holdings
 from cotune.privacy import accounts
 from cotune.privacy.accounts import OverBudget

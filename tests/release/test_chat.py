@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from cotune.release.facts import ReleaseFacts
 from cotune.release.folder import write_release
 from cotune.release.privacy_statement import PrivacyFacts
 from cotune.training.adapter import LoraSettings, attach, schema_of
-from cotune.training.base import BaseModel, ModelSource
+from cotune.training.base import BaseModel
+from cotune.training.source import ModelSource
 from rich.console import Console
 
 MakeBase = Callable[[str], BaseModel]
 OPEN = PrivacyTerms(False, "row", 8.0, 1e-5, 0.0, 1.0, 0.5, 1, 10.0, 0.1)
-SOURCE = ModelSource("tiny-llama", None, None, None, None)
+SOURCE = ModelSource(name="tiny-llama")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def release(tmp_path: Path, make_small_base: MakeBase, top_lora: LoraSettings) -
         members=("a", "b", "c"),
         base_name=base.name,
         base_licence="Apache-2.0",
-        base_source=asdict(SOURCE),
+        base_source=SOURCE,
         base_digest=base.digest,
         tokenizer_digest=base.tokenizer_digest,
         lora=top_lora,

@@ -31,6 +31,7 @@ from cotune.release.privacy_statement import (
 from cotune.release.reading import RELEASE_CONFIG, digest_of, read_release
 from cotune.server.run_directory import Attempt
 from cotune.server.spent import charged
+from cotune.training.source import ModelSource
 
 PREFIX = "base_model.model.model.layers.0.self_attn.q_proj"
 SCHEMA = AdapterSchema((f"{PREFIX}.lora_A.weight", f"{PREFIX}.lora_B.weight"), ((2, 4), (6, 2)))
@@ -57,7 +58,7 @@ def facts(tmp_path: Path) -> ReleaseFacts:
         members=("north", "south", "west"),
         base_name="tiny/llama",
         base_licence="Apache-2.0",
-        base_source={"name": "tiny", "revision": None, "gguf_file": None, "package": None, "sha256": None},
+        base_source=ModelSource(name="tiny"),
         base_digest="ab" * 32,
         tokenizer_digest="cd" * 32,
         lora=LoraSettings(rank=2, alpha=4.0, targets=("q_proj",), rslora=False, top_layers=1),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cotune.data.files import Columns, read
+from cotune.data.files import read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
 from cotune.simulations.consortium import found
@@ -57,7 +57,7 @@ def test_a_person_under_several_spellings_is_declared_trained_and_charged_as_one
     made = consortium_of(place, tmp_path / "run", f"data.files=[{own},{place.files[1]},{place.files[2]}]")
     assert [member.nominal_units for member in made.charter.members] == [16, 16, 16]
     read_again = [
-        read(home / "records.jsonl", "instruction", Columns(**COLUMNS.model_dump()))
+        read(home / "records.jsonl", "instruction", COLUMNS)
         for home in (made.homes["own"], tmp_path / "run" / "pooled")
     ]
     assert [len(group(records).ids) for records in read_again] == [16, 3 * 16]

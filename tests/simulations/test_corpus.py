@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import regex
-from cotune.data.files import Columns, read
+from cotune.charter.columns import Columns
+from cotune.data.files import read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
 from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, organization_name, write_records
@@ -176,7 +177,7 @@ def test_what_is_written_is_read_back(place: Any, tmp_path: Path, rows: Callable
     """A node's holdings and units, the ledger's key and the clipping's, are those of the user's file."""
     records = _load(place, tmp_path).organizations["south"]
     write_records(records, tmp_path / "records.jsonl")
-    again = read(tmp_path / "records.jsonl", "instruction", Columns(**{**COLUMNS.model_dump()}))
+    again = read(tmp_path / "records.jsonl", "instruction", COLUMNS)
     assert again == records
     own = read(place.files[1], "instruction", _columns())
     assert holdings(again, "patient") == holdings(own, "patient")
@@ -194,7 +195,7 @@ def test_records_come_back_from_a_home_as_they_were(form: str, tmp_path: Path) -
     columns = Columns(prompt="prompt", answer="answer", unit="unit", messages=None, system=None, label=None)
     records = read(source, form, columns)
     write_records(records, tmp_path / "home.jsonl")
-    assert read(tmp_path / "home.jsonl", form, Columns(**COLUMNS.model_dump())) == records
+    assert read(tmp_path / "home.jsonl", form, COLUMNS) == records
     assert (tmp_path / "home.jsonl").stat().st_mode & 0o777 == 0o600
 
 

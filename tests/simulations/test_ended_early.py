@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from cotune.charter import policy as policies
-from cotune.client import settings as nodes
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.client.workbench import prepare
+from cotune.enrollment import node_settings as nodes
 from cotune.privacy.adversaries import Event, reserve
 from cotune.privacy.ledger import Ledger
 from cotune.simulations import simulate
@@ -19,7 +19,7 @@ from cotune.simulations.workspace import open_workspace
 pytestmark = pytest.mark.slow
 
 
-def spend_a_round(home: Home, charter: Any) -> None:
+def spend_a_round(home: NodeHome, charter: Any) -> None:
     """Another run took the budget of one round from this data set."""
     bench = prepare(charter, nodes.load(home.settings), policies.load(home.policy), home.cache, home.basis)
     event = Event(bench.holdings, charter.digest(), "ff" * 16, 0, 0)
@@ -30,7 +30,7 @@ def test_the_release_of_a_run_that_ended_early(place: Any, tmp_path: Path, capsy
     run_dir = tmp_path / "run"
     settings = place.settings(run_dir, "simulation.arms=[federated]", "rounds=3")
     consortium = found(settings, open_workspace(settings), load_corpus(settings))
-    spend_a_round(Home(run_dir / "nodes" / "south"), consortium.charter)
+    spend_a_round(NodeHome(run_dir / "nodes" / "south"), consortium.charter)
     report = simulate.run(settings)
     assert "ended after 2 of 3 rounds" in capsys.readouterr().out.replace("\n", " ")
     assert [point[0] for point in report.curves.federated] == [1, 2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cotune.adapter.basis import Basis, Directions, load_basis
 from cotune.charter import charter as charters
-from cotune.client.workbench import lora_of, source_of
+from cotune.client.workbench import lora_of
 from cotune.conf.compose import compose
 from cotune.conf.rates import settled
 from cotune.data.records import Message, Record
@@ -18,7 +18,7 @@ from cotune.errors import UserError
 from cotune.evaluation.self_written import written
 from cotune.simulations import bench, simulate
 from cotune.simulations.bases import lora_settings, made_basis
-from cotune.simulations.consortium import agreed_basis, filled_in, node_model
+from cotune.simulations.consortium import agreed_basis, filled_in
 from cotune.simulations.corpus import load_corpus
 from cotune.training.base import load_base
 from peft import PeftModel
@@ -79,7 +79,7 @@ def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path
         tmp_path, *FORM, "model.lora.form=ffa", f"model.basis.source={source}", f"data.public_file={public}"
     )
     corpus = load_corpus(settings)
-    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    base = load_base(settings.model, settings.cache, "cpu", "float32")
     settings = settled(settings, [16, 16, 16], answered=True)
     lora = lora_settings(settings)
     basis = made_basis(settings, base, lora, corpus)
@@ -91,7 +91,7 @@ def test_a_basis_of_every_source(source: str, place: Any, public: Path, tmp_path
 
 def test_text_of_the_models_own_is_different_and_ends(place: Any, tmp_path: Path) -> None:
     settings = place.settings(tmp_path)
-    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    base = load_base(settings.model, settings.cache, "cpu", "float32")
     texts = written(base, (), 40, 24, 64, 1)
     assert len({text.casefold() for text in texts}) == len(texts) == 40
     assert all(0 < len(text.split()) <= 24 for text in texts)
@@ -162,7 +162,7 @@ def test_a_run_that_begins_where_public_rows_lead_to(place: Any, public: Path, t
     one = place.settings(tmp_path / "again", *settings, "model.basis.start=public")
     corpus = load_corpus(one)
     one = filled_in(one, corpus)
-    base = load_base(source_of(node_model(one)), one.cache, "cpu", "float32")
+    base = load_base(one.model, one.cache, "cpu", "float32")
     made = agreed_basis(one, base, lora_settings(one), corpus)
     assert made.started
     assert made == agreed_basis(one, base, lora_settings(one), corpus)

@@ -10,7 +10,7 @@ import pytest
 from cotune.adapter.basis import load_basis
 from cotune.adapter.peft_files import WEIGHTS
 from cotune.charter import signatures
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.client.personal import WEIGHT
 from cotune.client.sent import found
 from cotune.errors import UserError
@@ -122,7 +122,7 @@ def test_without_planned_steps_each_goes_along_its_own_contributions_and_pays_no
     assert tuple(sorted(report.personal)) == MEMBERS
     assert str(personal_sentence(report)).startswith("Personal: the federation's adapter, taken further")
     for name in MEMBERS:
-        home = Home(run_dir / "nodes" / name)
+        home = NodeHome(run_dir / "nodes" / name)
         ledger = Ledger(home.ledger).charges()
         assert [row.round for row in ledger] == [0, 1, 2, 3]
         assert report.privacy.by_organization[name] == ledger[-1].spent_epsilon

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cotune.client.workbench import source_of
 from cotune.conf.compose import sweep
 from cotune.data.records import Message, Record
 from cotune.simulations import simulate, tuning
 from cotune.simulations.bases import lora_settings, made_basis
-from cotune.simulations.consortium import node_model
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.reporting.report import read
 from cotune.simulations.reporting.tuning_results import Point
@@ -138,7 +136,7 @@ def test_tuning_orders_by_what_is_generated(place: Any, words: list[str], tmp_pa
 def test_a_basis_without_labels(source: str, place: Any, words: list[str], tmp_path: Path) -> None:
     settings = place.settings(tmp_path, *words, f"model.basis.source={source}")
     corpus = load_corpus(settings)
-    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    base = load_base(settings.model, settings.cache, "cpu", "float32")
     basis = made_basis(settings, base, lora_settings(settings), corpus)
     (given,) = basis.modules.values()
     assert given.inputs.shape == (6, 48)
@@ -151,7 +149,7 @@ def test_an_agreed_vocabulary_holds_the_public_answers(place: Any, words: list[s
     given = [word for word in words if not word.startswith("model.basis.vocabulary")]
     settings = place.settings(tmp_path, *given, "model.basis.vocabulary=40")
     corpus = load_corpus(settings)
-    base = load_base(source_of(node_model(settings)), settings.cache, "cpu", "float32")
+    base = load_base(settings.model, settings.cache, "cpu", "float32")
     basis = made_basis(settings, base, lora_settings(settings), corpus)
     spoken = {token for row in corpus.public for token in base.tokenizer(row.answer)["input_ids"]}
     assert spoken <= set(map(int, basis.tokens))

@@ -9,7 +9,6 @@ import pytest
 from cotune.adapter.part import Part
 from cotune.adapter.schema import AdapterSchema
 from cotune.attacks.subject import lora, random_rows, tiny_base
-from cotune.charter.rules import ONE_GRADIENT
 from cotune.data.units import Units
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import METRICS, PrivacyTerms
@@ -75,12 +74,12 @@ def test_a_round_takes_the_steps_that_are_paid_for(rule: Any, terms: PrivacyTerm
 
 @every_rule
 def test_only_what_is_sent_as_it_was_noised_may_share_its_noise(rule: Any, terms: PrivacyTerms) -> None:
-    """The charter's list of such strategies is about names; here it is held against what they do."""
+    """What a rule says of itself is held against what it does."""
     part, trainer = rule.trained(SCHEMA, 0), Loudest(terms, 5, np.random.default_rng(0), 3)
     sent = rule.local(trainer, np.ones(SCHEMA.dimension, np.float32), part, terms, 5.0, None)
     again = Loudest(terms, 5, np.random.default_rng(0), 3)
     as_noised = np.array_equal(sent, again.private_sum(np.ones(SCHEMA.dimension), terms, None, part))
-    assert (type(rule).__name__ in ONE_GRADIENT) == as_noised
+    assert rule.one_noised_gradient == as_noised
     assert (rule.steps_per_round == 1) or not as_noised
 
 

@@ -12,14 +12,15 @@ import torch
 from cotune.errors import UserError
 from cotune.training import capacity as room
 from cotune.training import gguf as gguf_files
-from cotune.training.base import ModelSource, load_base, require_context
+from cotune.training.base import load_base, require_context
+from cotune.training.source import ModelSource
 from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def _source(name: Path | str, **changes: Any) -> ModelSource:
-    return replace(ModelSource(str(name), None, None, None, None), **changes)
+    return replace(ModelSource(name=str(name)), **changes)
 
 
 def test_a_folder(tiny: Any, saved_model: Path, tmp_path: Path) -> None:

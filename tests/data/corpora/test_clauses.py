@@ -12,7 +12,9 @@ from cotune.errors import UserError
 
 Write = Callable[..., Path]
 PACKAGE = PinnedPackage(
-    "licensedcode-data", "32.1.0", "18f60bde6dbabbc0a925d45ed80089cdbb7168156a2a1c118737198f9b743b96"
+    name="licensedcode-data",
+    version="32.1.0",
+    sha256="18f60bde6dbabbc0a925d45ed80089cdbb7168156a2a1c118737198f9b743b96",
 )
 
 

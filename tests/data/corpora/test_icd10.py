@@ -14,7 +14,9 @@ from cotune.data.packages import PinnedPackage, fetch
 from cotune.errors import UserError
 
 Write = Callable[..., Path]
-PACKAGE = PinnedPackage("simple-icd-10-cm", "1.5.0", "6d461d71dc26aedc530ae65f02cfb578a154e49507c32e8241e75f701d4b7e42")
+PACKAGE = PinnedPackage(
+    name="simple-icd-10-cm", version="1.5.0", sha256="6d461d71dc26aedc530ae65f02cfb578a154e49507c32e8241e75f701d4b7e42"
+)
 
 
 def test_rows_labels_and_card(tabular: Write, tmp_path: Path) -> None:

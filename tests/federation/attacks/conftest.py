@@ -12,8 +12,8 @@ import torch
 from cotune.adapter.schema import AdapterSchema
 from cotune.charter.messages import BODY, NAME, REFUSED, VECTOR
 from cotune.client import participation
-from cotune.client import settings as nodes
 from cotune.client.following import Following
+from cotune.enrollment import node_settings as nodes
 from cotune.privacy.accounting import calibrate
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import PrivacyTerms
@@ -22,7 +22,8 @@ from cotune.server.exchange import Outgoing, _message
 from cotune.server.rounds import Attempt
 from cotune.strategies.agreed import strategy_of
 from cotune.strategies.model import Model, first, model_hash
-from cotune.training.base import BaseModel, ModelSource, load_base
+from cotune.training.base import BaseModel, load_base
+from cotune.training.source import ModelSource
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -64,7 +65,7 @@ def forest(request: pytest.FixtureRequest, forest: Any, tmp_path_factory: pytest
     config = AutoConfig.for_model(family, bos_token_id=1, eos_token_id=2, **_FAMILIES[family])
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     forest.base.tokenizer.save_pretrained(folder)
-    return Wood(folder, load_base(ModelSource(str(folder), None, None, None, None), folder, "cpu", dtype), cached)
+    return Wood(folder, load_base(ModelSource(name=str(folder)), folder, "cpu", dtype), cached)
 
 
 def last_layer(charter: Any) -> Any:

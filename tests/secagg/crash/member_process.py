@@ -32,7 +32,7 @@ stand_in("cotune.training.capacity", require_disk=lambda *arguments: None)
 
 from cotune.client import participation  # noqa: E402
 from cotune.client.following import Following  # noqa: E402
-from cotune.client.home import Home  # noqa: E402
+from cotune.client.home import NodeHome  # noqa: E402
 from cotune.privacy import accounts  # noqa: E402
 from cotune.privacy.terms import METRICS  # noqa: E402
 from cotune.secagg.plan import Plan  # noqa: E402
@@ -46,7 +46,7 @@ def trained(strategy: DPFedSGD, trainer: object, adapter: np.ndarray, *terms: ob
 
 
 def handle(life: dict[str, Any]) -> Any:
-    home = Home(life["home"])
+    home = NodeHome(life["home"])
     with home.locked():
         member = participation.Member(home)
         before = home.round_secrets()

@@ -9,7 +9,7 @@ import lifetimes
 import numpy as np
 from cotune.client.chains import Chain
 from cotune.client.consistency import belongs, require_whole
-from cotune.client.home import Home, Pending
+from cotune.client.home import NodeHome, Pending
 from cotune.secagg.admission import admit
 from cotune.secagg.identity import HybridIdentity, Identity
 from cotune.secagg.journal import FileJournal
@@ -25,7 +25,7 @@ def identity_of(curve: bytes, *lattice: bytes) -> Identity:
     return HybridIdentity(own, MLDSA65PrivateKey.from_seed_bytes(lattice[0])) if lattice else own
 
 
-def contribution(home: Home, plan: Plan) -> np.ndarray:
+def contribution(home: NodeHome, plan: Plan) -> np.ndarray:
     """As a node does it: the one on disk for this round and model, else a new one, different each time it is made."""
     pending = home.pending()
     if pending is None or not belongs(pending, plan):
@@ -36,7 +36,7 @@ def contribution(home: Home, plan: Plan) -> np.ndarray:
     return pending.contribution
 
 
-def begin(home: Home, journal: FileJournal, life: dict[str, Any]) -> Organization:
+def begin(home: NodeHome, journal: FileJournal, life: dict[str, Any]) -> Organization:
     plan = Plan.open(life["message"], life["roster"])
     expected = replace(life["expected"], last=journal.last(plan.run))
     admit(life["message"], life["roster"], expected, journal)
@@ -53,7 +53,7 @@ def begin(home: Home, journal: FileJournal, life: dict[str, Any]) -> Organizatio
 
 
 def handle(life: dict[str, Any]) -> Any:
-    home = Home(life["home"])
+    home = NodeHome(life["home"])
     with home.locked():
         journal = FileJournal(home.journal)
         require_whole(home, journal)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from cotune.client.chains import Chain
-from cotune.client.home import Home
+from cotune.client.home import NodeHome
 from cotune.errors import UserError
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.create(tmp_path / "home")
+def home(tmp_path: Path) -> NodeHome:
+    return NodeHome.create(tmp_path / "home")
 
 
-def test_unfinished_files_go_and_others_stay(home: Home) -> None:
+def test_unfinished_files_go_and_others_stay(home: NodeHome) -> None:
     for name in ("round.bin", "pending.npz", "chains.json"):
         (home.path / f".{name}.k1ll3d__").write_bytes(b"half a secret")
     (home.path / ".identity.key.k1ll3d__").write_bytes(b"written by a command without the lock")
@@ -26,7 +26,7 @@ def test_unfinished_files_go_and_others_stay(home: Home) -> None:
     assert home.round_secrets() == b"whole"
 
 
-def test_a_journal_that_is_gone_is_noticed(home: Home) -> None:
+def test_a_journal_that_is_gone_is_noticed(home: NodeHome) -> None:
     home.require_journal()
     home.set_chain(Chain("ab", "cd", 0, 0))
     with pytest.raises(UserError, match="journal is gone"):
@@ -36,7 +36,9 @@ def test_a_journal_that_is_gone_is_noticed(home: Home) -> None:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_full_disk_is_one_line_and_keeps_what_was(home: Home, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_keeps_what_was(
+    home: NodeHome, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

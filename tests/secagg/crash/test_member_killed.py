@@ -14,9 +14,10 @@ from cotune.charter import charter as charters
 from cotune.charter import policy as policies
 from cotune.charter import signatures, signing
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
-from cotune.charter.policy import Columns, Policy
-from cotune.client import settings as nodes
-from cotune.client.settings import NodeModel, NodeSettings
+from cotune.charter.columns import Columns
+from cotune.charter.policy import Policy
+from cotune.enrollment import node_settings as nodes
+from cotune.enrollment.node_settings import NodeSettings
 from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.privacy.terms import PrivacyTerms
@@ -26,6 +27,7 @@ from cotune.secagg.record import genesis
 from cotune.secagg.refused import Refused
 from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
 from cotune.strategies.model import first, model_hash
+from cotune.training.source import LocalModel
 
 NAMES = ("alder", "birch", "cedar", "dogwood")
 RUN = b"r" * 16
@@ -99,7 +101,7 @@ class Consortium:
         more = {"min_members": 3, "unit": "patient", "allow_without_privacy": False}
         policies.save(Policy(data=home / "none", **policy, **more), home / "policy.yaml")
         absent = dict.fromkeys(("revision", "gguf_file", "package", "sha256"))
-        model = NodeModel(name="none", device="cpu", dtype="float32", **absent)
+        model = LocalModel(name="none", device="cpu", dtype="float32", **absent)
         options = {"cache": home, "cache_features": False, "physical_batch_tokens": 1, "threads": 1}
         nodes.save(NodeSettings(name=NAMES[0], model=model, **options), home / "node.yaml")
 

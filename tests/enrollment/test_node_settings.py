@@ -4,11 +4,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from cotune.client import settings
-from cotune.client.settings import NodeModel, NodeSettings, Package
+from cotune.data.packages import PinnedPackage
+from cotune.enrollment import node_settings as settings
+from cotune.enrollment.node_settings import NodeSettings
 from cotune.errors import UserError
+from cotune.training.source import LocalModel
 
-MODEL = NodeModel(
+MODEL = LocalModel(
     name="/models/tiny", revision=None, gguf_file=None, package=None, sha256=None, device="cpu", dtype="auto"
 )
 NODE = NodeSettings(
@@ -16,8 +18,8 @@ NODE = NodeSettings(
 )
 
 
-@pytest.mark.parametrize("package", [None, Package(name="smollm", version="1.0", sha256="ab" * 32)])
-def test_settings_come_back_and_are_private(tmp_path: Path, package: Package | None) -> None:
+@pytest.mark.parametrize("package", [None, PinnedPackage(name="smollm", version="1.0", sha256="ab" * 32)])
+def test_settings_come_back_and_are_private(tmp_path: Path, package: PinnedPackage | None) -> None:
     node = NODE.model_copy(update={"model": MODEL.model_copy(update={"package": package})})
     file = tmp_path / "node.yaml"
     settings.save(node, file)

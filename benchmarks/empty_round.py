@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from cotune.cli.offline import go_offline
 from cotune.conf.compose import compose
 from cotune.conf.schema import Settings
+from cotune.offline import go_offline
 from cotune.server.events import RoundEvent
 from cotune.simulations import federation
 from cotune.simulations.consortium import found

@@ -13,8 +13,8 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
+from ..offline import go_offline
 from . import audits, charter, chat, keys, personal, privacy, runs, transcript
-from .offline import go_offline
 
 USER_ERROR = 2
 INTERRUPTED = 130

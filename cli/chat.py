@@ -30,7 +30,8 @@ def chat(
 
     from rich.console import Console
 
-    from ..release.chat import open_release, show, talk
+    from ..release.chat import show, talk
+    from ..release.loading import open_release
 
     console = Console()
     model = settings.model

@@ -179,12 +179,12 @@ class OwnSettings(_Value):
 
     target: Literal["own"] = Field(alias="_target_")
     code: Text
-    settings: dict[str, bool | int | float | str]
+    settings: dict[str, bool | int | float | str] | None
 
     @property
     def options(self) -> dict[str, int | float | str | bool]:
         """The strategy's own settings, beside the defaults of its class."""
-        return dict(self.settings)
+        return dict(self.settings or {})
 
     def read(self) -> tuple[str, Code]:
         """The class' name and the file that holds it, as it is now, installed in this process.

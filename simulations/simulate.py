@@ -25,6 +25,7 @@ from ..evaluation.labels import Evaluator
 from ..evaluation.tfidf import tfidf_baseline
 from ..privacy.accounting import rounded, rounded_delta
 from ..privacy.spending import exposure
+from ..server.events import RoundEvent
 from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
 from ..strategies.agreed import strategy_of
@@ -54,18 +55,24 @@ OPEN = "pooled_without_privacy"
 _LARGE_DELTA = 1e-3
 
 
-def run(settings: Settings) -> Report:
+def run(
+    settings: Settings, console: Console | None = None, watch: Callable[[RoundEvent], None] | None = None
+) -> Report:
     """Run what is not done yet, write the report, print it.
+
+    Args:
+        console: where progress and results are shown. watch: gets the events of federated rounds as well.
 
     Raises:
         UserError: whatever a person can mend. KeyboardInterrupt: the person stopped the run; it can be continued.
     """
     with alone_in(settings.run_dir):
         # A unit, a model or a folder may be named like markup.
-        return _run(settings, Console(markup=False, emoji=False))
+        shown = console or Console(markup=False, emoji=False)
+        return _run(settings, shown, watch or (lambda event: None))
 
 
-def _run(settings: Settings, console: Console) -> Report:
+def _run(settings: Settings, console: Console, watch: Callable[[RoundEvent], None]) -> Report:
     space = open_workspace(settings)
     done = _finished(settings, space)
     if done is not None:
@@ -74,7 +81,7 @@ def _run(settings: Settings, console: Console) -> Report:
         return done
     with stoppable(console) as stop:
         try:
-            done = Simulation(settings, space, console, stop).finish()
+            done = Simulation(settings, space, console, stop, watch).finish()
             if stop.is_set():  # Ctrl-C came when all was done: a study must not begin its next run
                 raise KeyboardInterrupt
             return done
@@ -101,10 +108,18 @@ class Simulation:
 
     Args:
         settings: checked. space: its folder. console: where to show. stop: set by Ctrl-C.
+        watch: gets the events of federated rounds.
     """
 
-    def __init__(self, settings: Settings, space: Workspace, console: Console, stop: Any) -> None:
-        self._space, self._console, self._stop = space, console, stop
+    def __init__(
+        self,
+        settings: Settings,
+        space: Workspace,
+        console: Console,
+        stop: Any,
+        watch: Callable[[RoundEvent], None] = lambda event: None,
+    ) -> None:
+        self._space, self._console, self._stop, self._watch = space, console, stop, watch
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
         self._settings = settings = filled_in(settings, self._corpus)
@@ -239,15 +254,14 @@ class Simulation:
         names = tuple(self._consortium.homes)
 
         def train() -> None:
+            homes = tuple(self._consortium.homes.values())
             with RoundProgress(self._console, names, budget) as progress:
-                federate(
-                    self._settings,
-                    self._space,
-                    charter,
-                    tuple(self._consortium.homes.values()),
-                    progress.show,
-                    self._stop,
-                )
+
+                def show(event: RoundEvent) -> None:
+                    progress.show(event)
+                    self._watch(event)
+
+                federate(self._settings, self._space, charter, homes, show, self._stop)
 
         self._timed("federated", train)
         run = RunDirectory(self._space.rounds, charter.digest())

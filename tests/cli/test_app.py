@@ -10,8 +10,8 @@ import typer
 from cotune import __version__
 from cotune.cli import app as command
 from cotune.cli import runs
-from cotune.cli.offline import OFFLINE, go_offline
 from cotune.errors import UserError
+from cotune.offline import OFFLINE, go_offline
 from cotune.secagg import kernel
 
 Ran = tuple[int, str, str]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
-from cotune.release.chat import Chat, open_release, show, talk
+from cotune.release.chat import show, talk
 from cotune.release.facts import ReleaseFacts
 from cotune.release.folder import write_release
+from cotune.release.loading import LoadedRelease, open_release
 from cotune.release.privacy_statement import PrivacyFacts
 from cotune.training.adapter import LoraSettings, attach, schema_of
 from cotune.training.base import BaseModel
@@ -65,27 +66,27 @@ def loader(base: BaseModel) -> Callable[[ModelSource, Path, str, str], BaseModel
 
 
 @pytest.fixture
-def chat(release: Path, tmp_path: Path, make_small_base: MakeBase) -> Chat:
+def chat(release: Path, tmp_path: Path, make_small_base: MakeBase) -> LoadedRelease:
     return open_release(release, tmp_path, "cpu", "float32", 6, load=loader(make_small_base("llama")))
 
 
 def test_base_and_tuned_answers_are_those_of_their_models(
-    chat: Chat, release: Path, tmp_path: Path, make_small_base: MakeBase
+    chat: LoadedRelease, release: Path, tmp_path: Path, make_small_base: MakeBase
 ) -> None:
     base, tuned = chat.answer("w5 w6 w7")
     untouched = make_small_base("llama")
-    fresh = Chat(
+    fresh = LoadedRelease(
         attach(untouched, LoraSettings(2, 4.0, ("all-linear",), False, 1)), untouched.tokenizer, chat.config, 6
     )
     assert fresh.answer("w5 w6 w7") == (base, base)  # a fresh adapter does nothing
     assert tuned != base
 
 
-def test_one_answer_does_not_change_the_next(chat: Chat) -> None:
+def test_one_answer_does_not_change_the_next(chat: LoadedRelease) -> None:
     assert chat.answer("w5") == chat.answer("w5")
 
 
-def test_the_system_prompt_of_training_stands_before_the_question(chat: Chat) -> None:
+def test_the_system_prompt_of_training_stands_before_the_question(chat: LoadedRelease) -> None:
     tokens, _ = chat._encode("w9")
     words = chat.tokenizer.decode(tokens).split()
     assert words[:3] == ["system", "w1", "w2"]
@@ -93,7 +94,7 @@ def test_the_system_prompt_of_training_stands_before_the_question(chat: Chat) ->
     assert "w9" in words
 
 
-def test_bad_prompts_are_one_line(chat: Chat) -> None:
+def test_bad_prompts_are_one_line(chat: LoadedRelease) -> None:
     with pytest.raises(UserError, match="empty"):
         chat.answer("  ")
     with pytest.raises(UserError, match="do not fit"):
@@ -138,7 +139,7 @@ def test_panels_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt, None])
-def test_the_loop_answers_survives_bad_prompts_and_ends(chat: Chat, end: type[BaseException] | None) -> None:
+def test_the_loop_answers_survives_bad_prompts_and_ends(chat: LoadedRelease, end: type[BaseException] | None) -> None:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     prompts = iter(["w5 w6", "", "w1 " * 100, "w7"])
 

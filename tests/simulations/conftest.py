@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cotune.cli.offline import go_offline
 from cotune.conf.compose import compose
 from cotune.conf.schema import Settings
+from cotune.offline import go_offline
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 

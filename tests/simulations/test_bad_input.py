@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cotune.cli import app as command
-from cotune.cli.offline import OFFLINE
+from cotune.offline import OFFLINE
 from cotune.simulations import workspace
 from cotune.training import capacity as room
 

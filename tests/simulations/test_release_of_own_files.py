@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cotune.conf.schema import Settings
 from cotune.errors import UserError
-from cotune.release.chat import open_release
+from cotune.release.loading import open_release
 from cotune.release.reading import read_config
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.simulations.assemble import assemble, write_outcome

@@ -18,7 +18,7 @@ from cotune.cli import app as command
 from cotune.conf.compose import compose
 from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
-from cotune.release.chat import open_release
+from cotune.release.loading import open_release
 from cotune.simulations import simulate
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus

@@ -10,6 +10,7 @@ from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
 from ..spelling import plain, plain_id
 from ..strategies.agreed import made
+from ..strategies.own import located
 from .schema import (
     DPFedSGDSettings,
     FedAvgSettings,
@@ -303,6 +304,11 @@ def _check_basis(settings: Settings) -> None:
 
 def _check_data(settings: Settings) -> None:
     data = settings.data
+    if data.corpus == "own":
+        _check_own_corpus(settings)
+        return
+    if data.code is not None:
+        raise UserError(f"data.code with data={data.corpus}: it would be ignored", "choose data=own, or set it to null")
     if data.corpus != "files":
         if data.package is None:
             raise UserError(f"data.corpus={data.corpus} without data.package", f"choose data={data.corpus}")
@@ -360,6 +366,19 @@ def _check_data(settings: Settings) -> None:
             )
 
 
+def _check_own_corpus(settings: Settings) -> None:
+    """What a function builds is all that there is of it."""
+    data = settings.data
+    if data.code is None:
+        raise UserError("data=own without data.code", "set data.code=FILE.py:function")
+    located(data.code)
+    for key in ("package", "skew", "test_file", "validation_file", "public_file", "public_system"):
+        if getattr(data, key) is not None:
+            raise UserError(f"data.{key} with data=own: it would be ignored", f"set data.{key}=null")
+    if data.files:
+        raise UserError("data.files with data=own: they would be ignored", "choose data=files")
+
+
 def _place(file: Path) -> str:
     """One spelling for all paths to a file: without links and dots, and for file systems that take forms as one."""
     return plain(os.path.realpath(file))
@@ -369,6 +388,11 @@ def _check_simulation(settings: Settings) -> None:
     arms = settings.simulation.arms
     if len(set(arms)) != len(arms):
         raise UserError("simulation.arms names an arm twice", "name each arm once")
+    for place in settings.simulation.metrics:
+        located(place)
+    names = [place.rpartition(":")[2] for place in settings.simulation.metrics]
+    if len(set(names)) != len(names):
+        raise UserError("simulation.metrics has two functions of one name", "name them differently")
     if "personal" in arms and "federated" not in arms:
         raise UserError("simulation.arms has personal without federated, which it goes on from", "add federated")
     data = settings.data

@@ -82,7 +82,8 @@ class ModelSettings(LocalModel):
 class DataSettings(_Value):
     """The corpus and how it is split over organizations."""
 
-    corpus: Literal["icd10", "clauses", "phenotypes", "files"]
+    corpus: Literal["icd10", "clauses", "phenotypes", "files", "own"]
+    code: Text | None
     task: Literal["labels", "text"]
     package: PinnedPackage | None
     organizations: Count
@@ -101,6 +102,11 @@ class DataSettings(_Value):
     validation_file: Place | None
     public_file: Place | None
     public_test: bool
+
+    @property
+    def brought(self) -> bool:
+        """Whether the records are the user's own, so that nothing of them may lie outside the run's folder."""
+        return self.corpus in ("files", "own")
 
 
 class _Rule(_Value):
@@ -283,6 +289,7 @@ class SimulationSettings(_Value):
     open_rounds: Annotated[int, Field(ge=1, le=10_000)] | None
     open_learning_rate: Positive | None
     generate_rows: Annotated[int, Field(ge=0)]
+    metrics: Annotated[tuple[Text, ...], Field(max_length=20)]
     examples: Annotated[int, Field(ge=0, le=200)]
     physical_batch_tokens: Count
     existing: Literal["continue", "fresh", "refuse"]

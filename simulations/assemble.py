@@ -117,6 +117,7 @@ def _arm(space: Workspace, name: str, own: str | None = None) -> Arm:
         exact_match=result.get("exact_match"),
         nll=result.get("nll"),
         classification=read_classification(result.get("classification")),
+        measures=result.get("measures"),
         text=read_text(result.get("text")),
     )
 

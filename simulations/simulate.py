@@ -33,6 +33,7 @@ from ..strategies.alone import own_gradients
 from ..training.trainer import Trainer
 from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
+from .by_path import measures
 from .consortium import Consortium, filled_in, found
 from .corpus import load_corpus
 from .federation import federate
@@ -353,15 +354,22 @@ class Simulation:
             exact = judge.exact(zeros if last is None else last, range(tests))
         return {
             **label_result(final, self._corpus),
+            "measures": measures(self._settings.simulation.metrics, self._right(), final.predictions),
             "exact_match": exact,
             "curve": [[number, score.accuracy] for number, score in scores],
         }
+
+    def _right(self) -> list[str]:
+        return [record.answer for record in self._corpus.test]
 
     def _text_measured(self, points: Sequence[tuple[int, Any]], tell: Callable[[str], None]) -> dict[str, Any]:
         """An arm's result where answers are free text; its answers with it where the test set may be shown."""
         if self._texts is None:
             self._texts = text_arms.TextJudge(self._settings, self._test_trainer(), self._corpus.test)
         result, answers = self._texts.measured(points, tell)
+        if answers:
+            rows = text_arms.asked(self._corpus.test, len(answers))
+            result["measures"] = measures(self._settings.simulation.metrics, [row.answer for row in rows], answers)
         return result | ({"answers": answers} if answers and self._corpus.shown.test_rows else {})
 
     def _test_trainer(self) -> Trainer:

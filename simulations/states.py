@@ -39,7 +39,7 @@ def states_folder(settings: Settings, own: Path) -> Path | None:
     """
     if not settings.model.cache_features:
         return None
-    if settings.data.corpus == "files":
+    if settings.data.brought:
         return own / "states"
     dealt = json.dumps([settings.data.model_dump(mode="json"), settings.seed], sort_keys=True)
     return settings.cache / "states" / hashlib.sha256(dealt.encode()).hexdigest()[:16]

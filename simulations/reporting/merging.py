@@ -40,6 +40,7 @@ def alone_mean(alone: Mapping[str, Arm]) -> Arm:
         by_organization=_mean_by_name([arm.by_organization for arm in arms]),
         classification=mean_of_classifications([arm.classification for arm in arms]),
         text=None if text is None else replace(text, chrf_seeds=() if text.chrf is None else (text.chrf,)),
+        measures=_mean_by_name([arm.measures for arm in arms]),
     )
 
 
@@ -66,6 +67,7 @@ def merge_arm(arms: Sequence[Arm]) -> Arm:
         by_organization=_mean_by_name([arm.by_organization for arm in ran]),
         classification=mean_of_classifications([arm.classification for arm in ran]),
         text=mean_text([arm.text for arm in ran]),
+        measures=_mean_by_name([arm.measures for arm in ran]),
     )
 
 

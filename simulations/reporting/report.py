@@ -48,6 +48,7 @@ class Arm:
         nll: mean negative log likelihood of the right label, in nats; None: not measured.
         by_organization: accuracy on each organization's rows (mean over seeds).
         classification: what label scores say beyond accuracy; None: not measured.
+        measures: what metrics of the user's own say, by name.
         text: where answers are free text, whose `accuracy` is the share of exact answers and whose `nll` is a token's.
     """
 
@@ -63,6 +64,7 @@ class Arm:
     by_organization: dict[str, Rate] = field(default_factory=dict)
     classification: Classification | None = None
     text: TextResult | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.accuracy is None) != (not self.seeds):
@@ -226,6 +228,7 @@ def measured(
     nll: float | None = None,
     classification: Classification | None = None,
     text: TextResult | None = None,
+    measures: Mapping[str, float] | None = None,
 ) -> Arm:
     """The arm of one seed.
 
@@ -237,7 +240,7 @@ def measured(
         exact_match: share of greedy generations that are the right answer word for word.
         nll: mean negative log likelihood of the right label, in nats.
         classification: of the label scores.
-        text: of free text.
+        text: of free text. measures: of metrics of the user's own.
     """
     groups = dict(by_organization)
     shared = sum(groups.values()) / len(groups) if groups else None
@@ -251,6 +254,7 @@ def measured(
         by_organization=groups,
         classification=classification,
         text=text,
+        measures=dict(measures or {}),
     )
 
 

@@ -141,6 +141,16 @@ def probe_sentence(report: Report) -> str | None:
     return f"The linear probe under the same privacy is {abs(points):.1f} points {place} the federation."
 
 
+def measure_sentences(report: Report) -> tuple[str, ...]:
+    """What metrics of the user's own say of each arm that they were taken of."""
+    taken = [(name, arm.measures) for name, arm in rows(report) if arm.measures]
+    names = dict.fromkeys(name for _, measures in taken for name in measures)
+    return tuple(
+        f"{name}: {', '.join(f'{arm} {measures[name]:.4g}' for arm, measures in taken if name in measures)}."
+        for name in names
+    )
+
+
 def judged(report: Report) -> str:
     """What the rows are called that models were scored on."""
     return "validation" if report.config.get("simulation", {}).get("judge") == "validation" else "test"
@@ -174,6 +184,7 @@ def sentences(report: Report) -> tuple[str, ...]:
     return (
         *(sentence for sentence in first if sentence is not None),
         *(() if not is_text(report) or (share := text_tables.share_sentence(report)) is None else (share,)),
+        *measure_sentences(report),
         privacy_sentence(report),
         *(() if personal is None else (personal,)),
         wire_sentence(report.wire, len(report.arms.federated.seeds)),

@@ -32,7 +32,7 @@ def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
     plain = ["recipe=lora"]
     needed = {
         "model": {"local": ["model.name=m"]},
-        "data": {"files": files, "phenotypes": plain},
+        "data": {"files": files, "phenotypes": plain, "own": ["data.code=mine.py:build"]},
         "experiment": {"custom": files},
         "strategy": {
             "rolora": plain,

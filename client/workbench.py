@@ -16,7 +16,7 @@ from .. import private_files
 from ..adapter.basis import load_basis
 from ..charter.charter import Charter
 from ..charter.policy import Policy
-from ..data.files import Columns, read
+from ..data.files import Columns, read, unused
 from ..data.packages import PinnedPackage
 from ..data.template import encode_all
 from ..data.units import group, holdings
@@ -127,7 +127,10 @@ def prepare(
     require_context(base, charter.model.context_length)
     lora = lora_of(charter, basis)
     private_files.require_data(policy.data)
-    records = read(policy.data, policy.form, Columns(**policy.columns.model_dump()))
+    columns = Columns(**policy.columns.model_dump())
+    if passed_over := unused(policy.data, policy.form, columns):
+        log.info("nothing reads the columns %s of the records", ", ".join(passed_over))
+    records = read(policy.data, policy.form, columns)
     try:
         examples = encode_all(records, base.tokenizer, charter.model.context_length)
     except UserError as error:

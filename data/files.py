@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from ..errors import UserError
 from ..spelling import is_blank, plain
@@ -56,7 +57,7 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
     parse: Callable[[_Cells, Columns], tuple[tuple[Message, ...], str]]
     parse = {"instruction": _instruction, "messages": _messages, "completion": _completion}[form]
     records = []
-    for where, row in rows(path):
+    for where, row in rows(path, _used(form, columns)):
         cells = _Cells(where, row)
         prompt, answer = parse(cells, columns)
         # The path tells rows of several files apart when they are pooled.
@@ -66,6 +67,40 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
     if not records:
         raise UserError(f"{path}: no record in it", "write at least one record")
     return records
+
+
+def unused(path: Path, form: str, columns: Columns) -> tuple[str, ...]:
+    """Columns of a file that `read` passes over, in the order of the file; of messages also keys, as "messages.weight".
+
+    The first thousand rows are looked at.
+
+    Raises:
+        UserError: as `tables.rows`.
+    """
+    used = _used(form, columns)
+    known, found = set(map(plain, used)), dict[str, None]()
+    for _, row in islice(rows(path, used), _LOOKED_AT):
+        for name, value in row.items():
+            if plain(name) not in known:
+                found |= {name: None} if plain(name) else {}
+            elif isinstance(value, list):
+                turns = (turn for turn in value if isinstance(turn, dict))
+                further = (key for turn in turns for key in turn if key not in ("role", "content") and turn[key])
+                found |= {f"{name}.{key}": None for key in further}
+    return tuple(found)
+
+
+def _used(form: str, columns: Columns) -> tuple[str, ...]:
+    """The columns that a form is read from."""
+    of = {
+        "instruction": (columns.prompt, columns.answer, columns.system),
+        "messages": (columns.messages, columns.system),
+        "completion": (columns.prompt, columns.answer),
+    }[form]
+    return tuple(name for name in (*of, columns.unit, columns.label) if name is not None)
+
+
+_LOOKED_AT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -123,7 +158,15 @@ class _Cells:
     def _turn(self, column: str, number: int, turn: object) -> Message:
         if not isinstance(turn, dict):
             raise self.error(column, f"message {number} is not an object", _MESSAGES)
-        role, content = turn.get("role"), turn.get("content")
+        if missing := [key for key in ("role", "content") if key not in turn]:
+            keys = ", ".join(sorted(str(key)[:20] for key in turn)[:6])
+            what = f"message {number} has the keys {keys or 'of nothing'}, and no {' and no '.join(missing)}"
+            raise self.error(column, what, _MESSAGES)
+        role, content = turn["role"], turn["content"]
+        if turn.get("tool_calls") or turn.get("function_call"):
+            raise self.error(column, f"message {number} calls a tool, and only text is learned", "drop the record")
+        if isinstance(content, list | dict):  # nobody says what stands between two parts
+            raise self.error(column, f"message {number} has its content in parts", "write it as one text")
         if role not in ROLES:
             raise self.error(column, f"message {number} has the role {str(role)[:20]!r}", f"use {', '.join(ROLES)}")
         if not isinstance(content, str) or is_blank(self._unicode(column, content)):
@@ -152,7 +195,7 @@ class _Cells:
         return UserError(f"{self.where} column {column}: {what}", mend)
 
 
-_MESSAGES = 'write a list of {"role": ..., "content": ...}'
+_MESSAGES: Final = 'write a list of {"role": ..., "content": ...}'
 
 
 def _required(column: str | None, name: str) -> str:

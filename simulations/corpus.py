@@ -13,7 +13,7 @@ from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
-from ..data.files import Columns, read
+from ..data.files import Columns, read, unused
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.tables import rows
@@ -105,6 +105,25 @@ def _from_files(settings: Settings) -> Corpus:
     known = {plain(label) for label in labels}
     answered = tuple(record for record in public if plain(record.answer) in known)
     return Corpus(organizations, test, labels, shown, unlabelled(public, labels), answered, tuple(validation))
+
+
+def notes(settings: Settings) -> list[str]:
+    """What whoever gives files of their own should hear once, also where these are then refused.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    data, columns = settings.data, Columns(**settings.data.columns.model_dump())
+    if data.corpus != "files":
+        return []
+    others = (data.test_file, data.validation_file, data.public_file)
+    files = (*data.files, *(file for file in others if file is not None))
+    found = dict.fromkeys(name for file in files for name in unused(file, data.form, columns))
+    if not found:
+        return []
+    names = ", ".join(name[:40] for name in list(found)[:12]) + (", ..." if len(found) > 12 else "")
+    visible = "".join(letter if letter.isprintable() else "?" for letter in names)
+    return [f"nothing reads the columns {visible} of your files; data.form and data.columns say what is read"]
 
 
 def _labels(organizations: Mapping[str, list[Record]]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from ..training.trainer import Trainer
 from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
 from .consortium import Consortium, filled_in, found
-from .corpus import load_corpus
+from .corpus import load_corpus, notes
 from .federation import federate
 from .interruption import stoppable
 from .local_arm import LocalTask
@@ -106,6 +106,8 @@ class Simulation:
     def __init__(self, settings: Settings, space: Workspace, console: Console, stop: Any) -> None:
         self._space, self._console, self._stop = space, console, stop
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
+        for note in notes(settings):
+            console.print(f"note: {note}")
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
         self._settings = settings = filled_in(settings, self._corpus)
         what = f"{len(self._corpus.labels)} labels" if self._corpus.labels else "free text"

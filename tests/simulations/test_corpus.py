@@ -11,7 +11,7 @@ import regex
 from cotune.data.files import Columns, read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
-from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, organization_name, write_records
+from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, notes, organization_name, write_records
 from cotune.spelling import plain_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +33,17 @@ def test_one_organization_a_file(place: Any, tmp_path: Path) -> None:
     assert len(group(corpus.organizations["south"]).ids) == 16
     assert corpus.labels == ("blue", "green", "red")
     assert len(corpus.test) == 24
+
+
+def test_columns_that_nothing_reads_are_named_once(place: Any, tmp_path: Path) -> None:
+    """As alpaca's "input", without which every prompt is the bare instruction."""
+    assert notes(place.settings(tmp_path / "run")) == []
+    row = {"prompt": "word1", "answer": "red", "unit": "n", "input": "x", "a\x1b[1m": "y"}
+    north = _append(tmp_path / "north.jsonl", place.files[0], row)
+    test = _append(tmp_path / "test.jsonl", place.test, {**row, "unit": "t", "prompt": "word2", "lang": "de"})
+    files = f"data.files=[{north},{place.files[1]},{place.files[2]}]"
+    (said,) = notes(place.settings(tmp_path / "run", files, f"data.test_file={test}"))
+    assert said.startswith("nothing reads the columns input, a?[1m, lang of your files")
 
 
 def test_test_rows_and_rows_as_units(place: Any, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Policy(Document):
 
     Attributes:
         data: the organization's records; never part of a charter.
-        form, columns: how they are read.
+        form, columns, turns: how they are read.
         max_epsilon: the largest budget of a charter it joins.
         models: digests of the base models that it trains, or "any".
         min_members: the smallest federation it joins.
@@ -49,6 +49,7 @@ class Policy(Document):
     data: Annotated[Path, Field(strict=False)]
     form: Literal["instruction", "messages", "completion"]
     columns: Columns
+    turns: Literal["last", "all"] = "last"
     max_epsilon: Annotated[float, Field(gt=0)]
     models: Literal["any"] | Annotated[tuple[Hex32, ...], Field(strict=False, max_length=1_000)]
     min_members: Annotated[int, Field(ge=3)]

@@ -103,6 +103,7 @@ class DataSettings(_Value):
     packing: bool
     rows_are_units: bool
     form: Literal["instruction", "messages", "completion"]
+    turns: Literal["last", "all"]
     columns: ColumnSettings
     public_system: Text | None
     files: tuple[Place, ...]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -13,6 +13,7 @@ from .records import PLAIN, ROLES, Message, Record
 from .tables import NamedTwiceError, Row, named_once, rows
 
 Form = Literal["instruction", "messages", "completion"]
+Turns = Literal["last", "all"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Columns:
     label: str | None
 
 
-def read(path: Path, form: str, columns: Columns) -> list[Record]:
+def read(path: Path, form: str, columns: Columns, turns: Turns = "last") -> list[Record]:
     """Read a file of records.
 
     Args:
@@ -43,10 +44,12 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
         form: "instruction" (a prompt and its answer, made into a chat), "messages" (a chat that ends with the answer)
             or "completion" (plain text and how it goes on, without a chat template).
         columns: which column holds what.
+        turns: of the assistant's turns in a conversation, which are to be learned: the last one, or all that answer a
+            user's turn. Each of these is a record of its own, with the turns before it as its prompt.
 
     Returns:
-        The records in the order of the file, at least one. A prompt may also be a list of messages, and the column of
-        the prompt is then read as such.
+        The records in the order of the file, at least one; those of one row are of one unit. A prompt may also be a
+        list of messages, and the column of the prompt is then read as such.
 
     Raises:
         UserError: naming file, line and column: anything wrong with the file, a missing column, an empty prompt, answer
@@ -62,8 +65,9 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
         prompt, answer = parse(cells, columns)
         # The path tells rows of several files apart when they are pooled.
         unit = f"{path}: {where}" if columns.unit is None else cells.identifier(columns.unit)
-        label = cells.optional(columns.label)
-        records.append(Record(prompt, answer, unit, label))
+        if turns == "all":
+            records += [Record(asked, said, unit) for asked, said in _answers(prompt)]
+        records.append(Record(prompt, answer, unit, cells.optional(columns.label)))
     if not records:
         raise UserError(f"{path}: no record in it", "write at least one record")
     return records
@@ -223,6 +227,16 @@ def _messages(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str
     if len(turns) < 2:
         raise cells.error(column, "has nothing before the answer", "begin with a user's turn")
     return _with_system(cells, columns, turns[:-1]), turns[-1].content
+
+
+def _answers(prompt: tuple[Message, ...]) -> list[tuple[tuple[Message, ...], str]]:
+    """The assistant's turns in a prompt that answer a user's, each with what stands before it."""
+    pairs = enumerate(pairwise(prompt), 1)
+    return [
+        (prompt[:place], turn.content)
+        for place, (before, turn) in pairs
+        if (before.role, turn.role) == ("user", "assistant")
+    ]
 
 
 def _completion(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str]:

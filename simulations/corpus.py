@@ -13,7 +13,7 @@ from ..charter.policy import Columns as PolicyColumns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
-from ..data.files import Columns, read, unused
+from ..data.files import Columns, Turns, read, unused
 from ..data.packages import PinnedPackage, fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.tables import rows
@@ -85,7 +85,7 @@ def _from_files(settings: Settings) -> Corpus:
                 f"{file} and {named[name]} both give an organization the name {name}", "name each file differently"
             )
         named[name] = file
-    organizations = {name: _read(file, settings) for name, file in named.items()}
+    organizations = {name: _read(file, settings, data.turns) for name, file in named.items()}
     if data.test_file is None:
         raise UserError("data.test_file is missing", "set data.test_file")
     test = _read(data.test_file, settings)[: data.test_rows]
@@ -96,7 +96,7 @@ def _from_files(settings: Settings) -> Corpus:
     if data.validation_file is not None:
         _require_known(data.validation_file, validation, labels)
         _require_disjoint("data.validation_file", {**organizations, "the test set": test}, validation)
-    public = tuple([] if data.public_file is None else _read(data.public_file, settings))
+    public = tuple([] if data.public_file is None else _read(data.public_file, settings, data.turns))
     parts = {**organizations, "the test set": test, "the validation set": validation}
     _require_public(list(public), parts, data.columns.unit is not None)
     shown = _shown(settings, {**organizations, "the test file": test})
@@ -153,15 +153,18 @@ def _require_known(file: Path, records: list[Record], labels: Sequence[str]) -> 
         raise UserError(f"{file}, {error.what}", "correct the answer or drop the row") from None
 
 
-def _read(file: Path, settings: Settings) -> list[Record]:
-    """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart."""
+def _read(file: Path, settings: Settings, turns: Turns = "last") -> list[Record]:
+    """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart.
+
+    Whatever is learned of a conversation, tests ask for its last turn, so that results can be compared.
+    """
     data = settings.data
     columns = Columns(**data.columns.model_dump())
     if data.rows_are_units and columns.unit is not None:
         _, first = next(rows(file), ("", {}))
         if plain(columns.unit) not in map(plain, first):
             columns = replace(columns, unit=None)
-    return read(file, data.form, columns)
+    return read(file, data.form, columns, turns)
 
 
 def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:

@@ -300,3 +300,42 @@ def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
     assert unused(path, "instruction", COLUMNS) == ("input", "turns", "Q ", "lang")
     assert unused(path, "instruction", replace(COLUMNS, system="input", label="lang")) == ("turns", "Q ")
     assert unused(path, "messages", COLUMNS) == ("q", "a", "input", "turns.weight", "turns.thinking", "Q ", "lang")
+
+
+def _talk(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def test_one_answer_of_a_conversation_is_learned_or_each(tmp_path: Path) -> None:
+    long = _talk(
+        ("assistant", "Hello"),
+        ("user", "fever"),
+        ("assistant", "since when?"),
+        ("assistant", "well?"),
+        ("user", "today"),
+        ("assistant", "rest"),
+    )
+    path = write(tmp_path, {"turns": long, "s": "Be brief.", "y": "x"}, {"turns": long[1:3], "y": "z"})
+    columns = Columns(None, None, None, "turns", None, "y")
+    told = replace(columns, system="s")
+    last = read(path, "messages", columns)
+    assert [(len(record.prompt), record.answer, record.label) for record in last] == [
+        (5, "rest", "x"),
+        (1, "since when?", "z"),
+    ]
+    every = read(path, "messages", columns, "all")
+    assert [record.answer for record in every] == ["since when?", "rest", "since when?"]
+    assert [record.label for record in every] == ["", "x", "z"]
+    assert every[0].prompt == (Message("assistant", "Hello"), Message("user", "fever"))
+    assert every[1:] == last
+    assert every[0].unit == every[1].unit != every[2].unit  # also where each row is a unit
+    path = write(tmp_path, {"turns": long, "s": "Be brief."})
+    assert [record.prompt[0] for record in read(path, "messages", replace(told, label=None), "all")] == [
+        Message("system", "Be brief.")
+    ] * 2
+
+
+def test_forms_with_one_answer_have_nothing_more_to_learn(tmp_path: Path) -> None:
+    path = write(tmp_path, ROW, ROW)
+    for form in ("instruction", "completion"):
+        assert read(path, form, COLUMNS, "all") == read(path, form, COLUMNS)

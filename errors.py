@@ -22,3 +22,9 @@ class UserError(Exception):
     def __reduce__(self) -> "tuple[type[UserError], tuple[str, ...]]":
         """Keep both parts across processes; the default would pass the joined line alone."""
         return type(self), (self.what, self.mend)
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """What a library's exception says, in one line of at most `most` characters; its type where it says nothing."""
+    words = next((" ".join(line.split()) for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return words if len(words) <= most else f"{words[: most - 3]}..."

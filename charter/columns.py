@@ -5,6 +5,8 @@ from typing import Literal
 from .documents import Document, Line
 
 Form = Literal["instruction", "messages", "completion"]
+# Which answers of a conversation are learned.
+Turns = Literal["last", "all"]
 
 
 class Columns(Document):

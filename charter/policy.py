@@ -11,7 +11,7 @@ from .. import atomic
 from ..spelling import plain_id
 from . import documents
 from .charter import Charter
-from .columns import Columns, Form
+from .columns import Columns, Form, Turns
 from .documents import Document, Hex32, Line, parse_moment
 from .refusal import Refusal
 
@@ -21,7 +21,7 @@ class Policy(Document):
 
     Attributes:
         data: the organization's records; never part of a charter.
-        form, columns: how they are read.
+        form, columns, turns: how they are read.
         max_epsilon: the largest budget of a charter it joins.
         models: digests of the base models that it trains, or "any".
         min_members: the smallest federation it joins.
@@ -41,6 +41,7 @@ class Policy(Document):
     data: Annotated[Path, Field(strict=False)]
     form: Form
     columns: Columns
+    turns: Turns = "last"
     max_epsilon: Annotated[float, Field(gt=0)]
     models: Literal["any"] | Annotated[tuple[Hex32, ...], Field(strict=False, max_length=1_000)]
     min_members: Annotated[int, Field(ge=3)]

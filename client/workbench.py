@@ -16,7 +16,8 @@ from .. import private_files
 from ..adapter.basis import load_basis
 from ..charter.charter import Charter
 from ..charter.policy import Policy
-from ..data.files import read
+from ..data.files import read, unused
+from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group, holdings
 from ..enrollment.node_settings import NodeSettings
@@ -118,8 +119,7 @@ def prepare(
     check_digests(base, charter.model.base_digest, charter.model.tokenizer_digest)
     require_context(base, charter.model.context_length)
     lora = lora_of(charter, basis)
-    private_files.require_data(policy.data)
-    records = read(policy.data, policy.form, policy.columns)
+    records = records_of(policy)
     try:
         examples = encode_all(records, base.tokenizer, charter.model.context_length)
     except UserError as error:
@@ -135,6 +135,19 @@ def prepare(
         )
     own_ids = policy.columns.unit is not None
     return Workbench(trainer, len(units.ids), holdings(records, policy.unit if own_ids else None), lora.moved)
+
+
+def records_of(policy: Policy) -> list[Record]:
+    """The organization's records, as its policy says; columns that it does not name are named in the log.
+
+    Raises:
+        UserError: they cannot be read, or others can write to them.
+    """
+    private_files.require_data(policy.data)
+    columns = policy.columns
+    if passed_over := unused(policy.data, policy.form, columns):
+        log.info("nothing reads the columns %s of the records", ", ".join(passed_over))
+    return read(policy.data, policy.form, columns, policy.turns)
 
 
 def logged(clock: Callable[[], float] = time.monotonic) -> Progress:

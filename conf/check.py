@@ -334,6 +334,10 @@ def _check_data(settings: Settings) -> None:
             raise UserError(
                 f"data.public_system with data.corpus={data.corpus}: it would be ignored", "set data.public_system=null"
             )
+        if data.turns != "last":
+            raise UserError(
+                f"data.turns=all with data.corpus={data.corpus}, without conversations", "set data.turns=last"
+            )
         if data.files or data.test_file is not None or data.validation_file is not None:
             raise UserError(f"data.files with data.corpus={data.corpus}: they would be ignored", "choose data=files")
         return
@@ -357,6 +361,16 @@ def _check_data(settings: Settings) -> None:
     for key in ("skew", "dominance", "rows_per_organization"):
         if getattr(data, key) is not None:
             raise UserError(f"data.{key} with data.corpus=files: your files are the split", f"set data.{key}=null")
+    if data.turns == "all" and data.form != "messages":
+        raise UserError(
+            f"data.turns=all with data.form={data.form}, whose rows have one answer each",
+            "set data.turns=last, or data.form=messages",
+        )
+    if data.turns == "all" and data.rows_are_units:
+        raise UserError(
+            "data.turns=all with data.rows_are_units=true: the answers of one conversation would be units apart",
+            "set data.rows_are_units=false and data.columns.unit=null, so that each conversation is a unit",
+        )
     required = {"instruction": ("prompt", "answer"), "completion": ("prompt", "answer"), "messages": ("messages",)}
     for column in required[data.form]:
         if getattr(data.columns, column) is None:

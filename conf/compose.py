@@ -115,7 +115,8 @@ def _counted(values: Any) -> Any:
     data = values.get("data")
     if isinstance(data, dict) and data.get("corpus") == "files" and data.get("organizations") is None:
         files = data.get("files")
-        data["organizations"] = len(files) if isinstance(files, list) else None
+        # Where there is no list or an empty one, that is to be said, and not a number that nobody typed.
+        data["organizations"] = max(1, len(files)) if isinstance(files, list) else 1
     return values
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ..charter.columns import Columns, Form
+from ..charter.columns import Columns, Form, Turns
 from ..charter.documents import Hex32, Line
 from ..data.packages import PinnedPackage
 from ..privacy.terms import largest_delta
@@ -95,6 +95,7 @@ class DataSettings(_Value):
     packing: bool
     rows_are_units: bool
     form: Form
+    turns: Turns
     columns: Columns
     public_system: Text | None
     files: tuple[Place, ...]

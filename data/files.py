@@ -3,17 +3,18 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
-from ..charter.columns import Columns, Form
+from ..charter.columns import Columns, Form, Turns
 from ..errors import UserError
 from ..spelling import is_blank, plain
 from .records import PLAIN, ROLES, Message, Record
 from .tables import NamedTwiceError, Row, named_once, rows
 
 
-def read(path: Path, form: str, columns: Columns) -> list[Record]:
+def read(path: Path, form: str, columns: Columns, turns: Turns = "last") -> list[Record]:
     """Read a file of records.
 
     Args:
@@ -21,10 +22,12 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
         form: "instruction" (a prompt and its answer, made into a chat), "messages" (a chat that ends with the answer)
             or "completion" (plain text and how it goes on, without a chat template).
         columns: which column holds what.
+        turns: of the assistant's turns in a conversation, which are to be learned: the last one, or all that answer a
+            user's turn. Each of these is a record of its own, with the turns before it as its prompt.
 
     Returns:
-        The records in the order of the file, at least one. A prompt may also be a list of messages, and the column of
-        the prompt is then read as such.
+        The records in the order of the file, at least one; those of one row are of one unit. A prompt may also be a
+        list of messages, and the column of the prompt is then read as such.
 
     Raises:
         UserError: naming file, line and column: anything wrong with the file, a missing column, an empty prompt, answer
@@ -35,16 +38,51 @@ def read(path: Path, form: str, columns: Columns) -> list[Record]:
     parse: Callable[[_Cells, Columns], tuple[tuple[Message, ...], str]]
     parse = {"instruction": _instruction, "messages": _messages, "completion": _completion}[form]
     records = []
-    for where, row in rows(path):
+    for where, row in rows(path, _used(form, columns)):
         cells = _Cells(where, row)
         prompt, answer = parse(cells, columns)
         # The path tells rows of several files apart when they are pooled.
         unit = f"{path}: {where}" if columns.unit is None else cells.identifier(columns.unit)
-        label = cells.optional(columns.label)
-        records.append(Record(prompt, answer, unit, label))
+        if turns == "all":
+            records += [Record(asked, said, unit) for asked, said in _answers(prompt)]
+        records.append(Record(prompt, answer, unit, cells.optional(columns.label)))
     if not records:
         raise UserError(f"{path}: no record in it", "write at least one record")
     return records
+
+
+def unused(path: Path, form: str, columns: Columns) -> tuple[str, ...]:
+    """Columns of a file that `read` passes over, in the order of the file; of messages also keys, as "messages.weight".
+
+    The first thousand rows are looked at.
+
+    Raises:
+        UserError: as `tables.rows`.
+    """
+    used = _used(form, columns)
+    known, found = set(map(plain, used)), dict[str, None]()
+    for _, row in islice(rows(path, used), _LOOKED_AT):
+        for name, value in row.items():
+            if plain(name) not in known:
+                found |= {name: None} if plain(name) else {}
+            elif isinstance(value, list):
+                turns = (turn for turn in value if isinstance(turn, dict))
+                further = (key for turn in turns for key in turn if key not in ("role", "content") and turn[key])
+                found |= {f"{name}.{key}": None for key in further}
+    return tuple(found)
+
+
+def _used(form: str, columns: Columns) -> tuple[str, ...]:
+    """The columns that a form is read from."""
+    of = {
+        "instruction": (columns.prompt, columns.answer, columns.system),
+        "messages": (columns.messages, columns.system),
+        "completion": (columns.prompt, columns.answer),
+    }[form]
+    return tuple(name for name in (*of, columns.unit, columns.label) if name is not None)
+
+
+_LOOKED_AT: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -102,7 +140,15 @@ class _Cells:
     def _turn(self, column: str, number: int, turn: object) -> Message:
         if not isinstance(turn, dict):
             raise self.error(column, f"message {number} is not an object", _MESSAGES)
-        role, content = turn.get("role"), turn.get("content")
+        if missing := [key for key in ("role", "content") if key not in turn]:
+            keys = ", ".join(sorted(str(key)[:20] for key in turn)[:6])
+            what = f"message {number} has the keys {keys or 'of nothing'}, and no {' and no '.join(missing)}"
+            raise self.error(column, what, _MESSAGES)
+        role, content = turn["role"], turn["content"]
+        if turn.get("tool_calls") or turn.get("function_call"):
+            raise self.error(column, f"message {number} calls a tool, and only text is learned", "drop the record")
+        if isinstance(content, list | dict):  # nobody says what stands between two parts
+            raise self.error(column, f"message {number} has its content in parts", "write it as one text")
         if role not in ROLES:
             raise self.error(column, f"message {number} has the role {str(role)[:20]!r}", f"use {', '.join(ROLES)}")
         if not isinstance(content, str) or is_blank(self._unicode(column, content)):
@@ -131,7 +177,7 @@ class _Cells:
         return UserError(f"{self.where} column {column}: {what}", mend)
 
 
-_MESSAGES = 'write a list of {"role": ..., "content": ...}'
+_MESSAGES: Final = 'write a list of {"role": ..., "content": ...}'
 
 
 def _required(column: str | None, name: str) -> str:
@@ -159,6 +205,16 @@ def _messages(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str
     if len(turns) < 2:
         raise cells.error(column, "has nothing before the answer", "begin with a user's turn")
     return _with_system(cells, columns, turns[:-1]), turns[-1].content
+
+
+def _answers(prompt: tuple[Message, ...]) -> list[tuple[tuple[Message, ...], str]]:
+    """The assistant's turns in a prompt that answer a user's, each with what stands before it."""
+    pairs = enumerate(pairwise(prompt), 1)
+    return [
+        (prompt[:place], turn.content)
+        for place, (before, turn) in pairs
+        if (before.role, turn.role) == ("user", "assistant")
+    ]
 
 
 def _completion(cells: _Cells, columns: Columns) -> tuple[tuple[Message, ...], str]:

@@ -73,13 +73,16 @@ _lock = threading.Lock()
 _inherited: list[_Process] = []
 
 
-def render(template: str, names: Mapping[str, str], messages: Sequence[Message], prompt_only: bool) -> str:
+def render(
+    template: str, names: Mapping[str, str], messages: Sequence[Message], prompt_only: bool, in_parts: bool = False
+) -> str:
     """The text of a conversation.
 
     Args:
         template: a Jinja template, as in a tokenizer's `chat_template`.
         names: of special tokens, by which the template calls them.
         messages: the turns. prompt_only: whether the text ends where the assistant's answer begins.
+        in_parts: whether each content is passed as a list that holds one part, a text.
 
     Raises:
         TemplateError: the template raised something.
@@ -87,7 +90,7 @@ def render(template: str, names: Mapping[str, str], messages: Sequence[Message],
         OSError: the process cannot be started.
     """
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    task = {"messages": turns, "prompt_only": prompt_only, "names": dict(names)}
+    task = {"messages": turns, "prompt_only": prompt_only, "in_parts": in_parts, "names": dict(names)}
     with _lock:
         process = _processes.pop(template, None) or _Process(template)
         try:

@@ -118,7 +118,7 @@ def answers(lines: IO[str]) -> Iterator[dict[str, str]]:
         try:
             template = template or compile_template(source)
             text = template.render(
-                messages=task["messages"],
+                messages=_in_parts(task["messages"]) if task.get("in_parts") else task["messages"],
                 tools=None,
                 documents=None,
                 add_generation_prompt=task["prompt_only"],
@@ -130,6 +130,11 @@ def answers(lines: IO[str]) -> Iterator[dict[str, str]]:
             yield {"error": f"{type(error).__name__}: {str(error)[:1_000]}"}
         else:
             yield {"text": text} if len(text) <= most_characters(task["messages"]) else {"beyond": "length"}
+
+
+def _in_parts(messages: list[dict[str, str]]) -> list[dict[str, object]]:
+    """The same messages for a template that takes a content as a list, of which texts are one kind."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
 def _limit_seconds(seconds: float) -> None:

@@ -2,10 +2,11 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..spelling import plain
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -15,25 +16,28 @@ _BATCH_ROWS = 1024
 Row = Mapping[str, object]
 
 
-def rows(path: Path) -> Iterator[tuple[str, Row]]:
+def rows(path: Path, columns: Collection[str] | None = None) -> Iterator[tuple[str, Row]]:
     """Each row of a file with where it stands, e.g. "notes.jsonl line 7".
 
     Args:
         path: .jsonl or .ndjson (one object a line), .csv or .tsv (a header line), .parquet (needs pyarrow).
+        columns: which are asked for, however they are spelled; None is all. Of a Parquet file no other is read, since
+            there are types that Python has no value for: their cells stand as None.
 
     Raises:
         UserError: no such file, another ending, not UTF-8, a line too long or broken; `pyarrow` is missing.
 
     Edge cases: a byte order mark and empty lines are skipped; a CSV field may hold line breaks.
     """
-    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    reader = readers.get(path.suffix.casefold())
-    if reader is None:
+    readers = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": None}
+    ending = path.suffix.casefold()
+    if ending not in readers:
         raise UserError(f"{path}: {path.suffix or 'no ending'} is no format of records", f"use {', '.join(readers)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file", "correct the path")
+    reader = readers[ending]
     try:
-        yield from reader(path)
+        yield from _parquet(path, columns) if reader is None else reader(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})", "make the file readable") from None
 
@@ -104,35 +108,58 @@ def _csv(path: Path) -> Iterator[tuple[str, Row]]:
         if not fields:
             continue
         if header is None:
-            header = [name.strip() for name in fields]
-            if len(header) == 1 and (used := next((mark for mark in ";\t|" if mark in header[0]), None)):
-                raise UserError(f"{where}: columns separated by {used!r}", f"separate them by {delimiter!r}")
-            if len(set(map(plain, header))) < len(header):
-                raise UserError(f"{where}: two columns of one name", "give each column its own name")
-        elif len(fields) != len(header):
+            header = _header(where, fields, delimiter)
+            continue
+        _require_quotes(where, fields, delimiter, len(header))
+        if len(fields) != len(header):
             raise UserError(
                 f"{where}: {len(fields)} fields under {len(header)} columns", "quote fields that hold commas"
             )
-        else:
-            yield where, dict(zip(header, fields, strict=True))
+        yield where, dict(zip(header, fields, strict=True))
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+def _header(where: str, fields: Sequence[str], delimiter: str) -> list[str]:
+    """The names of a CSV file's columns."""
+    header = [name.strip() for name in fields]
+    if len(header) == 1 and (used := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        raise UserError(f"{where}: columns separated by {used!r}", f"separate them by {delimiter!r}")
+    _require_quotes(where, fields, delimiter, len(fields))
+    nameless = [str(number) for number, name in enumerate(header, 1) if not plain(name)]
+    if len(nameless) > 1:  # a spreadsheet's columns that were emptied but not deleted
+        raise UserError(f"{where}: columns {', '.join(nameless[:5])} have no name", "name them, or delete them")
+    if len(set(map(plain, header))) < len(header):
+        raise UserError(f"{where}: two columns of one name", "give each column its own name")
+    return header
+
+
+def _require_quotes(where: str, fields: Sequence[str], delimiter: str, columns: int) -> None:
+    """Quotes enclose a field, or stand inside it: behind a blank they would become part of the text."""
+    # Where there are too many fields, such a quote may have been meant to hold two of them together.
+    late = r'\s+".*"\s*' if len(fields) == columns else r'\s+".*'
+    found = next((number for number, field in enumerate(fields, 1) if re.fullmatch(late, field, re.DOTALL)), None)
+    if found is not None:
+        raise UserError(
+            f"{where}: a blank before the quoted field {found}", f"write no blanks between {delimiter!r} and a quote"
+        )
+
+
+def _parquet(path: Path, columns: Collection[str] | None) -> Iterator[tuple[str, Row]]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise UserError(f"{path}: Parquet needs pyarrow", "install cotune[parquet], or save as JSONL or CSV") from None
+    asked = None if columns is None else set(map(plain, columns))
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if len(set(map(plain, names))) < len(names):
                 raise UserError(f"{path}: two columns of one name", "give each column its own name")
+            read = [name for name in names if asked is None or plain(name) in asked]
             number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=read):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path.name} row {number}", row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
-        raise UserError(f"{path}: broken Parquet ({reason})", "write the file again") from None
+                    yield f"{path.name} row {number}", {**dict.fromkeys(names), **row}
+    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:  # of years, zones and letters, too
+        raise UserError(f"{path}: broken Parquet ({first_line(error, 100)})", "write the file again") from None

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from ..data.records import Record
 from ..errors import UserError
 from ..spelling import plain
-from .prompts import all_prompt_tokens, end_tokens
+from .prompts import all_prompt_tokens, bare_answer, end_tokens
 
 
 def exact_match(
@@ -51,12 +51,16 @@ def answers_of(
     new_tokens: int,
     batch_tokens: int,
 ) -> list[str]:
-    """The greedy answer to each record's prompt; arguments and errors as those of `exact_match`."""
+    """The greedy answer to each record's prompt, without what the chat template itself writes around answers.
+
+    Arguments and errors as those of `exact_match`.
+    """
     if not records:
         raise UserError("no rows to generate answers for", "set the number of rows to 1 or more")
     prompts = all_prompt_tokens(records, tokenizer, context_length)
     ends = end_tokens(records[0], tokenizer, context_length)
-    return greedy_answers(model, tokenizer, prompts, ends, new_tokens, batch_tokens)
+    found = greedy_answers(model, tokenizer, prompts, ends, new_tokens, batch_tokens)
+    return [bare_answer(answer, record, tokenizer) for answer, record in zip(found, records, strict=True)]
 
 
 def greedy_answers(
@@ -83,7 +87,8 @@ def greedy_answers(
         rows = order[start : start + max(1, batch_tokens // (width + new_tokens))]
         written = _generate(model, [prompts[row] for row in rows], ends, new_tokens)
         for row, tokens in zip(rows, written, strict=True):
-            answers[row] = str(tokenizer.decode(_until(tokens, ends), skip_special_tokens=True)).strip()
+            words = tokenizer.decode(_until(tokens, ends), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            answers[row] = str(words).strip()
         start += len(rows)
     return answers
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ..data.records import Record
-from ..data.template import encode, encode_prompt
+from ..data.special_text import special_tokens
+from ..data.template import around, encode, encode_prompt
 from ..errors import UserError
 
 
@@ -43,9 +44,20 @@ def label_tokens(
 
 
 def end_tokens(record: Record, tokenizer: PreTrainedTokenizerBase, context_length: int) -> list[int]:
-    """Tokens at which generation stops: the end of turn that training teaches, and the tokenizer's end of text."""
+    """Tokens at which generation stops: the end of turn that training teaches, and every other special token.
+
+    No answer holds one, but for those that the template itself writes before the answers. Models name some more ends
+    in a file of their own, generation_config.json, which no digest covers; they are special tokens too.
+    """
     example = encode(record, tokenizer, context_length)
-    ends = {int(example.tokens[-1])}
+    taught = [int(token) for token in example.tokens[example.answer_start :]]
+    ends = special_tokens(tokenizer).ids - {*taught} | {taught[-1]}
     if tokenizer.eos_token_id is not None:
-        ends.add(int(tokenizer.eos_token_id))
+        ends |= {int(tokenizer.eos_token_id)}
     return sorted(ends)
+
+
+def bare_answer(text: str, record: Record, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A decoded answer without what the chat template writes around every one, such as an empty block of thoughts."""
+    opening, closing = around(record, tokenizer)
+    return text.strip().removeprefix(opening).removesuffix(closing).strip()

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.records import PLAIN, Message, Record
 from ..errors import UserError
 from ..evaluation.generate import greedy_answers
-from ..evaluation.prompts import end_tokens, prompt_tokens
+from ..evaluation.prompts import bare_answer, end_tokens, prompt_tokens
 from ..spelling import is_blank
 from ..training.adapter import attach, schema_of, set_flat
 from ..training.base import BaseModel, load_base
@@ -52,16 +52,19 @@ class LoadedRelease:
         tuned = self._greedy(tokens, ends)
         with self.model.disable_adapter():
             base = self._greedy(tokens, ends)
-        return base, tuned
+        record = self._record(prompt)
+        return bare_answer(base, record, self.tokenizer), bare_answer(tuned, record, self.tokenizer)
 
     def _encode(self, prompt: str) -> tuple[NDArray[np.int32], list[int]]:
+        record, length = self._record(prompt), self.config.context_length
+        return prompt_tokens(record, self.tokenizer, length), end_tokens(record, self.tokenizer, length)
+
+    def _record(self, prompt: str) -> Record:
         preamble = (Message(role, content) for role, content in self.config.preamble)
         # As in training: text that goes on needs no chat template, and must not go through one.
         plain_text = self.config.form == "completion"
         turns = (Message(PLAIN, prompt),) if plain_text else (*preamble, Message("user", prompt))
-        record = Record(prompt=turns, answer="-", unit="chat")
-        length = self.config.context_length
-        return prompt_tokens(record, self.tokenizer, length), end_tokens(record, self.tokenizer, length)
+        return Record(prompt=turns, answer="-", unit="chat")
 
     def _greedy(self, tokens: NDArray[np.int32], ends: list[int]) -> str:
         return greedy_answers(self.model, self.tokenizer, [tokens], ends, self.new_tokens, batch_tokens=1)[0]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..atomic import write_bytes
 from ..charter.charter import COORDINATOR
-from ..charter.columns import Columns
+from ..charter.columns import Columns, Turns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
-from ..data.files import read
+from ..data.files import read, unused
 from ..data.packages import fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.tables import rows
@@ -98,7 +98,7 @@ def _from_files(settings: Settings) -> Corpus:
                 f"{file} and {named[name]} both give an organization the name {name}", "name each file differently"
             )
         named[name] = file
-    organizations = {name: _read(file, settings) for name, file in named.items()}
+    organizations = {name: _read(file, settings, data.turns) for name, file in named.items()}
     if data.test_file is None:
         raise UserError("data.test_file is missing", "set data.test_file")
     test = _read(data.test_file, settings)[: data.test_rows]
@@ -109,7 +109,7 @@ def _from_files(settings: Settings) -> Corpus:
     if data.validation_file is not None:
         _require_known(data.validation_file, validation, labels)
         _require_disjoint("data.validation_file", {**organizations, "the test set": test}, validation)
-    public = tuple([] if data.public_file is None else _read(data.public_file, settings))
+    public = tuple([] if data.public_file is None else _read(data.public_file, settings, data.turns))
     parts = {**organizations, "the test set": test, "the validation set": validation}
     _require_public(list(public), parts, data.columns.unit is not None)
     shown = _shown(settings, {**organizations, "the test file": test})
@@ -118,6 +118,25 @@ def _from_files(settings: Settings) -> Corpus:
     known = {plain(label) for label in labels}
     answered = tuple(record for record in public if plain(record.answer) in known)
     return Corpus(organizations, test, labels, shown, unlabelled(public, labels), answered, tuple(validation))
+
+
+def notes(settings: Settings) -> list[str]:
+    """What whoever gives files of their own should hear once, also where these are then refused.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    data, columns = settings.data, Columns(**settings.data.columns.model_dump())
+    if data.corpus != "files":
+        return []
+    others = (data.test_file, data.validation_file, data.public_file)
+    files = (*data.files, *(file for file in others if file is not None))
+    found = dict.fromkeys(name for file in files for name in unused(file, data.form, columns))
+    if not found:
+        return []
+    names = ", ".join(name[:40] for name in list(found)[:12]) + (", ..." if len(found) > 12 else "")
+    visible = "".join(letter if letter.isprintable() else "?" for letter in names)
+    return [f"nothing reads the columns {visible} of your files; data.form and data.columns say what is read"]
 
 
 def _labels(organizations: Mapping[str, list[Record]]) -> tuple[str, ...]:
@@ -147,15 +166,18 @@ def _require_known(file: Path, records: list[Record], labels: Sequence[str]) -> 
         raise UserError(f"{file}, {error.what}", "correct the answer or drop the row") from None
 
 
-def _read(file: Path, settings: Settings) -> list[Record]:
-    """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart."""
+def _read(file: Path, settings: Settings, turns: Turns = "last") -> list[Record]:
+    """The records of a file. Where each row is a unit, a column of ids may be there, to keep the test set apart.
+
+    Whatever is learned of a conversation, tests ask for its last turn, so that results can be compared.
+    """
     data = settings.data
     columns = data.columns
     if data.rows_are_units and columns.unit is not None:
         _, first = next(rows(file), ("", {}))
         if plain(columns.unit) not in map(plain, first):
             columns = columns.model_copy(update={"unit": None})
-    return read(file, data.form, columns)
+    return read(file, data.form, columns, turns)
 
 
 def _shown(settings: Settings, parts: Mapping[str, list[Record]]) -> Shown:

@@ -35,7 +35,7 @@ from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome
 from .by_path import measures
 from .consortium import Consortium, filled_in, found
-from .corpus import load_corpus
+from .corpus import load_corpus, notes
 from .federation import federate
 from .interruption import stoppable
 from .local_arm import LocalTask
@@ -122,6 +122,8 @@ class Simulation:
     ) -> None:
         self._space, self._console, self._stop, self._watch = space, console, stop, watch
         self._seconds: dict[str, float] = dict(space.result("seconds") or {})
+        for note in notes(settings):
+            console.print(f"note: {note}")
         self._corpus: Corpus = self._timed("data", lambda: load_corpus(settings))
         self._settings = settings = filled_in(settings, self._corpus)
         what = f"{len(self._corpus.labels)} labels" if self._corpus.labels else "free text"

@@ -1,6 +1,6 @@
 """A run's folder: whose settings it holds, whether to continue or start afresh, and where each thing lies in it.
 
-settings.json      what the run was started with
+settings.json      what the run was started with, and the digests of its data files
 server/            coordinator's key, charter, signatures, code of a strategy of one's own, run/ (committed rounds)
 nodes/NAME/        the homes of the organizations, as on machines of their own
 pooled/            a home for the forbidden arm: all records in one place
@@ -21,6 +21,7 @@ from typing import Any
 from ..atomic import write_text
 from ..conf.schema import Settings
 from ..errors import UserError
+from ..training.digests import file_digest
 from .reporting.differences import first_difference
 
 # Beside the checkpoints a run holds cached hidden states; the features of a row of 32 tokens take about 75 kB.
@@ -29,6 +30,8 @@ SMALLEST_DISK = 2 * 10**9
 MEANS = ("workers", "threads_per_worker", "object_store_megabytes", "evaluation_batch_tokens", "physical_batch_tokens")
 # Nor do these change what is there of it.
 _FREE = (*MEANS, "existing", "arms")
+# Under this key of settings.json: path of a data file -> hex SHA-256.
+_PINNED = "data_sha256"
 
 
 class Workspace:
@@ -145,12 +148,13 @@ def open_workspace(settings: Settings) -> Workspace:
     """The run's folder, as `simulation.existing` says: continued, emptied, or refused.
 
     Raises:
-        UserError: the folder holds another run or something else, must not be touched, or the disk is nearly full.
+        UserError: the folder holds another run or something else, must not be touched, or the disk is nearly full; or
+            a data file is no longer the one that the run began with.
     """
-    space = Workspace(settings.run_dir)
+    space, pinned = Workspace(settings.run_dir), _digests(settings)
     try:
         if space.path.exists() and any(space.path.iterdir()):
-            _meet(settings, space)
+            pinned = _meet(settings, space) | pinned
         free = shutil.disk_usage(_nearest(space.path)).free
         if free < SMALLEST_DISK:
             raise UserError(
@@ -158,7 +162,7 @@ def open_workspace(settings: Settings) -> Workspace:
                 "free some space or set run_dir elsewhere",
             )
         space.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_text(space.marker, settings.model_dump_json(indent=1, by_alias=True))
+        write_text(space.marker, json.dumps(_dumped(settings) | {_PINNED: pinned}, indent=1))
     except OSError as problem:
         raise _unusable(settings.run_dir, problem) from None
     return space
@@ -170,8 +174,23 @@ def _unusable(folder: Path, problem: OSError) -> UserError:
     )
 
 
-def _meet(settings: Settings, space: Workspace) -> None:
-    """Continue, empty or refuse what lies in the folder."""
+def _dumped(settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(settings.model_dump_json(by_alias=True))
+    return found
+
+
+def _digests(settings: Settings) -> dict[str, str]:
+    """Of the data files by their paths; one that cannot be read is refused where it is needed."""
+    data, found = settings.data, dict[str, str]()
+    for file in (*data.files, data.test_file, data.validation_file, data.public_file):
+        if file is not None:
+            with contextlib.suppress(OSError):
+                found[str(file)] = file_digest(file)
+    return found
+
+
+def _meet(settings: Settings, space: Workspace) -> dict[str, str]:
+    """Continue, empty or refuse what lies in the folder; the digests of the data files that a run began with."""
     _require_ours(space)
     existing = settings.simulation.existing
     if existing == "refuse":
@@ -182,7 +201,8 @@ def _meet(settings: Settings, space: Workspace) -> None:
     if existing == "fresh":
         _empty(space.path)
     elif space.begun:
-        _require_same(settings, space.marker)
+        return _require_same(settings, space.marker)
+    return {}
 
 
 def _empty(folder: Path) -> None:
@@ -210,16 +230,23 @@ def _require_ours(space: Workspace) -> None:
         raise UserError(f"{space.path}: not empty, and not a run of cotune", "set another run_dir")
 
 
-def _require_same(settings: Settings, marker: Path) -> None:
-    """Continue only what was started: another configuration would mix two runs."""
+def _require_same(settings: Settings, marker: Path) -> dict[str, str]:
+    """Continue only what was started: other settings or rows would mix two runs. The digests that it began with."""
     known = json.loads(marker.read_text())
+    pinned: dict[str, str] = known.pop(_PINNED, {})
+    again = "simulation.existing=fresh to start over, or another run_dir"
     different = first_difference(
-        known,
-        json.loads(settings.model_dump_json(by_alias=True)),
-        lambda place: place[0] == "simulation" and place[-1] in _FREE,
+        known, _dumped(settings), lambda place: place[0] == "simulation" and place[-1] in _FREE
     )
     if different:
         raise UserError(
             f"{settings.run_dir}: holds a run that was started with another value of {different}",
-            "set it as it was, or simulation.existing=fresh to start over, or another run_dir",
+            f"set it as it was, or {again}",
         )
+    for file, digest in _digests(settings).items():
+        if digest != pinned.get(file, digest):
+            raise UserError(
+                f"{settings.run_dir}: holds a run that was started with other content of {file}",
+                f"put the file back as it was, or {again}",
+            )
+    return pinned

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..adapter.basis import Directions
 from ..adapter.forms import require_basis
 from ..adapter.peft_files import LoraSettings, export_peft, import_peft
 from ..adapter.schema import AdapterSchema, initial
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .base import BaseModel
 from .layers import decoder_layers
 
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _ATTACHED = "_cotune_attached"
+_ALL: Final = ("all-linear",)
 
 
 def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
@@ -45,8 +46,8 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
         train mode, which per-unit gradients need. The same object again when the same settings are attached again.
 
     Raises:
-        UserError: the base has fewer layers than `top_layers`, lacks a target, already carries another adapter, or the
-            basis does not fit it.
+        UserError: the base has fewer layers than `top_layers`, lacks a target, has one that PEFT puts no LoRA into,
+            already carries another adapter, or the basis does not fit it.
     """
     earlier = getattr(base.model, _ATTACHED, None)
     if earlier is not None:
@@ -58,6 +59,7 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
     if lora.top_layers > len(layers):
         raise UserError(f"model.top_layers is {lora.top_layers}", f"{base.name} has {len(layers)} layers: choose fewer")
     chosen = list(range(len(layers) - lora.top_layers, len(layers))) if lora.top_layers else None
+    linear = _targets(base, layers, _ALL)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -71,7 +73,14 @@ def attach(base: BaseModel, lora: LoraSettings) -> PeftModel:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between versions of PEFT and transformers
-        model = get_peft_model(base.model, config)
+        try:
+            model = get_peft_model(base.model, config)
+        except (ValueError, TypeError, NotImplementedError) as error:  # by which PEFT refuses families and modules
+            family = base.model.config.model_type
+            raise UserError(
+                f"PEFT puts no LoRA into all these maps of {base.name}, family {family!r} ({first_line(error, 100)})",
+                f"set model.lora.targets to some of its linear maps: {', '.join(linear)}",
+            ) from error
     if lora.form != "lora":
         _freeze(model, lora)
     setattr(base.model, _ATTACHED, (lora, model))
@@ -224,7 +233,7 @@ def _fill(linear: nn.Linear, matrix: NDArray[np.float32]) -> None:
 def _targets(base: BaseModel, layers: nn.ModuleList, targets: tuple[str, ...]) -> list[str]:
     """Last components of the targets' names: PEFT's own "all-linear" cannot be combined with a choice of layers."""
     linear = {name.rsplit(".", 1)[-1] for name, module in layers.named_modules() if _is_linear(module)}
-    if targets == ("all-linear",):
+    if targets == _ALL:
         return sorted(linear)
     missing = sorted(set(targets) - linear)
     if missing:

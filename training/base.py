@@ -1,8 +1,11 @@
 """The frozen base model: where it comes from, what exactly it is, and where it runs."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from huggingface_hub import snapshot_download
@@ -12,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from ..data.packages import fetch
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .capacity import require_memory
 from .digests import base_digest, files_digest, pinned_view, tokenizer_digest
 from .gguf import dequantized
@@ -20,6 +23,8 @@ from .source import ModelSource
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_PLAIN_NUMBERS: Final = frozenset({"F64", "F32", "F16", "BF16"})
+"""Types, as safetensors names them, of weights that are not quantized."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
         dtype: "auto" (bfloat16 where the hardware computes in it, else float32), "float32" or "bfloat16".
 
     Raises:
-        UserError: it is missing, damaged, not the pinned one, or does not fit.
+        UserError: it is missing, damaged, quantized, not the pinned one, or does not fit.
     """
     place = _device(device)
     number = _dtype(dtype, place)
@@ -68,8 +73,10 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
             f"{source.name} has the digest {digest[:16]}..., expected {source.sha256[:16]}...",
             "get the model that was agreed on, or correct model.sha256",
         )
-    require_memory(_parameters(folder, source.name) * number.itemsize, place, source.name)
     with pinned_view(folder) as view:
+        _require_unquantized(view, source.name)
+        numbers = sum(tensor.count for tensor in _tensors(view, source.name))
+        require_memory(numbers * number.itemsize, place, source.name)
         tokenizer = _tokenizer(view, source.name)
         model = _model(view, source.name, place, number)
     if gguf_digest is None:  # the tokenizer of a GGUF file gets a token of its own that no text makes
@@ -83,7 +90,8 @@ def require_context(base: BaseModel, context_length: int) -> None:
     Raises:
         UserError: naming both.
     """
-    most = getattr(base.model.config, "max_position_embeddings", None)
+    # Of a model of text and images, the part that reads text.
+    most = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(most, int) and context_length > most:
         raise UserError(
             f"model.context_length is {context_length}, {base.name} has {most} positions", f"set it to {most} at most"
@@ -160,31 +168,68 @@ def _computes_bfloat16(device: torch.device) -> bool:
 def _require_weights(folder: Path, name: str) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{name} has no config.json", "point model.name to a folder that save_pretrained wrote")
-    if not any(folder.glob("*.safetensors")):
+    if all(path.name.startswith("adapter_") for path in folder.glob("*.safetensors")):
         raise UserError(f"{name} has no safetensors weights", "convert it: pickled weights are never loaded")
 
 
-def _parameters(folder: Path, name: str) -> int:
-    """How many numbers the weight files hold, from their headers."""
-    total = 0
+def _require_unquantized(folder: Path, name: str) -> None:
+    """Weights are plain floating-point numbers.
+
+    Others need packages of their own to be read at all, and no gradient passes through them as it does through the
+    numbers that they stand for. A checkpoint says so in its configuration, or its weights are integers.
+
+    Raises:
+        UserError: naming the method.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        parts = [config, config.get("text_config") or {}]
+        said = next((part[key] for part in parts for key in _QUANTIZED if part.get(key)), None)
+    except (ValueError, AttributeError, OSError):  # not JSON, or not an object: said when the model is loaded
+        said = None
+    method = said.get("quant_method", "a method of its own") if isinstance(said, dict) else said
+    if method is None:
+        weights = (one for one in _tensors(folder, name) if "weight" in one.name.rsplit(".", 1)[-1])
+        method = next((f"{one.name} in {one.dtype}" for one in weights if one.dtype not in _PLAIN_NUMBERS), None)
+    if method is not None:
+        raise UserError(
+            f"the weights of {name} are quantized ({str(method)[:120]}), which cannot be trained on here",
+            "take the model's checkpoint that is not quantized, or a GGUF file of it",
+        )
+
+
+_QUANTIZED: Final = ("quantization_config", "compression_config")
+"""Where a model's configuration says how its weights are quantized."""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What the header of a weight file says of one tensor: its type, and how many numbers it holds."""
+
+    name: str
+    dtype: str
+    count: int
+
+
+def _tensors(folder: Path, name: str) -> Iterator[_Tensor]:
     try:
         for path in folder.glob("*.safetensors"):
             with safe_open(path, framework="numpy") as tensors:
                 for key in tensors.keys():  # noqa: SIM118  (not a mapping)
-                    size = 1
-                    for length in tensors.get_slice(key).get_shape():
-                        size *= length
-                    total += size
+                    tensor = tensors.get_slice(key)
+                    yield _Tensor(key, str(tensor.get_dtype()), prod(tensor.get_shape()))
     except (SafetensorError, OSError):
-        raise UserError(f"the weights of {name} in {folder} are damaged", "get the folder again") from None
-    return total
+        raise UserError(f"the weights of {name} are damaged", "get the folder again") from None
 
 
 def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{name} has no usable tokenizer", "add its tokenizer files to the folder") from error
+    except Exception as error:  # readers of foreign files; the tokenizers library raises bare exceptions
+        raise UserError(
+            f"{name} has no usable tokenizer ({first_line(error)})", "add its tokenizer files to the folder"
+        ) from error
+    tokenizer.name_or_path = name  # what refusals call it: it was read from a folder that is gone by then
     return tokenizer  # type: ignore[no-any-return]
 
 
@@ -195,8 +240,11 @@ def _model(folder: Path, name: str, device: torch.device, dtype: torch.dtype) ->
     options |= {"use_safetensors": True, "output_loading_info": True}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name} is not a usable causal language model", "check its files") from error
+    except Exception as error:  # a foreign configuration can make transformers raise anything
+        raise UserError(
+            f"{name} is not a usable causal language model ({first_line(error)})",
+            "check its files, or choose another model",
+        ) from error
     # transformers fills what is missing with random numbers and only warns.
     absent = sorted(str(key) for key in (*found["missing_keys"], *found["mismatched_keys"]))
     if absent:

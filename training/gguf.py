@@ -20,7 +20,7 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import atomic
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..private_files import READABLE, require_file, require_folder
 from .capacity import require_disk, require_memory
 from .digests import file_digest
@@ -92,8 +92,9 @@ def _dequantize(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **options)
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)
     except Exception as error:  # readers of a foreign file; the tokenizers library raises bare exceptions
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{file.name} cannot be loaded: {first}", "choose a GGUF file of a supported family") from error
+        raise UserError(
+            f"{file.name} cannot be loaded: {first_line(error)}", "choose a GGUF file of a supported family"
+        ) from error
     # The weights are plain float32 now; save_pretrained refuses a model that says it is quantized.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

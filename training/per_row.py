@@ -60,8 +60,8 @@ def padded(columns: int) -> int:
 
 
 def plain_gradient(loss: torch.Tensor, parameters: Mapping[str, nn.Parameter]) -> torch.Tensor:
-    """The gradient of one loss, float32 [d], by autograd alone."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    """The gradient of one loss, float32 [d], by autograd alone; zero where a matrix has no part in it."""
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
     return torch.cat([gradient.reshape(-1).float() for gradient in gradients])
 
 

@@ -77,10 +77,9 @@ def _refuse_config(config: Any) -> None:
             "only LoRA matrices are, and tied weights would have two gradients",
             "remove modules_to_save",
         )
-    if getattr(config, "target_parameters", None):
-        raise _refused(
-            f"LoRA on parameters ({config.target_parameters[0]})", "it is not a linear map", "choose linear targets"
-        )
+    bare = getattr(config, "target_parameters", None)
+    if bare:  # PEFT itself adds those of experts whose names are among the targets, as a set
+        raise _refused(f"LoRA on parameters ({min(bare)})", "it is not a linear map", "choose linear targets")
     if getattr(config, "trainable_token_indices", None):
         raise _refused("training of single tokens' embeddings", "only LoRA matrices are", "choose linear targets")
 

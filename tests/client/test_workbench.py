@@ -1,5 +1,6 @@
 """What a node's workbench is made of, and what its log says meanwhile."""
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.adapter.basis import Basis, Directions
-from cotune.client.workbench import SECONDS_BETWEEN_LINES, WrongModelError, logged, lora_of
+from cotune.charter import policy as policies
+from cotune.client.workbench import SECONDS_BETWEEN_LINES, WrongModelError, logged, lora_of, records_of
 
 
 def test_hidden_states_are_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,3 +46,26 @@ def test_a_start_is_what_was_signed(started: bool, signed: str, tmp_path: Path) 
         return
     with pytest.raises(WrongModelError, match=f"the charter says start {signed}"):
         lora_of(charter, tmp_path / "basis.safetensors")
+
+
+def test_records_are_read_as_the_policy_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    turns = [{"role": role, "content": role[0]} for role in ("user", "assistant") * 2]
+    data = tmp_path / "records.jsonl"
+    data.write_text(json.dumps({"messages": turns, "who": "p1", "ward": "north"}) + "\n")
+    data.chmod(0o600)
+    columns = policies.Columns(messages="messages", unit="who")
+    policy = policies.Policy(
+        data=data,
+        form="messages",
+        columns=columns,
+        max_epsilon=1.0,
+        models="any",
+        min_members=3,
+        unit="patient",
+        allow_without_privacy=False,
+    )
+    with caplog.at_level(logging.INFO, "cotune.client"):
+        assert [len(record.prompt) for record in records_of(policy)] == [3]
+    assert caplog.messages == ["nothing reads the columns ward of the records"]
+    every = records_of(policy.model_copy(update={"turns": "all"}))
+    assert [(len(record.prompt), record.unit) for record in every] == [(1, "p1"), (3, "p1")]

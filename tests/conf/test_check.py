@@ -136,6 +136,17 @@ ADAMW = (
         ((*FILES, "data.rows_per_organization=5"), "your files are the split", FILES),
         (("data.rows_per_organization=null",), "is split by it", ("data.units_per_organization=null",)),
         ((*FILES, "data.columns.answer=null"), "data.columns.answer is null", FILES),
+        (("data.turns=all",), "without conversations", ("data.turns=last",)),
+        (
+            (*FILES, "recipe=lora", "data.turns=all"),
+            "whose rows have one answer each",
+            (*FILES, "recipe=lora", "data.form=messages", "data.turns=all"),
+        ),
+        (
+            (*FILES, "recipe=lora", "data.form=messages", "data.turns=all", "data.rows_are_units=true"),
+            "would be units apart",
+            (*FILES, "recipe=lora", "data.form=messages", "data.rows_are_units=true"),
+        ),
         (("data.task=text",), "whose answers are labels", (*FILES, "recipe=lora", "data.task=text")),
         (("data=phenotypes", "data.task=labels"), "whose answers are text", ("experiment=plain_words",)),
         (

@@ -113,6 +113,18 @@ def test_a_mistake_is_one_line_that_says_how_to_mend_it(override: str, said: str
     assert said in refusal(override)
 
 
+@pytest.mark.parametrize("files", ["a.jsonl", "3", "{a: b}", "null"])
+def test_files_that_are_no_list_are_said_to_be_none(files: str) -> None:
+    said = refusal("data=files", "data.test_file=t.jsonl", f"data.files={files}")
+    assert said.startswith("data.files=")
+    assert said.endswith("write a list: [first,second]")
+
+
+def test_an_empty_list_of_files_asks_for_three() -> None:
+    said = refusal("data=files", "data.test_file=t.jsonl", "data.files=[]", "recipe=lora")
+    assert said.endswith("name the files of at least 3 organizations in data.files")
+
+
 def test_known_keys_of_a_chosen_group_are_not_called_unknown() -> None:
     assert "strategy.local_steps" in keys(["strategy=fedavg"])
     assert compose(["strategy=fedavg", "strategy.local_steps=3"]).strategy.steps_per_round == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cotune.charter.columns import Columns
 from cotune.data import tables
-from cotune.data.files import read
+from cotune.data.files import read, unused
 from cotune.data.records import PLAIN, Message
 from cotune.errors import UserError
 from cotune.spelling import plain
@@ -129,6 +129,28 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ({**ROW, "turns": [{"role": "tool", "content": "x"}]}, "messages", r"message 1 has the role 'tool'"),
     ({**ROW, "turns": [{"role": "user", "content": " "}]}, "messages", r"message 1 has no text"),
     ({**ROW, "turns": ["x"]}, "messages", r"message 1 is not an object"),
+    (
+        {**ROW, "turns": [{"from": "human", "value": "x"}]},
+        "messages",
+        r'message 1 has the keys from, value, and no role and no content: write a list of \{"role"',
+    ),
+    ({**ROW, "turns": [{"role": "user", "text": "x"}]}, "messages", r"has the keys role, text, and no content: write"),
+    ({**ROW, "turns": [{}]}, "messages", r"message 1 has the keys of nothing, and no role"),
+    (
+        {**ROW, "turns": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+        "messages",
+        r"message 1 has its content in parts: write it as one text",
+    ),
+    (
+        {**ROW, "turns": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+        "messages",
+        r"message 1 calls a tool, and only text is learned: drop the record",
+    ),
+    (
+        {**ROW, "turns": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
+        "messages",
+        r"message 1 calls a tool",
+    ),
 ]
 
 
@@ -182,6 +204,11 @@ def test_csv_mistakes(tmp_path: Path) -> None:
 
     assert "line 3: 4 fields under 3 columns" in said("q,a,who\nx,y,1\nx,y,z,2\n")
     assert "two columns of one name" in said("q,a,a\nx,y,1\n")
+    assert "line 1: columns 4, 5 have no name: name them, or delete them" in said("q,a,who,,\u200b\nx,y,1,,\n")
+    late = "a blank before the quoted field 2: write no blanks between ',' and a quote"
+    assert f"notes.csv line 1: {late}" in said('"q", "a","who"\nx,y,1\n')
+    assert f"line 2: {late}" in said('q,a,who\n"x", "y, y",1\n')
+    assert f"line 3: {late}" in said('q,a,who\nx,y,1\n"x",\t"y" ,1\n')
     assert "notes.csv line 1: columns separated by ';': separate them by ','" in said("q;a;who\nx;y;1\n")
     assert "line 4 column a: empty" in said('q,a,who\n"x\nx",y,1\nx,,2\n')
     assert "no record in it" in said("q,a,who\n")
@@ -216,3 +243,102 @@ def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
         parquet.write_table(pyarrow.Table.from_arrays(columns, ["q", "a", "who", other]), tmp_path / "r.parquet")
         with pytest.raises(UserError, match="two columns of one name"):
             read(tmp_path / "r.parquet", "instruction", COLUMNS)
+
+
+def test_quotes_inside_a_field_and_an_index_without_a_name_are_fine(tmp_path: Path) -> None:
+    """As pandas writes an index; a quote that does not enclose a field is text."""
+    path = tmp_path / "notes.csv"
+    path.write_text(',q,a,who\n0, he said "x" twice,"a ""y""",1\n')
+    (record,) = read(path, "instruction", COLUMNS)
+    assert (record.prompt[0].content, record.answer) == (' he said "x" twice', 'a "y"')
+    assert unused(path, "instruction", COLUMNS) == ()
+
+
+def _unreadable() -> dict[str, Any]:
+    """Columns that pyarrow reads and makes no Python value of."""
+    pyarrow = pytest.importorskip("pyarrow")
+    broken = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
+    )
+    return {
+        "far": pyarrow.array([2**60], pyarrow.timestamp("ms")),
+        "day": pyarrow.array([2**31 - 1], pyarrow.int32()).cast(pyarrow.date32()),
+        "zone": pyarrow.array([0], pyarrow.timestamp("us", "Nowhere/Land")),
+        "broken": broken,
+    }
+
+
+@pytest.mark.parametrize("name", ["far", "day", "zone", "broken"])
+def test_parquet_columns_that_nobody_asks_for_are_not_read(tmp_path: Path, name: str) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, values = tmp_path / "r.parquet", _unreadable()[name]
+    columns = [pyarrow.array([text]) for text in ("x", "y", "p1")]
+    parquet.write_table(pyarrow.Table.from_arrays([*columns, values], ["q", "a\u200b", "who", name]), path)
+    (record,) = read(path, "instruction", COLUMNS)
+    assert (record.prompt[0].content, record.answer, record.unit) == ("x", "y", "p1")
+    assert unused(path, "instruction", COLUMNS) == (name,)
+    with pytest.raises(UserError, match=rf"column gone: missing among a.*{name}"):
+        read(path, "instruction", COLUMNS.model_copy(update={"prompt": "gone"}))
+    with pytest.raises(UserError, match=r"r\.parquet: broken Parquet \(") as caught:
+        read(path, "instruction", COLUMNS.model_copy(update={"unit": name}))
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_without_any_column_that_is_asked_for(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["x"]}), tmp_path / "r.parquet")
+    with pytest.raises(UserError, match="column q: missing among text"):
+        read(tmp_path / "r.parquet", "instruction", COLUMNS)
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi", "weight": 0, "name": None}]
+    turns += [{"role": "assistant", "content": "Hello", "weight": 1, "thinking": "Hm"}]
+    path = write(tmp_path, {**ROW, "input": "x", "turns": turns}, {**ROW, "Q ": "y", "lang": "de", "turns": turns})
+    assert unused(path, "instruction", COLUMNS) == ("input", "turns", "Q ", "lang")
+    assert unused(path, "instruction", COLUMNS.model_copy(update={"system": "input", "label": "lang"})) == (
+        "turns",
+        "Q ",
+    )
+    assert unused(path, "messages", COLUMNS) == ("q", "a", "input", "turns.weight", "turns.thinking", "Q ", "lang")
+
+
+def _talk(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def test_one_answer_of_a_conversation_is_learned_or_each(tmp_path: Path) -> None:
+    long = _talk(
+        ("assistant", "Hello"),
+        ("user", "fever"),
+        ("assistant", "since when?"),
+        ("assistant", "well?"),
+        ("user", "today"),
+        ("assistant", "rest"),
+    )
+    path = write(tmp_path, {"turns": long, "s": "Be brief.", "y": "x"}, {"turns": long[1:3], "y": "z"})
+    columns = Columns(messages="turns", label="y")
+    told = columns.model_copy(update={"system": "s"})
+    last = read(path, "messages", columns)
+    assert [(len(record.prompt), record.answer, record.label) for record in last] == [
+        (5, "rest", "x"),
+        (1, "since when?", "z"),
+    ]
+    every = read(path, "messages", columns, "all")
+    assert [record.answer for record in every] == ["since when?", "rest", "since when?"]
+    assert [record.label for record in every] == ["", "x", "z"]
+    assert every[0].prompt == (Message("assistant", "Hello"), Message("user", "fever"))
+    assert every[1:] == last
+    assert every[0].unit == every[1].unit != every[2].unit  # also where each row is a unit
+    path = write(tmp_path, {"turns": long, "s": "Be brief."})
+    assert [record.prompt[0] for record in read(path, "messages", told.model_copy(update={"label": None}), "all")] == [
+        Message("system", "Be brief.")
+    ] * 2
+
+
+def test_forms_with_one_answer_have_nothing_more_to_learn(tmp_path: Path) -> None:
+    path = write(tmp_path, ROW, ROW)
+    for form in ("instruction", "completion"):
+        assert read(path, form, COLUMNS, "all") == read(path, form, COLUMNS)

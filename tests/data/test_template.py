@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.data.records import PLAIN, Message, Record
-from cotune.data.template import encode, encode_all, encode_prompt
+from cotune.data.template import around, encode, encode_all, encode_prompt
 from cotune.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 Make = Callable[..., Any]
 RECORD = Record((Message("system", "Field?"), Message("user", "Cholera")), "infection", "u", "infection")
@@ -67,9 +68,130 @@ def test_a_template_that_leaves_out_a_message_is_refused(byte_tokenizer: Make) -
     silent = "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}"
     with pytest.raises(UserError, match="leaves out or changes the system's message"):
         encode(RECORD, byte_tokenizer(silent), 200)
-    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
-    with pytest.raises(UserError, match="leaves out or changes the user's message"):
-        encode(Record((Message("user", "Cholera"),), "infection", "u"), byte_tokenizer(parts), 200)
+
+
+IM = "<|im_end|>"
+TURNS = (Message("system", "a"), Message("user", "a"), Message("assistant", "s"), Message("user", "e"))
+
+
+@pytest.mark.parametrize(
+    ("template", "role"),
+    [
+        ("{% for m in messages if m.role != 'system' %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}", "system"),
+        ("{% for m in messages if m.role != 'user' %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}", "user"),
+        ("{% for m in messages if m.role != 'assistant' %}{{ m.role }}:{{ m.content }}{% endfor %}", "assistant"),
+        ("{% for m in messages %}{{ m.role }}:{{ m.content | lower }}<|im_end|>{% endfor %}", "system"),
+        ("{% for m in messages[-2:] %}assistant user:{{ m.content }}<|im_end|>{% endfor %}", "system"),
+        ("system user assistant{% for m in messages %}{{ m.content.text }}{% endfor %}", "system"),
+        ("{% for m in messages %}{% for p in m.content if p.type == 'image' %}image{% endfor %}{% endfor %}", "system"),
+    ],
+)
+def test_a_short_text_that_stands_in_a_templates_own_words_is_missed_too(
+    byte_tokenizer: Make, template: str, role: str
+) -> None:
+    with pytest.raises(UserError, match=f"leaves out or changes the {role}'s message"):
+        encode(Record(TURNS, "a", "u"), byte_tokenizer(template), 4096)
+
+
+@pytest.mark.parametrize("of", ["m.content", "(m.content if m.content is string else '')"])
+def test_a_template_that_asks_for_parts_gets_them(byte_tokenizer: Make, of: str) -> None:
+    """As those of models for text and images: some raise at a plain text, some leave it out."""
+    turn = "{{ '<|im_start|>' + m['role'] + '\\n' }}"
+    part = "{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}<|im_end|>\n"
+    prompt = "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    strict = "{% if m.content is string %}{{ raise_exception('parts') }}{% endif %}" if of == "m.content" else ""
+    tokenizer = byte_tokenizer("{% for m in messages %}" + turn + strict + part + prompt)
+    example, expected = encode(RECORD, tokenizer, 400), encode(RECORD, byte_tokenizer(), 400)
+    assert tokenizer.decode(example.tokens) == tokenizer.decode(expected.tokens)
+
+
+def test_thoughts_of_earlier_answers_may_be_cut_but_not_those_that_are_taught(byte_tokenizer: Make) -> None:
+    cut = "{% for m in messages %}{{ m.role }}:{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
+    tokenizer = byte_tokenizer(cut + "{% if add_generation_prompt %}assistant:{% endif %}")
+    thought = "<think>\nlong\n</think>\n\nyes"
+    turns = (Message("user", "a"), Message("assistant", thought), Message("user", "b"))
+    example = encode(Record(turns, "no", "u"), tokenizer, 400)
+    assert "long" not in tokenizer.decode(example.tokens)
+    with pytest.raises(UserError, match="leaves out or changes the assistant's message"):
+        encode(Record(turns[:1], thought, "u"), tokenizer, 400)
+    kept = "{% for m in messages %}{{ m.role }}:{{ m.content | replace('\\n', '') }}<|im_end|>{% endfor %}"
+    tokenizer = byte_tokenizer(kept + "{% if add_generation_prompt %}assistant:{% endif %}")
+    example = encode(Record(turns[:1], thought, "u"), tokenizer, 400)
+    assert tokenizer.decode(example.tokens[example.answer_start :]) == "<think>long</think>yes" + IM
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing", "taught"),
+    [
+        ("", "<|im_end|>\n<|im_end|>", "{}<|im_end|>"),
+        ("<think>\n\n</think>\n\n", "<|im_end|>\n", "<think>\n\n</think>\n\n{}<|im_end|>"),
+        ("<|im_start|>final<|im_start|>", "<|im_end|>", "<|im_start|>final<|im_start|>{}<|im_end|>"),
+        ("", " (over)<|im_end|>and more", "{} (over)<|im_end|>"),
+        ("Sure: ", "\n", "Sure: {}\n<|im_end|>"),
+    ],
+)
+@pytest.mark.parametrize("answer", ["yes", "final", "think", "<think>\n\n</think>\n\nno"])
+def test_an_answer_ends_at_the_first_special_token_behind_it(
+    byte_tokenizer: Make, opening: str, closing: str, taught: str, answer: str
+) -> None:
+    tokenizer = byte_tokenizer(
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}"
+        f"{{{{ {opening!r} + m.content + {closing!r} }}}}"
+        "{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    record = Record((Message("user", "a"),), answer, "u")
+    example = encode(record, tokenizer, 400)
+    assert tokenizer.decode(example.tokens[example.answer_start :]) == taught.format(answer)
+    visible = opening.replace("<|im_start|>", "").strip()
+    assert around(record, tokenizer) == (visible, closing.split("<|")[0].strip())
+
+
+def _joining() -> Any:
+    """A tokenizer with tokens for several letters, also for line breaks and what follows."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    texts = ["assistant\n\n", "\n\nno", "\nyes", "answer: no", ":no", "s: yes"] * 20
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=IM, additional_special_tokens=["<|im_start|>", IM])
+
+
+@pytest.mark.parametrize("between", ["\n\n", "\n", ":", ": "])
+@given(question=WORDS, answer=st.one_of(WORDS, st.sampled_from(["no", "yes", "\n\nno"])))
+def test_prompt_and_answer_are_cut_where_the_text_is(between: str, question: str, answer: str) -> None:
+    tokenizer = _joining()
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}<|im_start|>{{{{ m.role + {between!r} + m.content }}}}<|im_end|>{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}<|im_start|>{{{{ 'assistant' + {between!r} }}}}{{% endif %}}"
+    )
+    record = Record((Message("user", question),), answer, "u")
+    example = encode(record, tokenizer, 4096)
+    assert np.array_equal(example.tokens[: example.answer_start], encode_prompt(record, tokenizer, 4096))
+    assert tokenizer.decode(example.tokens[: example.answer_start]).endswith("assistant" + between)
+    assert tokenizer.decode(example.tokens[example.answer_start :]) == answer + IM
+    plain = Record((Message(PLAIN, question),), answer, "u")
+    assert tokenizer.decode(encode(plain, tokenizer, 4096).tokens) == question + answer + IM
+
+
+def test_a_tokenizer_that_writes_a_blank_of_its_own_before_an_answer_is_refused() -> None:
+    tokenizer = _joining()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant\n{% endif %}"
+    )
+    with pytest.raises(UserError, match="does not cut between prompt and answer"):
+        encode(Record((Message("user", "a"),), "yes", "u"), tokenizer, 400)
+
+
+def test_a_completion_goes_on_as_its_whole_text_is_cut(byte_tokenizer: Make) -> None:
+    """Some tokenizers put a blank before every text: the answer has none that was not written."""
+    tokenizer = byte_tokenizer(chat_template=None)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    example = encode(Record((Message(PLAIN, "2+2="),), "4", "u"), tokenizer, 100)
+    assert tokenizer.decode(example.tokens[example.answer_start :]) == "4" + IM
 
 
 @pytest.mark.parametrize("special", ["<|im_end|>", "<|im_start|>", "<flagged>"])

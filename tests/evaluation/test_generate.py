@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 from cotune.data.records import Record
+from cotune.data.template import encode
 from cotune.errors import UserError
-from cotune.evaluation.generate import exact_match, greedy_answers
+from cotune.evaluation import generate
+from cotune.evaluation.generate import answers_of, exact_match, greedy_answers
 from cotune.evaluation.prompts import all_prompt_tokens, end_tokens
 from cotune.training.adapter import LoraSettings, attach, schema_of, set_flat
 from cotune.training.base import BaseModel
 from peft import PeftModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 MakeBase = Callable[[str], BaseModel]
 MakeRows = Callable[..., list[Record]]
@@ -87,6 +91,56 @@ def test_exact_match_counts_whole_answers_only(
     assert share([f"\u200b{said[0]}\u2800", *said[1:]]) == 1.0
     assert share([said[0] + " yes", *said[1:]]) == 0.75
     assert share([said[0].split()[0], *said[1:]]) == (1.0 if len(said[0].split()) == 1 else 0.75)
+
+
+FRAMES = {
+    "bare": ("", "</s> "),
+    "an empty block of thoughts": ("<think> </think> ", "</s> "),
+    "a channel": ("<channel> w1 <message> ", "</s> "),
+    "an end of text behind": ("", "<end> </s> "),
+    "words behind": ("", "w2 </s> "),
+    "no end": ("", ""),
+}
+
+
+def _framed(opening: str, closing: str) -> PreTrainedTokenizerFast:
+    words = ["<unk>", "</s>", "<end>", "<channel>", "<message>", "<stop>", "user", "assistant", "<think>", "</think>"]
+    words += [*LABELS, *(f"w{number}" for number in range(40))]
+    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        eos_token="</s>",
+        additional_special_tokens=["<end>", "<channel>", "<message>", "<stop>"],
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }} {% if m.role == 'assistant' %}" + opening + "{{ m.content }} " + closing
+    ) + "{% else %}{{ m.content }} </s> {% endif %}{% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+    return tokenizer
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("more", ["", "<stop>", "</s>"])
+def test_who_writes_what_was_taught_is_right_whatever_the_template_adds(
+    make_small_base: MakeBase, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch, frame: str, more: str
+) -> None:
+    """And who comes to another end than that which was taught, such as an untouched base model, is cut there."""
+    tokenizer, rows = _framed(*FRAMES[frame]), make_rows(5, LABELS)
+    taught = {}
+    for row in rows:
+        example = encode(row, tokenizer, 128)
+        taught[tuple(example.tokens[: example.answer_start])] = [int(t) for t in example.tokens[example.answer_start :]]
+    further = tokenizer(f"{more} w3 w4", add_special_tokens=False)["input_ids"]
+
+    def write(_model: object, prompts: list[np.ndarray], *_: object) -> list[list[int]]:
+        found = (taught[tuple(prompt)] for prompt in prompts)
+        return [[*tokens[:-1], *further] if more else [*tokens, *further] for tokens in found]
+
+    monkeypatch.setattr(generate, "_generate", write)
+    model = make_small_base("llama").model
+    assert answers_of(model, tokenizer, rows, 128, 8, 256) == [row.answer for row in rows]
+    assert exact_match(model, tokenizer, rows, 128, 8, 256) == 1.0
 
 
 def test_no_rows(make_small_base: MakeBase, top_lora: LoraSettings) -> None:

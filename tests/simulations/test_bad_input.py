@@ -19,13 +19,15 @@ def refused(place: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
 
-    def call(*more: str) -> str:
-        """Run with these settings; the line on standard error."""
+    def call(*more: str, shown: list[str] | None = None) -> str:
+        """Run with these settings; the line on standard error. What was shown before goes into `shown`."""
         before = _files(place.root) | _files(tmp_path)
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             command.main(["simulate", *place.words(tmp_path / "run", *more)])
-        line = capfd.readouterr().err
+        out, line = capfd.readouterr()
+        if shown is not None:
+            shown.append(out)
         assert ended.value.code == 2
         assert line.startswith("error: ")
         assert line.endswith("\n")
@@ -69,6 +71,20 @@ def test_a_file_that_is_not_right(refused: Refused, with_file: Callable[[str], s
     line = refused(with_file(content))
     assert words in line
     assert "other" in line
+
+
+def test_what_nothing_reads_is_said_before_what_follows_from_it(
+    refused: Refused, place: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts that are all alike without a column: the refusal speaks of the prompts, the note of the column."""
+    files = [tmp_path / f"{name}.jsonl" for name in ("north", "south", "west", "test")]
+    for file in files:
+        rows = ({"prompt": "urgent?", "input": f"word{n}", "answer": ("red", "blue")[n % 2]} for n in range(4))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (f"data.files=[{','.join(map(str, files[:3]))}]", f"data.test_file={files[3]}", "data.columns.unit=null")
+    before: list[str] = []
+    assert "4 prompts are also in north's file" in refused(*words, shown=before)
+    assert "note: nothing reads the columns input of your files" in " ".join(before[0].split())
 
 
 def test_a_file_that_is_missing(refused: Refused, place: Any, tmp_path: Path) -> None:

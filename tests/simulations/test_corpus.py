@@ -12,7 +12,7 @@ from cotune.charter.columns import Columns
 from cotune.data.files import read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
-from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, organization_name, write_records
+from cotune.simulations.corpus import COLUMNS, MOST_LABELS, load_corpus, notes, organization_name, write_records
 from cotune.spelling import plain_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +34,38 @@ def test_one_organization_a_file(place: Any, tmp_path: Path) -> None:
     assert len(group(corpus.organizations["south"]).ids) == 16
     assert corpus.labels == ("blue", "green", "red")
     assert len(corpus.test) == 24
+
+
+def test_columns_that_nothing_reads_are_named_once(place: Any, tmp_path: Path) -> None:
+    """As alpaca's "input", without which every prompt is the bare instruction."""
+    assert notes(place.settings(tmp_path / "run")) == []
+    row = {"prompt": "word1", "answer": "red", "unit": "n", "input": "x", "a\x1b[1m": "y"}
+    north = _append(tmp_path / "north.jsonl", place.files[0], row)
+    test = _append(tmp_path / "test.jsonl", place.test, {**row, "unit": "t", "prompt": "word2", "lang": "de"})
+    files = f"data.files=[{north},{place.files[1]},{place.files[2]}]"
+    (said,) = notes(place.settings(tmp_path / "run", files, f"data.test_file={test}"))
+    assert said.startswith("nothing reads the columns input, a?[1m, lang of your files")
+
+
+def test_of_conversations_all_answers_are_learned_and_the_last_is_tested(place: Any, tmp_path: Path) -> None:
+    for name in ("north", "south", "west", "test"):
+        rows = []
+        for number in range(4):
+            words = [f"{name}{number}", "red", f"word{number}", ("red", "blue")[number % 2]]
+            roles = ("user", "assistant") * 2
+            turns = [{"role": role, "content": word} for role, word in zip(roles, words, strict=True)]
+            rows.append({"messages": turns, "unit": f"{name}{number // 2}"})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ",".join(f"{tmp_path}/{name}.jsonl" for name in ("north", "south", "west"))
+    words = ("data.form=messages", f"data.files=[{files}]", f"data.test_file={tmp_path}/test.jsonl")
+    last, every = _load(place, tmp_path, *words), _load(place, tmp_path, *words, "data.turns=all")
+    assert [len(records) for records in last.organizations.values()] == [4, 4, 4]
+    assert [len(records) for records in every.organizations.values()] == [8, 8, 8]
+    assert [len(group(records).ids) for records in every.organizations.values()] == [2, 2, 2]
+    assert every.test == last.test
+    write_records(every.organizations["north"], tmp_path / "home.jsonl")
+    back = read(tmp_path / "home.jsonl", "instruction", Columns("prompt", "answer", "unit", None, None, "label"))
+    assert back == every.organizations["north"]
 
 
 def test_test_rows_and_rows_as_units(place: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,49 @@ def test_continue_needs_the_same_settings(place: Any, tmp_path: Path) -> None:
     assert marker.read_text() == before
     open_workspace(place.settings(tmp_path / "run", "simulation.workers=1", "simulation.threads_per_worker=2"))
     assert (tmp_path / "run" / "server" / "signatures.json").exists()
+
+
+@pytest.mark.parametrize("key", ["data.files", "data.test_file", "data.validation_file", "data.public_file"])
+def test_continue_needs_the_same_content_of_every_data_file(place: Any, tmp_path: Path, key: str) -> None:
+    """Else arms that are compared would have seen different rows."""
+    copies = {path: shutil.copy(path, tmp_path) for path in (*place.files, place.test)}
+    for name in ("validation", "public"):
+        (tmp_path / f"{name}.jsonl").write_text("")
+    words = (
+        f"data.files=[{','.join(str(copies[path]) for path in place.files)}]",
+        f"data.test_file={copies[place.test]}",
+        f"data.validation_file={tmp_path / 'validation.jsonl'}",
+        f"data.public_file={tmp_path / 'public.jsonl'}",
+    )
+    settings = place.settings(tmp_path / "run", *words)
+    _begin(open_workspace(settings))
+    open_workspace(settings)
+    file = settings.data.files[1] if key == "data.files" else getattr(settings.data, key.removeprefix("data."))
+    before = file.read_bytes()
+    file.write_bytes(before + b"\n")
+    with pytest.raises(UserError, match=f"was started with other content of {file}: put the file back") as refused:
+        open_workspace(settings)
+    assert "\n" not in str(refused.value)
+    file.unlink()  # whoever needs it says that it is gone
+    open_workspace(settings)
+    file.write_bytes(before + b"\n")
+    with pytest.raises(UserError, match="other content of"):
+        open_workspace(settings)
+    file.write_bytes(before)
+    open_workspace(settings)
+    file.write_bytes(before + b"\n")
+    open_workspace(place.settings(tmp_path / "run", *words, "simulation.existing=fresh"))
+
+
+def test_before_the_charter_a_data_file_may_be_mended(place: Any, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(place.test, tmp_path))
+    settings = place.settings(tmp_path / "run", f"data.test_file={copy}")
+    open_workspace(settings)
+    copy.write_text("mended")
+    _begin(open_workspace(settings))
+    copy.write_text("changed")
+    with pytest.raises(UserError, match="other content of"):
+        open_workspace(settings)
 
 
 def test_before_the_charter_a_mistake_may_be_mended(place: Any, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 64},
     "gpt_neox": {k: v for k, v in _SMALL.items() if k != "num_key_value_heads"},
     "phi3": {**_SMALL, "pad_token_id": 0},
+    "mamba": {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+    "ctrl": {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 4, "dff": 24, "n_positions": 64},
     "bert": {k: v for k, v in _SMALL.items() if k != "num_key_value_heads"},
 }
 

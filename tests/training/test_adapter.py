@@ -110,6 +110,16 @@ def test_initial_has_the_distribution_of_peft(make_base: Callable[..., BaseModel
     assert not np.array_equal(initial(schema, 5), initial(schema, 6))
 
 
+@pytest.mark.parametrize(("family", "said"), [("mamba", "'out_proj'.*in_proj, out_proj, x_proj$"), ("ctrl", "Wk, Wq")])
+def test_maps_that_peft_puts_nothing_into_are_one_line(
+    make_base: Callable[..., BaseModel], lora: LoraSettings, family: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=f"PEFT puts no LoRA .* family '{family}' .*{said}") as caught:
+        attach(make_base(family), lora)
+    assert "\n" not in str(caught.value)
+    assert "base_layer" not in str(caught.value)
+
+
 def test_initial_is_pinned() -> None:
     """Every organization must start from the same bits, whatever its NumPy."""
     schema = AdapterSchema(("base_model.model.m.layers.0.q.lora_A.weight",), ((2, 4),))

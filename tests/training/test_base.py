@@ -4,18 +4,21 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from cotune.errors import UserError
+from cotune.training import base as bases
 from cotune.training import capacity as room
 from cotune.training import gguf as gguf_files
 from cotune.training.base import load_base, require_context
 from cotune.training.source import ModelSource
 from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
+from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -126,6 +129,78 @@ def test_a_token_without_a_row_of_the_embedding_is_refused_at_load(saved_model: 
     tokenizer.add_tokens([f"more{number}" for number in range(100)])
     tokenizer.save_pretrained(folder)
     _refused(_source(folder), tmp_path, r"the tokenizer of .* has the token \d+, its embedding \d+ rows")
+
+
+def _with_config(saved_model: Path, to: Path, **more: object) -> Path:
+    folder = Path(shutil.copytree(saved_model, to))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | more))
+    return folder
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "compressed-tensors", "fp8", "mxfp4", "of-tomorrow"])
+@pytest.mark.parametrize("place", ["quantization_config", "compression_config", "text_config"])
+def test_quantized_weights_are_refused_by_their_method(
+    saved_model: Path, tmp_path: Path, method: str, place: str
+) -> None:
+    said: dict[str, object] = {"quant_method": method, "bits": 4}
+    more = {place: {"quantization_config": said} if place == "text_config" else said}
+    folder = _with_config(saved_model, tmp_path / "small", **more)
+    _refused(_source(folder), tmp_path, rf"are quantized \({method}\).*: take the model's checkpoint that is not")
+
+
+@pytest.mark.parametrize("name", ["qweight", "weight", "weight_packed"])
+def test_weights_that_are_no_floating_point_numbers_are_quantized(saved_model: Path, tmp_path: Path, name: str) -> None:
+    """A checkpoint may say it in a file of its own, or nowhere."""
+    folder = _with_config(saved_model, tmp_path / "silent")
+    packed = {f"model.layers.0.mlp.up_proj.{name}": np.zeros((4, 4), np.int32), "mask": np.zeros(3, np.uint8)}
+    save_file(packed, folder / "more.safetensors")
+    _refused(_source(folder), tmp_path, rf"are quantized \(model.layers.0.mlp.up_proj.{name} in I32\)")
+
+
+def test_an_integer_that_is_no_weight_says_nothing_of_quantizing(saved_model: Path, tmp_path: Path) -> None:
+    """GPT-2's first checkpoints hold their attention's mask."""
+    folder = _with_config(saved_model, tmp_path / "masked")
+    save_file({"model.layers.0.attn.bias": np.ones(3, np.uint8)}, folder / "more.safetensors")
+    load_base(_source(folder), tmp_path, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("needs `tiktoken`:\n pip"), TypeError("no"), Exception("bare"), AssertionError()]
+)
+@pytest.mark.parametrize("reader", ["AutoTokenizer", "AutoModelForCausalLM"])
+def test_whatever_a_library_raises_is_one_line(
+    saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reader: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(getattr(bases, reader), "from_pretrained", fail)
+    said = str(error).partition("\n")[0] or "AssertionError"
+    _refused(_source(saved_model), tmp_path, rf"no usable tokenizer \({said}|causal language model \({said}")
+
+
+def test_a_tokenizer_is_called_by_the_models_name(saved_model: Path, tmp_path: Path) -> None:
+    """And not by the folder that it was read from, which is gone."""
+    assert load_base(_source(saved_model), tmp_path, "cpu", "auto").tokenizer.name_or_path == str(saved_model)
+
+
+def test_a_folder_that_holds_an_adapter_alone_has_no_weights(saved_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved_model, tmp_path / "adapter"))
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    _refused(_source(folder), tmp_path, "no safetensors weights")
+
+
+def test_positions_are_those_of_the_part_that_reads_text(saved_model: Path, tmp_path: Path) -> None:
+    base = load_base(_source(saved_model), tmp_path, "cpu", "auto")
+
+    class Whole:
+        def get_text_config(self) -> Any:
+            return SimpleNamespace(max_position_embeddings=24)
+
+    base.model.config = Whole()
+    with pytest.raises(UserError, match="has 24 positions"):
+        require_context(base, 25)
 
 
 def test_a_context_beyond_the_positions_is_refused(saved_model: Path, tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_adapters(tiny: Any, options: dict[str, Any], match: str, tied: bool) ->
     refused(lambda: refuse(model), match)
 
 
+def test_parameters_that_peft_adds_by_itself_come_as_a_set(tiny: Any) -> None:
+    """It does so for fused experts, e.g. of DeepSeek, whose names are among the targets."""
+    model = get_peft_model(tiny.model("llama"), LoraConfig(r=2, task_type="CAUSAL_LM", **Q)).eval()
+    model.peft_config["default"].target_parameters = {"up_proj", "down_proj"}
+    refused(lambda: refuse(model), r"^LoRA on parameters \(down_proj\)")
+
+
 @pytest.mark.parametrize("way", [FlatBuffer, HookGradients])
 def test_both_ways_ask(tiny: Any, way: Any) -> None:
     good = get_peft_model(tiny.model("llama"), LoraConfig(r=2, task_type="CAUSAL_LM", **Q)).eval()

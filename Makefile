@@ -1,4 +1,4 @@
-# Targets: demo, study, test, lint, mutation, crash, bench, clean. Needs Python 3.11 or later, make
+# Targets: demo, study, test, lint, docs, mutation, crash, bench, clean. Needs Python 3.11 or later, make
 # and a C compiler; the rest goes into .venv.
 #
 #   make demo                # real data, real model, on this machine; a second call continues or ends at once
@@ -24,11 +24,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/installed
 INSTALLED_DEV := $(VENV)/installed-dev
-# mypy needs a folder named after the package; the repository's root may have any name.
+INSTALLED_DOCS := $(VENV)/installed-docs
+# mypy and the pages of docs/api need a folder named after the package; the repository's root may have any name.
 TYPES := $(VENV)/types
 EXISTING := $(if $(filter-out 0,$(FRESH)),simulation.existing=fresh)
 
-.PHONY: demo study test lint types mutation crash bench clean install install-dev
+.PHONY: demo study test lint types docs mutation crash bench clean install install-dev
 
 demo: install
 	$(BIN)/cotune demo $(EXISTING) $(ARGS)
@@ -48,6 +49,12 @@ types: install-dev
 	ln -sfn "$(CURDIR)" $(TYPES)/cotune
 	cd $(TYPES) && MYPYPATH=. ../bin/mypy --config-file cotune/pyproject.toml -p cotune
 
+# The documents as pages, in site/. A link that leads nowhere is an error.
+docs: $(INSTALLED_DOCS)
+	mkdir -p $(TYPES)
+	ln -sfn "$(CURDIR)" $(TYPES)/cotune
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Leaves out each check of secagg in turn: minutes. Fails where no test notices.
 mutation: install-dev
 	$(BIN)/python tests/secagg/mutation.py --write docs/secagg-mutations.md
@@ -60,7 +67,7 @@ bench: install-dev
 	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info secagg/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info secagg/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 install: $(INSTALLED)
 
@@ -78,4 +85,11 @@ $(INSTALLED): pyproject.toml constraints.txt secagg/kernel.c
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP) install -c constraints.txt -e '.[study,parquet,dev]'
+	touch $@
+
+# Code is read for its docstrings and never imported, so the pages need none of what cotune needs.
+$(INSTALLED_DOCS): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	touch $@

@@ -285,7 +285,9 @@ def model_hash(base_digest: str, tokenizer_digest: str, adapter_digest: str) -> 
     """32 bytes that stand for all weights of a round in its plan: base, tokenizer and the current adapter.
 
     Args:
-        base_digest, tokenizer_digest, adapter_digest: hex SHA-256; the last of the adapter's float32 bytes.
+        base_digest: hex SHA-256.
+        tokenizer_digest: hex SHA-256.
+        adapter_digest: hex SHA-256 of the adapter's float32 bytes.
     """
     parts = [bytes.fromhex(digest) for digest in (base_digest, tokenizer_digest, adapter_digest)]
     if any(len(part) != 32 for part in parts):

@@ -70,7 +70,8 @@ def check(charter: Charter, policy: Policy, name: str, public_key: str, now: dat
     Nothing of its data has a part in this, so it comes before they are read; `check_units` comes after.
 
     Args:
-        name, public_key: who this node is; the key as hex.
+        name: of this node.
+        public_key: its own, as hex.
         now: the present, with a time zone.
 
     Raises:

@@ -8,7 +8,8 @@ class Refusal(UserError):  # noqa: N818 - an answer, not a fault
 
     Args:
         code: short and stable, e.g. "policy.epsilon". The only part that may travel to the other side.
-        what, mend: as in `UserError`; they may name local settings and stay here.
+        what: as in `UserError`; it may name local settings and stays here.
+        mend: as `what`.
     """
 
     def __init__(self, code: str, what: str, mend: str) -> None:

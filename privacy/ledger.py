@@ -78,7 +78,12 @@ class Ledger:
 
         Args:
             dues: one for each account of the data set that the event concerns, by different units.
-            data, charter, run, round, attempt: the event. grid: of Skellam noise.
+            data: of the event, as are the next four.
+            charter: its digest.
+            run: its id.
+            round: counted from 0.
+            attempt: counted from 0.
+            grid: of Skellam noise.
 
         The composed epsilon of each account (`accounts`), with its charge, is compared at the smallest delta of all of
         its charges with the smallest budget of all of them.

@@ -110,7 +110,10 @@ def exposures(
     Args:
         shares: who shares the noise.
         multiplier: sigma, that of the honest sum; what a charter states.
-        sample_rate, steps, delta: as in `accounting`. grid: of Skellam noise.
+        sample_rate: as in `accounting`.
+        steps: as there.
+        delta: as there.
+        grid: of Skellam noise.
     """
 
     def spent(sigma: float) -> float:

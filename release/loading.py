@@ -87,7 +87,8 @@ def open_release(
     Args:
         folder: the release.
         cache: where downloaded and dequantized models are kept.
-        device, dtype: as for `load_base`.
+        device: as for `load_base`.
+        dtype: as for `load_base`.
         new_tokens: the most tokens of an answer.
         load: loads a base model.
         source: where the base model is; None: where the release says or, for a folder, where its run had it.

@@ -36,7 +36,8 @@ def equivocation(kind: str, one: bytes, other: bytes, roster: Roster) -> int:
     Args:
         kind: "advert", "shares", "upload", "survive", "reveal" or "opened" of a member; "plan", "adverts", "survivors",
             "quorum", "opening" or "record" of the coordinator.
-        one, other: the signed envelopes.
+        one: a signed envelope.
+        other: another one.
 
     Returns:
         The index of the member who signed both, or COORDINATOR.

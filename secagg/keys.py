@@ -62,7 +62,8 @@ def pair_seed(suite: Suite, secret: bytes, public: bytes, ctx2: bytes, one: int,
     """The mask seed that two organizations share; the same from both sides.
 
     Args:
-        one, other: the holder of `secret`, the owner of `public`.
+        one: index of the holder of `secret`.
+        other: index of the owner of `public`.
         agreed: the two offered secrets, that of the smaller index first; empty in suite 1.
     """
     shared = suite.exchange(secret, public, other)

@@ -35,7 +35,9 @@ def pieces_for(fraction: float, probability: float, pieces: int) -> int:
     is exact (hypergeometric distribution, in integers); both floats are read as the decimals that they print as.
 
     Args:
-        fraction, probability: in (0, 1]. pieces: of the vector, at least 1.
+        fraction: in (0, 1].
+        probability: in (0, 1].
+        pieces: of the vector, at least 1.
 
     Returns:
         From 1 to `pieces`; all of them where fewer do not suffice.
@@ -187,7 +189,10 @@ def check_pieces(
     """Recompute some pieces of a sum.
 
     Args:
-        verified, numbers: as for `decode_pieces`. uploads: what it returned. total: as for `check_sum`, which held.
+        verified: as for `decode_pieces`.
+        numbers: as for `decode_pieces`.
+        uploads: what `decode_pieces` returned.
+        total: as for `check_sum`, which held.
 
     Raises:
         Refused: as `audit.audit_piece`, with the piece.

@@ -33,7 +33,9 @@ class Confirmation:
     """Who holds the model of which round.
 
     Args:
-        charter, folder: of the run. exchange: how to reach nodes.
+        charter: of the run.
+        folder: of the run.
+        exchange: how to reach nodes.
         before: number of a recorded round -> the encoded model before it.
     """
 

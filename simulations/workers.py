@@ -142,7 +142,11 @@ def workers(app: ClientApp, nodes: int, count: int, cpus: int, init: Mapping[str
     """The grid, for as long as the context is open.
 
     Args:
-        app, nodes: see `WorkerGrid`. count: workers. cpus: of each. init: for `ray.init`.
+        app: see `WorkerGrid`.
+        nodes: see `WorkerGrid`.
+        count: workers.
+        cpus: of each worker.
+        init: for `ray.init`.
     """
     with _importable():
         ray.init(num_cpus=cpus * count, **init)

@@ -139,8 +139,12 @@ def hand_on(
     A row's states follow from that row alone, so they are the same bits in both.
 
     Args:
-        known: the larger one's. places: where in it each of the examples is.
-        folder, cut, examples, base_digest: as in `cache_features`.
+        known: the larger one's.
+        places: where in it each of the examples is.
+        folder: as in `cache_features`, and so are the others.
+        cut: the same one.
+        examples: of the smaller data set.
+        base_digest: the same one.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = _path(folder, cut, examples, base_digest)

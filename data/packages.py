@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
-from .. import atomic
+from ..atomic import put_folder
 from ..errors import UserError
 from .wheels import unpack
 
@@ -83,7 +83,7 @@ def fetch(package: PinnedPackage, cache: Path) -> Path:
             fresh = Path(scratch) / "unpacked"
             unpack(wheel, fresh)
             _write_manifest(fresh, package)
-            _put(fresh, folder, package, Path(scratch))
+            _put(fresh, folder, package)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{cache}: the disk is full", f"make room to unpack {package}") from None
@@ -91,16 +91,15 @@ def fetch(package: PinnedPackage, cache: Path) -> Path:
     return folder
 
 
-def _put(fresh: Path, folder: Path, package: PinnedPackage, scratch: Path) -> None:
+def _put(fresh: Path, folder: Path, package: PinnedPackage) -> None:
     """Move the fresh folder to its place, unless another process was faster and its work is whole."""
-    if folder.exists() and _damage(folder, package) is not None:
-        folder.rename(scratch / "damaged")
+    if _damage(folder, package) is None:
+        return
     try:
-        fresh.rename(folder)
+        put_folder(fresh, folder)
     except OSError:
         if _damage(folder, package) is not None:
             raise
-    atomic.sync_folder(folder.parent)
 
 
 def _download(package: PinnedPackage, into: Path, damage: str) -> Path:
@@ -145,14 +144,13 @@ def _require_hash(package: PinnedPackage, wheel: Path) -> None:
 
 
 def _write_manifest(folder: Path, package: PinnedPackage) -> None:
-    """Names, sizes and hashes of all files; written last, so its presence means that unpacking ended."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            files[path.relative_to(folder).as_posix()] = [path.stat().st_size, _sha256(path)]
-    atomic.write_text(folder / MANIFEST, json.dumps({"wheel": package.sha256, "files": files}))
+    """Names, sizes and hashes of all files."""
+    files = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    (folder / MANIFEST).write_text(json.dumps({"wheel": package.sha256, "files": files}), encoding="utf-8")
 
 
 def _damage(folder: Path, package: PinnedPackage) -> str | None:

@@ -1,6 +1,7 @@
 """The rooms' dependencies run one way, heavy libraries stay where they belong, and every module says what it is."""
 
 import ast
+import re
 from pathlib import Path
 
 import cotune
@@ -121,6 +122,12 @@ def test_what_is_open_to_all_imports_no_room() -> None:
     for name in ("errors", "atomic", "private_files", "spelling", "__init__"):
         found = imports((ROOT / f"{name}.py").read_text(encoding="utf-8"), "cotune")
         assert {module for module in found if module.startswith("cotune")} <= {"cotune.errors"}
+
+
+def test_nothing_but_atomic_writes_beside_and_renames() -> None:
+    beside = re.compile(r"os\.(replace|rename)\b|\.rename\(|\b(mkstemp|mkdtemp|NamedTemporaryFile)\b")
+    assert [path for path in modules() if beside.search(path.read_text(encoding="utf-8"))] == []
+    assert beside.search((ROOT / "atomic.py").read_text(encoding="utf-8"))
 
 
 def test_every_room_is_installed() -> None:

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 from ..atomic import put_folder
+from ..digest import file_digest
 from ..errors import UserError
 from .wheels import unpack
 
@@ -135,7 +135,7 @@ def _download(package: PinnedPackage, into: Path, damage: str) -> Path:
 
 
 def _require_hash(package: PinnedPackage, wheel: Path) -> None:
-    found = _sha256(wheel)
+    found = file_digest(wheel)
     if found != package.sha256:
         raise UserError(
             f"{package}: the wheel has the SHA-256 {found[:16]}..., expected {package.sha256[:16]}...",
@@ -146,7 +146,7 @@ def _require_hash(package: PinnedPackage, wheel: Path) -> None:
 def _write_manifest(folder: Path, package: PinnedPackage) -> None:
     """Names, sizes and hashes of all files."""
     files = {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
+        path.relative_to(folder).as_posix(): [path.stat().st_size, file_digest(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -164,15 +164,10 @@ def _damage(folder: Path, package: PinnedPackage) -> str | None:
             manifest["wheel"] == package.sha256
             and there == {*manifest["files"], MANIFEST}
             and all(
-                (folder / name).stat().st_size == size and _sha256(folder / name) == digest
+                (folder / name).stat().st_size == size and file_digest(folder / name) == digest
                 for name, (size, digest) in manifest["files"].items()
             )
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     return None if whole else "damaged in the cache"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

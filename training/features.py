@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import atomic
+from ..digest import file_digest
 from .blocks import BLOCK, Blocks, BlockStates, blocks_of, known_form
 from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
@@ -178,7 +179,7 @@ def _size_of(path: Path) -> int | None:
     """Tokens of a block that the states were computed in; None where the file is not, or not as it was written."""
     try:
         facts = json.loads(_facts_file(path).read_text())
-        whole = facts["block"] in (0, BLOCK) and facts["sha256"] == _checksum(path)
+        whole = facts["block"] in (0, BLOCK) and facts["sha256"] == file_digest(path)
         return int(facts["block"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -190,11 +191,6 @@ def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
     except (OSError, ValueError):
         return False
     return bool(states.shape == shape and states.dtype == np.float32)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts_file(path: Path) -> Path:
@@ -226,4 +222,4 @@ def _write(path: Path, shape: tuple[int, int], size: int, fill: Callable[[NDArra
         fill(states)
         states.flush()
     # Last: states without their checksum do not count as whole.
-    atomic.write_text(_facts_file(path), json.dumps({"sha256": _checksum(path), "block": size}) + "\n", 0o600)
+    atomic.write_text(_facts_file(path), json.dumps({"sha256": file_digest(path), "block": size}) + "\n", 0o600)

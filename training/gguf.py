@@ -18,10 +18,10 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import atomic
+from ..digest import file_digest
 from ..errors import UserError
 from ..private_files import READABLE, require_file, require_folder
 from .capacity import require_disk, require_memory
-from .digests import file_digest
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "cotune.json"

@@ -1,5 +1,7 @@
 """When two ids, names, labels or texts are the same: they have one canonical form, and nothing else is ever compared.
 
+And what of a stranger's text is printed: `printable`.
+
 What decides is Unicode's, not a list of ours: compatibility normalization (UAX #15), and the properties
 Default_Ignorable_Code_Point, White_Space, Noncharacter_Code_Point and Dash (UAX #44). What is trained on, shown and
 scored stays as its author wrote it; a canonical form is for comparing, grouping and hashing.
@@ -85,6 +87,18 @@ def respelled(texts: Iterable[str], form: Callable[[str], str] = plain) -> dict[
     for text in dict.fromkeys(texts):
         found.setdefault(form(text), {})[text] = None
     return {name: tuple(spellings) for name, spellings in found.items() if len(spellings) > 1}
+
+
+def printable(text: str, also: str = "") -> str:
+    """A stranger's text as a terminal or a log may get it: "?" for every character that is no printable one.
+
+    Those are control characters, which terminals take for commands, all blanks but the space, what turns the direction
+    of writing, hidden format characters, and what Unicode has not assigned.
+
+    Args:
+        also: characters that may stay, e.g. "\\n\\t" where lines are shown as lines.
+    """
+    return "".join(letter if letter.isprintable() or letter in also else "?" for letter in text)
 
 
 @lru_cache(maxsize=4096)

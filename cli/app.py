@@ -14,6 +14,7 @@ import typer
 from .. import __version__
 from ..errors import UserError
 from ..offline import go_offline
+from ..spelling import printable
 from . import audits, charter, chat, keys, personal, privacy, runs, transcript
 
 USER_ERROR = 2
@@ -92,6 +93,6 @@ def _end(error: BaseException, text: str, code: int, debug: bool) -> None:
     if debug:
         raise error
     # A column's or a model's name may hold terminal codes.
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    line = printable(" ".join(text.split()))
     print(f"error: {line}" if code == USER_ERROR else line, file=sys.stderr)
     raise SystemExit(code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError
-from ..spelling import plain_id
+from ..spelling import plain_id, printable
 
 if TYPE_CHECKING:
     from ..conf.schema import Settings
@@ -118,7 +118,7 @@ def _continued(task: "Task", home: Path, data_set: str, unit: str | None) -> "Ta
     wanted = None if unit is None else plain_id(unit)
     chosen = [one for one in accounts if one.data_set.startswith(data_set) and wanted in (None, one.unit)]
     if len(chosen) != 1:
-        held = ", ".join(f"{one.data_set[:12]} ({_plain(one.unit)})" for one in accounts) or "nothing"
+        held = ", ".join(f"{one.data_set[:12]} ({printable(one.unit)})" for one in accounts) or "nothing"
         raise UserError(f"{home}: the ledger holds {held}", "choose one with --data-set and --unit")
     return after(task, chosen[0])
 
@@ -156,7 +156,7 @@ def show(
     for line in _account_lines(accounts):
         typer.echo(line)
     for account in accounts:
-        typer.echo(f"\ndata set {account.data_set[:12]}, {_plain(account.unit)}: {_room(account)}")
+        typer.echo(f"\ndata set {account.data_set[:12]}, {printable(account.unit)}: {_room(account)}")
         counted = {charge.data_set for charge in account.composed}
         shared = [f"{kin.shared} with {kin.data_set[:12]}" for kin in account.kin if kin.data_set in counted]
         if shared:
@@ -196,7 +196,7 @@ def _account_lines(accounts: "list[Account]") -> list[str]:
     lines = ["data set      unit                        delta      budget  spent   left    by    steps  charges"]
     for one in accounts:
         lines.append(
-            f"{one.data_set[:12]:<12}  {_plain(one.unit)[:26]:<26}  {one.delta:<9.3g}  "
+            f"{one.data_set[:12]:<12}  {printable(one.unit)[:26]:<26}  {one.delta:<9.3g}  "
             f"{f'{one.budget_epsilon:g}' if limited(one) else 'none':<6}  {rounded(one.spent_epsilon):<6}  "
             f"{rounded(one.left_epsilon, up=False) if limited(one) else '-':<6}  {one.method:<4}  "
             f"{one.steps:<5d}  {one.charges}"
@@ -246,12 +246,8 @@ def _charge_lines(account: "Account") -> list[str]:
         # Rounds are counted from 1 for people; a second attempt has its own charge.
         round_name = f"{row.round + 1}" + (f".{row.attempt + 1}" if row.attempt else "")
         lines.append(
-            f"{_plain(row.reserved_at):<25}  {row.charter[:12]:<12}  {_plain(row.run)[:12]:<12}  {round_name:<5}  "
-            f"{row.noise_multiplier:<8.3f}  {row.sample_rate:<6.4g}  {row.steps:<5d}  {rounded(row.spent_epsilon)}"
+            f"{printable(row.reserved_at):<25}  {row.charter[:12]:<12}  {printable(row.run)[:12]:<12}  "
+            f"{round_name:<5}  {row.noise_multiplier:<8.3f}  {row.sample_rate:<6.4g}  {row.steps:<5d}  "
+            f"{rounded(row.spent_epsilon)}"
         )
     return lines
-
-
-def _plain(text: str) -> str:
-    """A unit's name is a stranger's text: without terminal codes."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -11,14 +11,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from hashlib import file_digest
 from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
 
-from .. import atomic
+from ..atomic import put_folder
 from ..charter.documents import Document
+from ..digest import file_digest
 from ..errors import UserError
 from .wheels import unpack
 
@@ -87,7 +87,7 @@ def fetch(package: PinnedPackage, cache: Path) -> Path:
             fresh = Path(scratch) / "unpacked"
             unpack(wheel, fresh)
             _write_manifest(fresh, package)
-            _put(fresh, folder, package, Path(scratch))
+            _put(fresh, folder, package)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{cache}: the disk is full", f"make room to unpack {package}") from None
@@ -95,16 +95,15 @@ def fetch(package: PinnedPackage, cache: Path) -> Path:
     return folder
 
 
-def _put(fresh: Path, folder: Path, package: PinnedPackage, scratch: Path) -> None:
+def _put(fresh: Path, folder: Path, package: PinnedPackage) -> None:
     """Move the fresh folder to its place, unless another process was faster and its work is whole."""
-    if folder.exists() and _damage(folder, package) is not None:
-        folder.rename(scratch / "damaged")
+    if _damage(folder, package) is None:
+        return
     try:
-        fresh.rename(folder)
+        put_folder(fresh, folder)
     except OSError:
         if _damage(folder, package) is not None:
             raise
-    atomic.sync_folder(folder.parent)
 
 
 def _download(package: PinnedPackage, into: Path, damage: str) -> Path:
@@ -140,7 +139,7 @@ def _download(package: PinnedPackage, into: Path, damage: str) -> Path:
 
 
 def _require_hash(package: PinnedPackage, wheel: Path) -> None:
-    found = _sha256(wheel)
+    found = file_digest(wheel)
     if found != package.sha256:
         raise UserError(
             f"{package}: the wheel has the SHA-256 {found[:16]}..., expected {package.sha256[:16]}...",
@@ -149,14 +148,13 @@ def _require_hash(package: PinnedPackage, wheel: Path) -> None:
 
 
 def _write_manifest(folder: Path, package: PinnedPackage) -> None:
-    """Names, sizes and hashes of all files; written last, so its presence means that unpacking ended."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            files[path.relative_to(folder).as_posix()] = [path.stat().st_size, _sha256(path)]
-    atomic.write_text(folder / MANIFEST, json.dumps({"wheel": package.sha256, "files": files}))
+    """Names, sizes and hashes of all files."""
+    files = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, file_digest(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    (folder / MANIFEST).write_text(json.dumps({"wheel": package.sha256, "files": files}), encoding="utf-8")
 
 
 def _damage(folder: Path, package: PinnedPackage) -> str | None:
@@ -170,15 +168,10 @@ def _damage(folder: Path, package: PinnedPackage) -> str | None:
             manifest["wheel"] == package.sha256
             and there == {*manifest["files"], MANIFEST}
             and all(
-                (folder / name).stat().st_size == size and _sha256(folder / name) == digest
+                (folder / name).stat().st_size == size and file_digest(folder / name) == digest
                 for name, (size, digest) in manifest["files"].items()
             )
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         whole = False
     return None if whole else "damaged in the cache"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -5,15 +5,13 @@ It is built beside its place, made durable and renamed, so that a reader never s
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from ..adapter.peft_files import export_peft
-from ..atomic import sync_folder, write_bytes, write_text
+from ..atomic import replacing_folder, write_bytes, write_text
 from ..errors import UserError
 from .facts import ATTACHED, ReleaseFacts
 from .model_card import model_card
@@ -41,14 +39,8 @@ def write_release(facts: ReleaseFacts, folder: Path) -> None:
     _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with replacing_folder(folder) as beside:
             _fill(beside, facts)
-            beside.chmod(0o755)
-            sync_folder(beside)
-            _swap(beside, folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except OSError as problem:
         place = problem.filename or folder
         raise UserError(
@@ -67,21 +59,6 @@ def _check_replaceable(folder: Path) -> None:
             read_config(folder)
         except UserError:
             raise UserError(f"{folder}: holds something that is not a release", mend) from None
-
-
-def _swap(beside: Path, folder: Path) -> None:
-    earlier = folder.with_name(f".{folder.name}.earlier")
-    if folder.exists():
-        shutil.rmtree(earlier, ignore_errors=True)
-        folder.rename(earlier)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if earlier.exists():
-            earlier.rename(folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _fill(folder: Path, facts: ReleaseFacts) -> None:

@@ -5,7 +5,6 @@ parsing, hashes of every file that is used.
 """
 
 import errno
-import hashlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..adapter.peft_files import LoraSettings, import_peft
 from ..adapter.schema import AdapterSchema
 from ..charter.columns import Form
+from ..digest import file_digest
 from ..errors import UserError
 from ..training.source import ModelSource
 
@@ -142,8 +142,7 @@ def digest_of(path: Path) -> str:
     about = path.lstat()
     if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST_FILE:
         raise OSError(errno.EINVAL, "not a regular file, or too large")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _check(path: Path, expected: str) -> None:

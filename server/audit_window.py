@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import sync_folder, write_bytes
+from ..atomic import put_folder, remove_folder, write_bytes
 from ..errors import UserError
 from ..secagg.control import CONTROL_WORDS
 from ..secagg.masking import WORD, WORD_BYTES
@@ -47,7 +47,7 @@ class AuditWindow:
         Raises:
             UserError: the disk has no room for the uploads of all members; nobody has trained yet.
         """
-        self._drop(self._beside(plan.round))
+        shutil.rmtree(self._beside(plan.round), ignore_errors=True)
         self._path.mkdir(mode=0o700, exist_ok=True)
         need = (len(plan.cohort) + 1) * (CONTROL_WORDS + plan.encoding.words) * WORD_BYTES + _SPARE_BYTES
         free = shutil.disk_usage(self._path).free
@@ -84,10 +84,7 @@ class AuditWindow:
         Call it before the round is committed, so that no committed round lacks what its members were promised.
         """
         self.add(number, SUM, total)
-        place = self._path / f"{number:04d}"
-        shutil.rmtree(place, ignore_errors=True)
-        self._beside(number).rename(place)
-        sync_folder(self._path)
+        put_folder(self._beside(number), self._path / f"{number:04d}")
 
     def forget(self, committed: Iterable[int]) -> None:
         """Delete all but the last rounds among those committed, and whatever an attempt or a crash left.
@@ -99,18 +96,8 @@ class AuditWindow:
             return
         kept = {f"{number:04d}" for number in sorted(committed)[-self._rounds :]}
         for folder in self._path.iterdir():
-            if folder.name not in kept:
-                self._drop(folder)
+            if folder.is_dir() and folder.name not in kept:
+                remove_folder(folder)
 
     def _beside(self, number: int) -> Path:
         return self._path / f".{number:04d}"
-
-    def _drop(self, folder: Path) -> None:
-        """Delete a folder; under its hidden name first, so that a crash does not leave half of one in its place."""
-        if folder.is_dir():
-            hidden = folder.with_name(f".{folder.name.lstrip('.')}")
-            if folder != hidden:
-                shutil.rmtree(hidden, ignore_errors=True)
-                folder.rename(hidden)
-                sync_folder(self._path)
-            shutil.rmtree(hidden)

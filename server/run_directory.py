@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replace_bytes, sync_folder, write_bytes
+from ..atomic import put_folder, replace_bytes, sync_folder, write_bytes
 from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
 from ..strategies.model import Model
@@ -136,9 +136,7 @@ class RunDirectory:
         for name, content in contents.items():
             if content:
                 replace_bytes(beside / name, content, 0o644)
-        sync_folder(beside)
-        os.replace(beside, self._rounds / f"{done.number:04d}")
-        sync_folder(self._rounds)
+        put_folder(beside, self._rounds / f"{done.number:04d}")
 
     def records(self, after: int, last: int | None = None) -> tuple[bytes, ...]:
         """The round records after round `after` (-1: all), up to `last`, oldest first; burned rounds have none."""

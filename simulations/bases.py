@@ -1,6 +1,5 @@
 """What is trained, and the basis of a form that needs one: made from what a corpus has of public text."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -11,6 +10,7 @@ from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus, unlabelled
 from ..data.records import Message, Record
 from ..data.template import encode_all
+from ..digest import file_digest
 from ..errors import UserError
 from ..evaluation.generate import answers_of
 from ..evaluation.prompts import label_tokens
@@ -116,5 +116,5 @@ def basis_terms(settings: Settings, basis: Basis) -> BasisTerms:
         spared=settings.model.basis.spared if looked else 0.0,
         start="public" if basis.started else "zero",
         vocabulary=len(basis.tokens),
-        files=(("public file", hashlib.sha256(used.read_bytes()).hexdigest()),) if used else (),
+        files=(("public file", file_digest(used)),) if used else (),
     )

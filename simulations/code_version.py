@@ -5,6 +5,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from ..digest import file_digest
+
 _ROOT = Path(__file__).parents[1]
 # Beside the package in a checkout, and no part of what is installed.
 _BESIDE = {"tests", "benchmarks", "docs"}
@@ -17,6 +19,6 @@ def code_version() -> str:
     rooms = [path.parent for path in sorted(_ROOT.glob("*/__init__.py")) if path.parent.name not in _BESIDE]
     found = hashlib.sha256()
     for file in sorted(file for room in rooms for file in room.rglob("*") if file.suffix in _CODE):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        content = file_digest(file)
         found.update(f"{file.relative_to(_ROOT).as_posix()} {content}\n".encode())
     return f"{version('cotune')} {found.hexdigest()}"

@@ -1,6 +1,7 @@
 """The rooms' dependencies run one way, heavy libraries stay where they belong, and every module says what it is."""
 
 import ast
+import re
 from pathlib import Path
 
 import cotune
@@ -27,7 +28,7 @@ ORDER = [
     {"secagg"},
 ]
 ROOMS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-OPEN_TO_ALL = {"", "errors", "atomic", "private_files", "spelling"}
+OPEN_TO_ALL = {"", "errors", "atomic", "digest", "private_files", "spelling"}
 # What `import cotune` and the command open with; no room imports them.
 DOOR = {"face", "offline"}
 
@@ -122,9 +123,15 @@ def test_module_says_what_it_is(path: Path) -> None:
 
 
 def test_what_is_open_to_all_imports_no_room() -> None:
-    for name in ("errors", "atomic", "private_files", "spelling", "offline"):
+    for name in ("errors", "atomic", "digest", "private_files", "spelling", "offline"):
         found = imports((ROOT / f"{name}.py").read_text(encoding="utf-8"), "cotune")
         assert {module for module in found if module.startswith("cotune")} <= {"cotune.errors"}
+
+
+def test_nothing_but_atomic_writes_beside_and_renames() -> None:
+    beside = re.compile(r"os\.(replace|rename)\b|\.rename\(|\b(mkstemp|mkdtemp|NamedTemporaryFile)\b")
+    assert [path for path in modules() if beside.search(path.read_text(encoding="utf-8"))] == []
+    assert beside.search((ROOT / "atomic.py").read_text(encoding="utf-8"))
 
 
 def test_every_room_is_installed() -> None:

@@ -2,10 +2,12 @@
 
 import sys
 import unicodedata
+from pathlib import Path
 
+import cotune
 import pytest
 import regex
-from cotune.spelling import is_blank, plain, plain_id, respelled
+from cotune.spelling import is_blank, plain, plain_id, printable, respelled
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -140,3 +142,26 @@ def test_what_is_spelled_in_more_than_one_way() -> None:
     assert respelled(["b", "a", "b\u200b", "c", " b", "b", "C"]) == {"b": ("b", "b\u200b", " b")}
     assert respelled(["b", "C", "c"], plain_id) == {"c": ("C", "c")}
     assert respelled(["a", "a"]) == {}
+
+
+@given(text=st.text(), also=st.sampled_from(["", "\n\t"]))
+def test_what_is_printed_moves_no_cursor_and_keeps_its_length(text: str, also: str) -> None:
+    shown = printable(text, also)
+    assert len(shown) == len(text)
+    for letter, given_ in zip(shown, text, strict=True):
+        assert letter == given_ or letter == "?"
+        assert unicodedata.category(letter) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} or letter in also
+    assert printable(shown, also) == shown
+
+
+def test_printable_by_example() -> None:
+    assert printable("\x1b[2Jno\u202ething\x9b5A") == "?[2Jno?thing?5A"
+    assert printable("two\nlines\x07") == "two?lines?"
+    assert printable("two\nlines\x07", "\n\t") == "two\nlines?"
+    assert printable("Straße 中文 '5 €'") == "Straße 中文 '5 €'"
+
+
+def test_nothing_else_says_what_is_printed() -> None:
+    root = Path(cotune.__file__).parent
+    sources = [path for room in root.glob("*/__init__.py") for path in room.parent.rglob("*.py")]
+    assert [path for path in sources if "isprintable" in path.read_text()] == []

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..digest import file_digest
+
 _TOKENIZER = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -23,12 +25,6 @@ _TOKENIZER = (
     "vocab.json",
     "vocab.txt",
 )
-
-
-def file_digest(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_digest(kind: str, files: Mapping[str, str]) -> str:

@@ -7,7 +7,6 @@ from private records and can be inverted), and are mapped into memory rather tha
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from .. import atomic
+from ..digest import file_digest
 from .blocks import BLOCK, Blocks, BlockStates, blocks_of, known_form
 from .cuts import Cut
 from .tiles import LENGTH_STEP, Row, Shape
@@ -183,7 +183,7 @@ def _size_of(path: Path) -> int | None:
     """Tokens of a block that the states were computed in; None where the file is not, or not as it was written."""
     try:
         facts = json.loads(_facts_file(path).read_text())
-        whole = facts["block"] in (0, BLOCK) and facts["sha256"] == _checksum(path)
+        whole = facts["block"] in (0, BLOCK) and facts["sha256"] == file_digest(path)
         return int(facts["block"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -195,11 +195,6 @@ def _has_shape(path: Path, shape: tuple[int, int]) -> bool:
     except (OSError, ValueError):
         return False
     return bool(states.shape == shape and states.dtype == np.float32)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts_file(path: Path) -> Path:
@@ -223,22 +218,12 @@ def _fill(
 
 
 def _write(path: Path, shape: tuple[int, int], size: int, fill: Callable[[NDArray[np.float32]], None]) -> None:
-    """Write beside, then rename: a killed process leaves no file under the final name."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "r+b") as file:
-            np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            offset = file.tell()
-            file.truncate(offset + 4 * shape[0] * shape[1])
-            states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
-            fill(states)
-            states.flush()
-            os.fsync(file.fileno())
-        checksum = _checksum(beside)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with atomic.replacing(path, 0o600) as file:
+        np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        offset = file.tell()
+        file.truncate(offset + 4 * shape[0] * shape[1])
+        states = np.memmap(file, dtype="<f4", mode="r+", offset=offset, shape=shape)
+        fill(states)
+        states.flush()
     # Last: states without their checksum do not count as whole.
-    atomic.write_text(_facts_file(path), json.dumps({"sha256": checksum, "block": size}) + "\n", 0o600)
+    atomic.write_text(_facts_file(path), json.dumps({"sha256": file_digest(path), "block": size}) + "\n", 0o600)

@@ -7,9 +7,7 @@ folder named by the file's SHA-256, with the digest of every file beside it, so 
 import fcntl
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +18,10 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import atomic
+from ..digest import file_digest
 from ..errors import UserError, first_line
 from ..private_files import READABLE, require_file, require_folder
 from .capacity import require_disk, require_memory
-from .digests import file_digest
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "cotune.json"
@@ -71,19 +69,13 @@ def _build(file: Path, digest: str, folder: Path) -> None:
     size = 4 * _parameters(file)
     require_disk(size + 2**26, folder.parent, file.name)
     require_memory(2 * size, torch.device("cpu"), file.name)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic.replacing_folder(folder) as beside:
         _dequantize(file, beside)
         files = {path.name: file_digest(path) for path in beside.iterdir()}
         manifest = {"format": _FORMAT, "source": digest, "files": files}
-        atomic.write_text(beside / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         for path in beside.iterdir():
             path.chmod(0o644)
-        beside.chmod(0o755)
-        os.rename(beside, folder)
-        atomic.sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _dequantize(file: Path, folder: Path) -> None:

@@ -140,10 +140,10 @@ def test_two_processes_fetch_at_once(shelf: Path, tmp_path: Path, monkeypatch: p
     (shelf / NAME).write_bytes(GOOD)
     real: Callable[..., None] = packages._put
 
-    def late(fresh: Path, folder: Path, package: PinnedPackage, scratch: Path) -> None:
+    def late(fresh: Path, folder: Path, package: PinnedPackage) -> None:
         monkeypatch.setattr(packages, "_put", real)
         fetch(package, folder.parent)
-        real(fresh, folder, package, scratch)
+        real(fresh, folder, package)
 
     monkeypatch.setattr(packages, "_put", late)
     assert (fetch(PACKAGE, tmp_path / "cache") / "probe" / "data.txt").read_bytes() == b"hello"

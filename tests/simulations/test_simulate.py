@@ -1,6 +1,5 @@
 """A whole run through Ray with a tiny model: what stands in its folder, that it ends, continues and starts over."""
 
-import hashlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import pytest
 from cotune.charter.signatures import load_signed
 from cotune.cli import app as command
 from cotune.conf.compose import compose
+from cotune.digest import file_digest
 from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.release.loading import open_release
@@ -257,11 +257,7 @@ def test_a_refusal_of_the_members_is_one_line(place: Any, tmp_path: Path) -> Non
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _until(done: Any, seconds: float) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from ..atomic import write_text
 from ..conf.schema import Settings
+from ..digest import file_digest
 from ..errors import UserError
-from ..training.digests import file_digest
 from .reporting.differences import first_difference
 
 # Beside the checkpoints a run holds cached hidden states; the features of a row of 32 tokens take about 75 kB.

@@ -159,7 +159,7 @@ def test_chat_refuses_a_wrong_folder_before_anything_loads(tmp_path: Path) -> No
 
 
 def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cotune.release.chat as room
+    import cotune.release.loading as room
 
     shown: list[tuple[str, tuple[str, str]]] = []
 

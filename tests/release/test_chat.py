@@ -138,15 +138,17 @@ def test_panels_side_by_side() -> None:
     assert "(nothing)" in text
 
 
-def test_no_terminal_code_of_a_model_or_a_mistake_is_printed(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_terminal_code_of_a_model_or_a_mistake_is_printed(
+    chat: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     show(console, "w1", ("\x1b[2Jone\nline", "\u202etwo"))
     prompts = iter(["w1", "exit"])
 
-    def wrong(self: Chat, prompt: str) -> tuple[str, str]:
+    def wrong(self: LoadedRelease, prompt: str) -> tuple[str, str]:
         raise UserError("a column \x1b]0;title\x07", "rename it")
 
-    monkeypatch.setattr(Chat, "answer", wrong)
+    monkeypatch.setattr(LoadedRelease, "answer", wrong)
     talk(chat, console, lambda: next(prompts))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()

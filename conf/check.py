@@ -16,7 +16,6 @@ from .schema import (
     FedAvgSettings,
     FFALoRASettings,
     OwnSettings,
-    ReferenceSettings,
     RoLoRASettings,
     Settings,
     StrategySettings,
@@ -70,17 +69,6 @@ def _check_strategy(settings: Settings) -> None:
             "strategy=rolora with rounds=1: B is trained in the first round and A in the second",
             "set rounds=2 or more, or choose strategy=ffa",
         )
-    if not isinstance(strategy, ReferenceSettings):
-        return
-    if settings.secagg.enabled:
-        raise UserError(
-            f"{strategy.reason}, and secure aggregation shows the coordinator sums only",
-            "choose strategy=dp_fedsgd or strategy=fedavg",
-        )
-    raise UserError(
-        f"{strategy.reason}, so it would run without secure aggregation, which cotune does not do",
-        "choose strategy=dp_fedsgd or strategy=fedavg, and secagg=double_mask",
-    )
 
 
 def _check_own(strategy: OwnSettings) -> None:
@@ -151,11 +139,6 @@ def _check_privacy(settings: Settings) -> None:
         raise UserError(
             f"privacy.unit={privacy.unit!a} is not a plain word", "name it in plain characters, without a vertical bar"
         )
-    if privacy.enabled and settings.data.packing:
-        raise UserError(
-            "data.packing=true puts several privacy units into one row, so no unit's gradient can be clipped",
-            "set data.packing=false, or compare without privacy by privacy=none",
-        )
     if not privacy.enabled and privacy.epsilon is not None:
         raise UserError(
             f"privacy.enabled=false adds no noise, yet privacy.epsilon={privacy.epsilon:g} promises a bound",
@@ -220,10 +203,6 @@ def _check_shared_noise(settings: Settings) -> None:
 
 def _check_secagg(settings: Settings) -> None:
     secagg, count = settings.secagg, settings.data.organizations
-    if not secagg.enabled:
-        raise UserError(
-            "secagg.enabled=false would show the coordinator every organization's update", "choose secagg=double_mask"
-        )
     if count < MIN_MEMBERS:
         raise UserError(
             f"secure aggregation with {count} organization(s): one of two learns the other's update by subtraction",

@@ -185,9 +185,9 @@ def _keys(chosen: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """Group -> the names that it may be set to."""
+    """Group -> the names that it may be set to; a file whose name begins with _ is what others of its group share."""
     return {
-        folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml")))
+        folder.name: tuple(sorted(file.stem for file in folder.glob("[!_]*.yaml")))
         for folder in sorted(FOLDER.iterdir())
         if folder.is_dir() and any(folder.glob("*.yaml"))
     }

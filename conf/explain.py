@@ -21,6 +21,16 @@ _TYPES = {
     "model_type": "give the whole group",
     "model_attributes_type": "give the whole group",
 }
+_SERVED = "choose strategy=dp_fedsgd or strategy=fedavg"
+_SUMS_ONLY = "and secure aggregation shows the coordinator sums only"
+# What is known and refused: a choice for which there is no file -> why, and what to choose.
+REFUSED = {
+    ("strategy", "flora"): (f"FLoRA stacks every organization's own B and A, {_SUMS_ONLY}", _SERVED),
+    ("strategy", "fedex"): (f"FedEx-LoRA takes its residual from every organization's own BA, {_SUMS_ONLY}", _SERVED),
+    ("strategy", "hetlora"): (f"HetLoRA weighs and prunes every organization's own B and A, {_SUMS_ONLY}", _SERVED),
+    ("strategy", "flexlora"): (f"FlexLoRA decomposes the sum of every organization's own BA, {_SUMS_ONLY}", _SERVED),
+    ("secagg", "none"): ("it would show the coordinator every organization's update", "leave secagg as it is"),
+}
 
 
 def explain_composition(
@@ -36,6 +46,9 @@ def explain_composition(
     """
     for text in overrides:
         key, _, value = text.lstrip("+~").partition("=")
+        if (key, value) in REFUSED:
+            why, mend = REFUSED[key, value]
+            return UserError(f"{text}: {why}", mend)
         if key in choices and value not in choices[key]:
             return UserError(
                 f"{text}: there is no {key} named {value!r}",

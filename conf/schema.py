@@ -92,7 +92,6 @@ class DataSettings(_Value):
     dominance: Annotated[float, Field(ge=0, le=1)] | None
     skew: Literal["label", "family"] | None
     test_rows: Count | None
-    packing: bool
     rows_are_units: bool
     form: Form
     turns: Turns
@@ -114,12 +113,11 @@ class _Rule(_Value):
     """What every strategy's settings share; `options` are the arguments of the class that `target` names."""
 
     target: str = Field(alias="_target_")
-    needs_individual_factors: bool
 
     @property
     def options(self) -> dict[str, int | float | str | bool]:
         """The strategy's own settings: scalars, as they stand in a charter."""
-        return self.model_dump(exclude={"target", "needs_individual_factors", "reason"})
+        return self.model_dump(exclude={"target"})
 
     @property
     def steps_per_round(self) -> int:
@@ -218,16 +216,8 @@ class OwnSettings(_Value):
         return self._made.one_noised_gradient
 
 
-class ReferenceSettings(_Rule):
-    """A published rule that a secure sum cannot serve; it is always refused, with `reason`."""
-
-    target: Literal["cotune.strategies.flora.FLoRA", "cotune.strategies.fedex.FedEx"] = Field(alias="_target_")
-    needs_individual_factors: Literal[True]
-    reason: Text
-
-
 StrategySettings = Annotated[
-    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | OwnSettings | ReferenceSettings,
+    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | OwnSettings,
     Field(discriminator="target"),
 ]
 
@@ -257,7 +247,6 @@ class PrivacySettings(_Value):
 class SecAggSettings(_Value):
     """Secure aggregation; null is what the number of organizations asks for."""
 
-    enabled: bool
     suite: Literal["classic", "hybrid"]
     lane_bits: Annotated[int, Field(ge=8, le=32)]
     range_sigmas: Positive

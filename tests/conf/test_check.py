@@ -23,7 +23,6 @@ ADAMW = (
 @pytest.mark.parametrize(
     ("bad", "reason", "good"),
     [
-        (("data.packing=true",), "several privacy units", ("data.packing=true", "privacy=none")),
         (("privacy.enabled=false",), "promises a bound", ("privacy=none",)),
         (("privacy=none", "privacy.delta=1e-5"), "promises a bound", ("privacy=none",)),
         (("privacy.epsilon=null",), "without privacy.epsilon", ("privacy.epsilon=3",)),
@@ -49,7 +48,6 @@ ADAMW = (
         (("privacy.mechanism=skellam", "strategy=fedavg"), "not on their grid", ("privacy.mechanism=skellam",)),
         (("privacy.mechanism=skellam", "privacy=none"), "mechanism=gaussian", ("privacy=none",)),
         (("privacy.delta=0.00015",), "1/(10 n)", ("privacy.delta=0.00014",)),
-        (("strategy=flora",), "FLoRA stacks", ("strategy=fedavg",)),
         (
             ("strategy=rolora", "recipe=lora", "rounds=1"),
             "A in the second",
@@ -98,9 +96,6 @@ ADAMW = (
             "made from public text, and there is none",
             (*FILES, "model.basis.source=public", "data.public_file=p.jsonl"),
         ),
-        (("strategy=fedex",), "secure aggregation shows the coordinator sums only", ()),
-        (("strategy=flora", "secagg=none"), "without secure aggregation", ()),
-        (("secagg=none",), "every organization's update", ()),
         (("data.organizations=2",), "by subtraction", ("data.organizations=3",)),
         (("data.organizations=201",), "3 to 200", ("data.organizations=200",)),
         (("secagg.threshold=2",), "must be 3 to 4", ("secagg.threshold=3",)),

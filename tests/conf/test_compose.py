@@ -1,9 +1,11 @@
 """What a person types becomes settings, or one line that says how to mend it."""
 
+import re
 from pathlib import Path
 
 import pytest
 from cotune.conf.compose import FOLDER, choices, compose, keys, study_sweep, sweep
+from cotune.conf.explain import REFUSED
 from cotune.errors import UserError
 from hydra.utils import instantiate
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def refusal(*overrides: str) -> str:
 
 def test_defaults_compose_to_the_hospitals() -> None:
     run = compose([])
-    assert (run.name, run.data.corpus, run.privacy.enabled, run.secagg.enabled) == ("hospitals", "icd10", True, True)
+    assert (run.name, run.data.corpus, run.privacy.enabled) == ("hospitals", "icd10", True)
     assert run.run_dir == Path("runs/hospitals")
     assert run.privacy.epsilon == 8
 
@@ -41,14 +43,9 @@ def test_every_choice_of_every_group_composes_or_says_what_it_needs() -> None:
         },
         "recipe": {"text": ["data=phenotypes"]},
     }
-    refused = {("strategy", "flora"), ("strategy", "fedex"), ("secagg", "none")}
     for group, names in choices().items():
         for name in names:
-            line = [f"{group}={name}", *needed.get(group, {}).get(name, [])]
-            if (group, name) in refused:
-                refusal(*line)
-            else:
-                compose(line)
+            compose([f"{group}={name}", *needed.get(group, {}).get(name, [])])
 
 
 def test_experiment_sets_and_the_command_line_wins() -> None:
@@ -88,7 +85,11 @@ def test_settings_are_frozen() -> None:
         ("seed='1'", "write a whole number"),
         ("seed=1.5", "write a whole number"),
         ("rounds=null", "write a whole number"),
-        ("data.packing=yes_please", "write true or false"),
+        ("data.rows_are_units=yes_please", "write true or false"),
+        ("strategy=flora", "FLoRA stacks every organization's own B and A, and secure aggregation shows"),
+        ("strategy=fedex", "FedEx-LoRA takes its residual"),
+        ("secagg=none", "would show the coordinator every organization's update"),
+        ("strategy=fedx", "choose from dp_fedsgd, fedavg, ffa, own, rolora"),
         ("privacy.epsilon=0", "greater than 0"),
         ("privacy.epsilon=-1", "greater than 0"),
         ("privacy.epsilon=nan", "finite"),
@@ -123,6 +124,17 @@ def test_files_that_are_no_list_are_said_to_be_none(files: str) -> None:
 def test_an_empty_list_of_files_asks_for_three() -> None:
     said = refusal("data=files", "data.test_file=t.jsonl", "data.files=[]", "recipe=lora")
     assert said.endswith("name the files of at least 3 organizations in data.files")
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids="=".join)
+def test_what_is_refused_by_name_is_no_choice_and_says_why(refused: tuple[str, str]) -> None:
+    group, name = refused
+    assert name not in choices()[group]
+    why, mend = REFUSED[refused]
+    for others in ([], ["rounds=3", "privacy=none"]):
+        assert refusal(*others, f"{group}={name}") == f"{group}={name}: {why}: {mend}"
+    for choice in re.findall(r"(\w+)=(\w+)", mend):
+        compose(["=".join(choice)])
 
 
 def test_known_keys_of_a_chosen_group_are_not_called_unknown() -> None:

@@ -134,7 +134,6 @@ def test_too_little_memory_and_disk(refused: Refused, monkeypatch: pytest.Monkey
         ("rouns=3", "unknown key rouns"),
         ("rounds=many", "rounds"),
         ("privacy.epsilon=-1", "privacy.epsilon"),
-        ("data.packing=true", "packing"),
         ("secagg.threshold=1", "secagg.threshold"),
         ("model.cache_features=true", "model.top_layers"),
     ],

@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import UserError
 from ..offline import go_offline
 from ..spelling import printable
-from . import audits, charter, chat, keys, personal, privacy, runs, transcript
+from . import audits, charter, chat, keys, personal, privacy, runs, strategy, transcript
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -39,6 +39,7 @@ privacy.app.command()(audits.invert)
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(charter.app, name="charter")
+app.add_typer(strategy.app, name="strategy")
 app.add_typer(transcript.app, name="transcript")
 
 

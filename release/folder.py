@@ -5,6 +5,7 @@ It is built beside its place, made durable and renamed, so that a reader never s
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +24,19 @@ STATEMENT_JSON: Final = "privacy_statement.json"
 STATEMENT_MARKDOWN: Final = "privacy_statement.md"
 
 
-def write_release(facts: ReleaseFacts, folder: Path) -> None:
+def write_release(facts: ReleaseFacts, folder: Path, prove: Callable[[Path], None] | None = None) -> None:
     """Write the release to `folder`, which then is the new release whole, or what it was before.
+
+    Args:
+        facts: all that it says. folder: its place.
+        prove: is given the finished files beside their place; what it raises keeps them from it (see `proof`).
 
     Edge cases: an earlier release in `folder` is replaced. Between two renames `folder` is absent for a moment; a crash
     there leaves the earlier release beside it, named `.<name>.earlier`.
 
     Raises:
         UserError: `folder` holds something that is not a release, the disk is full or not writable, or the transcript
-            is missing.
+            is missing. Whatever `prove` raises.
         ValueError: the adapter is not float32 [d] or not finite, or an attachment is not one of `ATTACHED`.
     """
     if not np.isfinite(facts.adapter).all():
@@ -41,6 +46,8 @@ def write_release(facts: ReleaseFacts, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing_folder(folder) as beside:
             _fill(beside, facts)
+            if prove is not None:
+                prove(beside)
     except OSError as problem:
         place = problem.filename or folder
         raise UserError(

@@ -13,6 +13,7 @@ from ..privacy.spending import epsilons, exposure
 from ..release.facts import ReleaseFacts
 from ..release.folder import write_release
 from ..release.privacy_statement import PrivacyFacts
+from ..release.proof import require_same_model
 from ..secagg.transcript import encode
 from ..server.run_directory import Committed, RunDirectory
 from ..server.spent import rounds_spent
@@ -73,7 +74,13 @@ def assemble(
 
 
 def write_outcome(done: Report, settings: Settings, space: Workspace, consortium: Consortium, corpus: Corpus) -> None:
-    """Picture, release and, last, the report, whose presence says that the run is finished."""
+    """Picture, release and, last, the report, whose presence says that the run is finished.
+
+    The base model carries no adapter afterwards.
+
+    Raises:
+        UserError: the release cannot be written, or is not what was trained.
+    """
     draw(done, space.curves)
     draw_confusion(done, space.confusion)
     if done.examples:
@@ -81,7 +88,10 @@ def write_outcome(done: Report, settings: Settings, space: Workspace, consortium
     rounds = _rounds(space, consortium)
     if rounds:
         facts = _facts(settings, space, consortium, corpus.shown, rounds)
-        write_release(facts, space.release)
+        adapter = published(consortium.charter, rounds[-1])
+        write_release(
+            facts, space.release, lambda made: require_same_model(made, consortium.base, consortium.lora, adapter)
+        )
     reports.write(done, space.report)
 
 

@@ -43,11 +43,13 @@ class Code:
 
     Attributes:
         file: where it lies. content: its bytes. digest: their SHA-256, hex.
+        imports: the modules that it names, sorted.
     """
 
     file: Path
     content: bytes
     digest: str
+    imports: tuple[str, ...]
 
 
 def read_code(file: Path) -> Code:
@@ -68,13 +70,15 @@ def read_code(file: Path) -> Code:
     except (SyntaxError, ValueError) as problem:
         line = getattr(problem, "lineno", None)
         raise UserError(f"{file}: not Python{f', line {line}' if line else ''}", "correct it") from None
-    for line, module in _imports(tree):
+    imports = sorted(set(_imports(tree)))
+    for line, module in imports:
         if module.partition(".")[0] not in _ALLOWED:
             raise UserError(
                 f"{file} line {line}: it imports {module or 'what lies beside it'}, which its digest does not cover",
                 "keep a strategy in one file that imports cotune, numpy and Python's own library only",
             )
-    return Code(file, content, hashlib.sha256(content).hexdigest())
+    named = tuple(sorted({module for _, module in imports}))
+    return Code(file, content, hashlib.sha256(content).hexdigest(), named)
 
 
 def install(code: Code) -> None:

@@ -57,7 +57,8 @@ def load_base(source: ModelSource, cache: Path, device: str, dtype: str) -> Base
         dtype: "auto" (bfloat16 where the hardware computes in it, else float32), "float32" or "bfloat16".
 
     Raises:
-        UserError: it is missing, damaged, quantized, not the pinned one, or does not fit.
+        UserError: it is missing, damaged, quantized, not the pinned one, or does not fit; or somebody's adapter lies
+            beside it.
     """
     place = _device(device)
     number = _dtype(dtype, place)
@@ -168,6 +169,12 @@ def _computes_bfloat16(device: torch.device) -> bool:
 def _require_weights(folder: Path, name: str) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{name} has no config.json", "point model.name to a folder that save_pretrained wrote")
+    if (folder / "adapter_config.json").exists():
+        # It is left out here, and whoever else reads this folder mixes it in: one name would mean two models.
+        raise UserError(
+            f"{name} holds an adapter beside the model (adapter_config.json)",
+            "move the adapter's files to a folder of their own, or merge it into the model's weights",
+        )
     if all(path.name.startswith("adapter_") for path in folder.glob("*.safetensors")):
         raise UserError(f"{name} has no safetensors weights", "convert it: pickled weights are never loaded")
 

@@ -79,7 +79,8 @@ def _refuse_config(config: Any) -> None:
         )
     bare = getattr(config, "target_parameters", None)
     if bare:  # PEFT itself adds those of experts whose names are among the targets, as a set
-        raise _refused(f"LoRA on parameters ({min(bare)})", "it is not a linear map", "choose linear targets")
+        mend = "choose linear targets: in model.lora.targets no names of experts' maps"
+        raise _refused(f"LoRA on parameters ({min(bare)})", "it is not a linear map", mend)
     if getattr(config, "trainable_token_indices", None):
         raise _refused("training of single tokens' embeddings", "only LoRA matrices are", "choose linear targets")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 
 from ..adapter.schema import AdapterSchema
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .adapter import set_flat
 from .company import adapters, gains_of, in_company
 from .cuts import Cut
@@ -34,6 +34,8 @@ _PROMPT: Final = 12
 """Tokens before the answer of a synthetic row of which answers alone pass through."""
 
 _FAILURES: Final = (TypeError, AttributeError, IndexError, RuntimeError)
+_OTHERS: Final = "choose a model of another family or other LoRA targets"
+_FOREIGN: Final = (*_FAILURES, ValueError, LookupError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,20 @@ def sound_way(model: PeftModel, schema: AdapterSchema, cut: Cut | None, head: He
         hooks: go by Opacus' hooks.
 
     Raises:
-        UserError: naming the model's family: none is right, or its head differs.
+        UserError: naming the model's family: none is right, its head differs, or it fails on the synthetic rows.
     """
+    try:
+        return _found_way(model, schema, cut, head, limits, hooks)
+    except torch.OutOfMemoryError:
+        raise
+    except _FOREIGN as error:  # no record has a part in it: it is the model's own code, or what PEFT makes of it
+        family = model.get_base_model().config.model_type
+        raise UserError(f"model family {family!r} fails on random rows ({first_line(error)})", _OTHERS) from error
+
+
+def _found_way(
+    model: PeftModel, schema: AdapterSchema, cut: Cut | None, head: Head, limits: Shapes, hooks: bool
+) -> Way:
     base: Any = model.base_model.model
     tolerance = TOLERANCE[base.dtype]
     _random(model, schema)
@@ -121,7 +135,7 @@ def sound_way(model: PeftModel, schema: AdapterSchema, cut: Cut | None, head: He
         why = f"depend on what else is computed ({way.gradients.name})"
     raise UserError(
         f"per-unit gradients of model family {base.config.model_type!r} {why}",
-        "choose a model of another family or other LoRA targets",
+        _OTHERS,
     )
 
 

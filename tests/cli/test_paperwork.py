@@ -1,5 +1,6 @@
 """Keys and charters from the command line."""
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, load, save
 from cotune.charter.signing import load_key, public_hex
 from cotune.cli import charter as verbs
-from cotune.cli import chat, keys
+from cotune.cli import chat, keys, strategy
 from cotune.errors import UserError
 from cotune.privacy.noise_shares import NoiseShares, exposures
 from cotune.privacy.skellam import grid_for
@@ -234,3 +235,13 @@ def test_show_says_that_noise_is_on_integers(federation: Path, capsys: pytest.Ca
     )
     verbs.show(file)
     assert f"(skellam in steps of {grid.step:.4g})" in capsys.readouterr().out
+
+
+def test_a_strategy_is_shown_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import math\nfrom numpy import sign\nraise RuntimeError('it ran')\n")
+    strategy.show(file)
+    shown = capsys.readouterr().out
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert "imports math, numpy" in shown
+    assert shown.count(digest) == 2

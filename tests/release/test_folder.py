@@ -220,6 +220,27 @@ def test_an_earlier_release_is_replaced_whole(tmp_path: Path, facts: ReleaseFact
     assert names(tmp_path) == {"release", "run"}
 
 
+def test_a_release_that_is_not_proved_is_not_written(tmp_path: Path, facts: ReleaseFacts) -> None:
+    seen: list[set[str]] = []
+
+    def refuse(made: Path) -> None:
+        read_release(made)
+        seen.append(names(made))
+        raise UserError("another model", "mend it")
+
+    folder = tmp_path / "release"
+    with pytest.raises(UserError, match="another model"):
+        write_release(facts, folder, refuse)
+    assert names(tmp_path) == {"run"}
+    write_release(facts, folder, lambda made: None)
+    before = (folder / RELEASE_CONFIG).read_bytes()
+    with pytest.raises(UserError, match="another model"):
+        write_release(replace(facts, rounds=13), folder, refuse)
+    assert (folder / RELEASE_CONFIG).read_bytes() == before
+    assert names(tmp_path) == {"run", "release"}
+    assert seen == [names(folder)] * 2
+
+
 def test_a_folder_of_somebody_else_is_never_touched(tmp_path: Path, facts: ReleaseFacts) -> None:
     folder = tmp_path / "release"
     folder.mkdir()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cotune.adapter import peft_files
 from cotune.conf.schema import Settings
 from cotune.errors import UserError
 from cotune.release.loading import open_release
@@ -89,6 +90,24 @@ def test_no_file_of_a_release_holds_anything_of_users_files(
     assert config.form == form
     assert (config.preamble, config.example_prompt, config.base.source) == ((), "", None)
     assert config.hidden_turns is (form == "messages" or (system and form == "instruction"))
+
+
+def test_a_release_that_peft_reads_as_another_model_is_not_written(
+    place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are taken apart between cotune and PEFT, here by another scale."""
+    real = peft_files._configuration
+
+    def doubled(*given: Any) -> dict[str, Any]:
+        found = real(*given)
+        return found | {"lora_alpha": 2 * found["lora_alpha"]}
+
+    monkeypatch.setattr(peft_files, "_configuration", doubled)
+    settings = own_files(place, tmp_path, "instruction", False)
+    with pytest.raises(UserError, match="the release is not the model that was trained: loaded by PEFT its logits"):
+        released(settings)
+    assert not (settings.run_dir / "release").exists()
+    assert not (settings.run_dir / "report.json").exists()
 
 
 def test_a_system_message_is_shown_where_the_configuration_spells_it_out(place: Any, tmp_path: Path) -> None:

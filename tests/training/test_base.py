@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from cotune.training import base as bases
 from cotune.training import capacity as room
 from cotune.training import gguf as gguf_files
 from cotune.training.base import load_base, require_context
+from cotune.training.digests import pinned_view
 from cotune.training.source import ModelSource
 from gguf import GGUFWriter
 from peft import LoraConfig, get_peft_model
@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def _source(name: Path | str, **changes: Any) -> ModelSource:
-    return replace(ModelSource(name=str(name)), **changes)
+    return ModelSource(name=str(name), **changes)
 
 
 def test_a_folder(tiny: Any, saved_model: Path, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_digests_follow_content_and_not_place(tiny: Any, saved_model: Path, tmp_
 
 
 def test_what_no_digest_covers_is_not_loaded(tiny: Any, saved_model: Path, tmp_path: Path) -> None:
-    """Files that transformers would read on its own: a template, a tokenizer of another version, an adapter."""
+    """Files that transformers would read on its own: a template, a tokenizer of another version."""
     folder = Path(shutil.copytree(saved_model, tmp_path / "copy"))
     tokens = torch.arange(3, 12)[None]
     agreed = load_base(_source(folder), tmp_path, "cpu", "float32")
@@ -62,10 +62,6 @@ def test_what_no_digest_covers_is_not_loaded(tiny: Any, saved_model: Path, tmp_p
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "default.jinja").write_text("{{ 'w9' }}")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
-    get_peft_model(
-        AutoModelForCausalLM.from_pretrained(saved_model),
-        LoraConfig(target_modules=["q_proj"], init_lora_weights=False, lora_alpha=400),
-    ).save_pretrained(folder)
     found = load_base(_source(folder), tmp_path, "cpu", "float32")
     assert (found.digest, found.tokenizer_digest) == (agreed.digest, agreed.tokenizer_digest)
     assert found.tokenizer.get_chat_template() == agreed.tokenizer.get_chat_template()
@@ -83,6 +79,19 @@ def test_what_no_digest_covers_is_not_loaded(tiny: Any, saved_model: Path, tmp_p
     except UserError:
         return
     assert loaded.tokenizer("word5")["input_ids"] == agreed.tokenizer("word5")["input_ids"]
+
+
+def test_a_folder_with_somebodys_adapter_is_refused(saved_model: Path, tmp_path: Path) -> None:
+    """Transformers mixes it in without a word, and so would each reader of a release that is trained on this folder."""
+    folder = Path(shutil.copytree(saved_model, tmp_path / "copy"))
+    tokens, bare = torch.arange(3, 12)[None], AutoModelForCausalLM.from_pretrained(folder).eval()
+    options = LoraConfig(target_modules=["q_proj"], init_lora_weights=False, lora_alpha=400)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(saved_model), options).save_pretrained(folder)
+    mixed = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert not torch.allclose(mixed(input_ids=tokens).logits, bare(input_ids=tokens).logits, atol=1e-2)
+    _refused(_source(folder), tmp_path, r"holds an adapter beside the model \(adapter_config.json\): move")
+    with pinned_view(folder) as view:
+        assert not list(view.glob("adapter_*"))
 
 
 @pytest.mark.parametrize(

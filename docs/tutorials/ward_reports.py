@@ -40,7 +40,7 @@ def build(partition):
         report(labels[row % len(labels)], f"test/patient-{row}", f"ward-{row % partition.organizations}")
         for row in range(partition.test_rows)
     ]
-    public = tuple(report(labels[row % len(labels)], f"public-{row}") for row in range(60))
+    public = tuple(report(labels[row % len(labels)], f"public-{row}") for row in range(200))
     card = Shown("Reports drawn from a list of symptoms; nobody's records.", test_rows=True)
     return Corpus(organizations, test, labels, card, public, public, ())
 

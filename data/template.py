@@ -4,9 +4,9 @@ The loss is taken on the answer and its end-of-turn token only: a model that nev
 A template is a program of the model's author: it runs under limits (`rendering`), and what it wrote is checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from ..errors import UserError
 from .records import PLAIN, Message, Record
 from .rendering import TemplateError, TemplateLimit, render
 from .special_text import special_tokens
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +95,22 @@ def encode_all(records: Sequence[Record], tokenizer: Any, context_length: int) -
     Raises:
         UserError: as `encode`.
     """
-    examples = []
+    return each(records, lambda record: encode(record, tokenizer, context_length), "record")
+
+
+def each(records: Sequence[Record], make: Callable[[Record], Made], name: str) -> list[Made]:
+    """What `make` makes of each record.
+
+    Raises:
+        UserError: as `make`, behind the row: `name` and its number, from 1.
+    """
+    made = []
     for number, record in enumerate(records, 1):
         try:
-            examples.append(encode(record, tokenizer, context_length))
+            made.append(make(record))
         except UserError as error:
-            raise UserError(f"record {number}: {error.what}", error.mend) from None
-    return examples
+            raise UserError(f"{name} {number}: {error.what}", error.mend) from None
+    return made
 
 
 def _chat(tokenizer: Any, messages: Sequence[Message], prompt_only: bool) -> list[int]:

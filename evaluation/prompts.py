@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ..data.records import Record
-from ..data.template import encode, encode_prompt
-from ..errors import UserError
+from ..data.template import each, encode, encode_prompt
 
 
 def prompt_tokens(record: Record, tokenizer: PreTrainedTokenizerBase, context_length: int) -> NDArray[np.int32]:
@@ -25,13 +24,7 @@ def all_prompt_tokens(
     Raises:
         UserError: a prompt is longer than the context, or the chat template refuses it.
     """
-    prompts = []
-    for number, record in enumerate(records, 1):
-        try:
-            prompts.append(prompt_tokens(record, tokenizer, context_length))
-        except UserError as problem:
-            raise UserError(f"test row {number}: {problem.what}", problem.mend) from None
-    return prompts
+    return each(records, lambda record: prompt_tokens(record, tokenizer, context_length), "test row")
 
 
 def label_tokens(

@@ -7,11 +7,19 @@ every float. Two charters with the same bytes are the same charter, whatever the
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    create_model,
+    model_validator,
+)
 
 from .. import atomic
 from ..errors import UserError
@@ -167,32 +175,24 @@ class SecAggTerms(Document):
     check_probability: Annotated[float, Field(ge=0.5, le=1)]
 
 
-class _PrivacyFields(Document):
-    """The fields of `PrivacyTerms` as a document holds them: exact types, no others."""
-
-    enabled: bool
-    unit: str
-    epsilon: float
-    delta: float
-    noise_multiplier: float
-    max_grad_norm: float
-    sample_rate: float
-    records_per_unit: Whole
-    loss_cap: float
-    metrics_weight: float
-    trust: Literal["nobody", "honest_majority"] = "nobody"
-    organizations: Whole = 0
-    colluders: Whole = 0
-    dropouts: Whole = 0
-    mechanism: Literal["gaussian", "skellam"] = "gaussian"
-    grid_step: float = 0.0
-    dimension: Annotated[int, Field(ge=0, lt=2**41)] = 0
+def _privacy_fields() -> type[Document]:
+    """The fields of `PrivacyTerms` as a document holds them: exact types, no others, whole numbers bounded."""
+    types = get_type_hints(PrivacyTerms) | {
+        field.name: Annotated[int, Field(ge=0, lt=2**41)] if field.name == "dimension" else Whole
+        for field in fields(PrivacyTerms)
+        if field.type is int
+    }
+    given: dict[str, Any] = {
+        field.name: (types[field.name], ... if field.default is MISSING else field.default)
+        for field in fields(PrivacyTerms)
+    }
+    return create_model("_PrivacyFields", __base__=Document, **given)
 
 
-_CHECKED = Annotated[
-    _PrivacyFields,
+_CHECKED: Any = Annotated[
+    _privacy_fields(),
     BeforeValidator(lambda value: asdict(value) if isinstance(value, PrivacyTerms) else value),
-    AfterValidator(lambda fields: PrivacyTerms(**fields.model_dump())),
+    AfterValidator(lambda document: PrivacyTerms(**document.model_dump())),
     PlainSerializer(asdict),
 ]
 Privacy = Annotated[PrivacyTerms, GetPydanticSchema(lambda _, handler: handler.generate_schema(_CHECKED))]

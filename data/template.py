@@ -18,7 +18,7 @@ from .records import PLAIN, Message, Record
 from .rendering import TemplateError, TemplateLimit, render
 from .special_text import special_tokens
 
-Found = TypeVar("Found")
+Found, Made = TypeVar("Found"), TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +109,22 @@ def encode_all(records: Sequence[Record], tokenizer: Any, context_length: int) -
     Raises:
         UserError: as `encode`.
     """
-    examples = []
+    return each(records, lambda record: encode(record, tokenizer, context_length), "record")
+
+
+def each(records: Sequence[Record], make: Callable[[Record], Made], name: str) -> list[Made]:
+    """What `make` makes of each record.
+
+    Raises:
+        UserError: as `make`, behind the row: `name` and its number, from 1.
+    """
+    made = []
     for number, record in enumerate(records, 1):
         try:
-            examples.append(encode(record, tokenizer, context_length))
+            made.append(make(record))
         except UserError as error:
-            raise UserError(f"record {number}: {error.what}", error.mend) from None
-    return examples
+            raise UserError(f"{name} {number}: {error.what}", error.mend) from None
+    return made
 
 
 def _behind(prompt: list[int], record: Record, tokenizer: Any) -> list[int]:

@@ -9,8 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.records import Record
 from ..data.special_text import special_tokens
-from ..data.template import around, encode, encode_prompt
-from ..errors import UserError
+from ..data.template import around, each, encode, encode_prompt
 
 
 def prompt_tokens(record: Record, tokenizer: PreTrainedTokenizerBase, context_length: int) -> NDArray[np.int32]:
@@ -26,13 +25,7 @@ def all_prompt_tokens(
     Raises:
         UserError: a prompt is longer than the context, or the chat template refuses it.
     """
-    prompts = []
-    for number, record in enumerate(records, 1):
-        try:
-            prompts.append(prompt_tokens(record, tokenizer, context_length))
-        except UserError as problem:
-            raise UserError(f"test row {number}: {problem.what}", problem.mend) from None
-    return prompts
+    return each(records, lambda record: prompt_tokens(record, tokenizer, context_length), "test row")
 
 
 def label_tokens(

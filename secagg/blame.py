@@ -1,75 +1,16 @@
-"""Who broke the protocol: proofs that anybody can check, and disputes that only their two parties can.
+"""Whom to do without: disputes that only their two parties can settle, and who spoiled a sum.
 
-Two signed messages of one kind under one context, with different contents, prove that their signer equivocated. A box
-that does not open is a dispute: its recipient says so with its signature, but the key that would show it is the
+A box that does not open is a dispute: its recipient says so with its signature, but the key that would show it is the
 recipient's, and revealing that key would open the shares of everybody else. So a dispute convicts nobody; it decides
 whom the next attempt leaves out.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from .cover import Disputes
-from .merkle import HASH
-from .messages import Advert, Complaint, Indexed, Reveal, Rooted, open_member
-from .opening import Opened, Verdict
-from .plan import Plan
-from .record import RoundRecord
-from .refused import require
-from .roster import Roster
-from .wire import MAX_INDEX, unseal
-
-COORDINATOR = -1
-_MEMBER_KINDS: dict[str, Callable[[bytes], Indexed]] = {
-    "advert": Advert.decode,
-    "shares": Rooted.decode,
-    "upload": Rooted.decode,
-    "survive": Rooted.decode,
-    "reveal": Reveal.decode,
-    "opened": Opened.decode,
-}
-_BUNDLES = ("adverts", "survivors", "quorum", "opening")
-
-
-def equivocation(kind: str, one: bytes, other: bytes, roster: Roster) -> int:
-    """Prove that two envelopes of a kind contradict each other.
-
-    Args:
-        kind: "advert", "shares", "upload", "survive", "reveal" or "opened" of a member; "plan", "adverts", "survivors",
-            "quorum", "opening" or "record" of the coordinator.
-        one: a signed envelope.
-        other: another one.
-
-    Returns:
-        The index of the member who signed both, or COORDINATOR.
-
-    Raises:
-        Refused: "blame.none" where the two do not contradict each other; "wire.*" where one is not what it claims.
-    """
-    if kind in _MEMBER_KINDS:
-        signers = [_member(kind, envelope, roster) for envelope in (one, other)]
-        require(signers[0] == signers[1], "blame.none", "messages of two organizations do not contradict each other")
-        bodies = [unseal(kind, envelope, roster.members[signers[0]]) for envelope in (one, other)]
-        slots = [body[:HASH] for body in bodies]
-    else:
-        signers = [COORDINATOR, COORDINATOR]
-        bodies = [unseal(kind, envelope, roster.coordinator) for envelope in (one, other)]
-        slots = [_slot(kind, body, roster) for body in bodies]
-    require(slots[0] == slots[1] and bodies[0] != bodies[1], "blame.none", "the two messages do not contradict")
-    return signers[0]
-
-
-def _member(kind: str, envelope: bytes, roster: Roster) -> int:
-    return open_member(kind, envelope, _MEMBER_KINDS[kind], roster).index
-
-
-def _slot(kind: str, body: bytes, roster: Roster) -> bytes:
-    """What a coordinator may say only once about: an attempt, a context, or the round after a head."""
-    if kind in _BUNDLES:
-        return body[:HASH]
-    plan = Plan.decode(body) if kind == "plan" else Plan.open(RoundRecord.decode(body).plan, roster)
-    if kind == "plan":
-        return plan.run + plan.round.to_bytes(4, "big") + plan.attempt.to_bytes(4, "big")
-    return plan.run + plan.prev_head
+from .messages import Complaint
+from .opening import Verdict
+from .wire import MAX_INDEX
 
 
 def left_out(

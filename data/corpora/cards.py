@@ -17,6 +17,11 @@ def shown_of_public(test: Sequence[Record], card: str) -> Shown:
     return Shown(card, preamble, test[0].prompt[-1].content if test else "", test_rows=True)
 
 
+def themes_list(groups: Sequence[tuple[str, ...]], names: Sequence[str]) -> str:
+    """A Markdown list of what dominates at each organization, as `partition.deal` shares the groups out."""
+    return "\n".join(f"- {name}: {', '.join(groups[index % len(groups)])}" for index, name in enumerate(names))
+
+
 def test_table(test: Sequence[Record], labels: Sequence[str]) -> str:
     """A Markdown table: rows of each label in the test set. What an organization holds is not counted in a card."""
     counts = Counter(row.label for row in test)

@@ -18,7 +18,7 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from . import headings
-from .cards import pin_line, shown_of_public, test_table
+from .cards import pin_line, shown_of_public, test_table, themes_list
 from .examples import opening
 from .neighbors import without_near
 from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
@@ -89,9 +89,9 @@ def build(
     test = tag(held, names)
     present = {row.label for bundle in bundles for row in bundle.rows}
     labels = tuple(label for label, _ in headings.RULES if label in present)
-    dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
+    themes = themes_list(groups, names)
     dropped = _rows(training) - _rows(kept)
-    card = _card(test, labels, dominant, dropped, partition, package, skew)
+    card = _card(test, labels, themes, dropped, partition, package, skew)
     dealt = [record for records in organizations.values() for record in records]
     left = _left(kept, dealt, whole_documents)
     public = _public(left)
@@ -209,13 +209,12 @@ def _rows(bundles: Sequence[Bundle]) -> int:
 def _card(
     test: list[Record],
     labels: tuple[str, ...],
-    dominant: dict[str, tuple[str, ...]],
+    themes: str,
     dropped: int,
     partition: Partition,
     package: PinnedPackage | None,
     skew: Skew,
 ) -> str:
-    themes = "\n".join(f"- {name}: {', '.join(group)}" for name, group in dominant.items())
     return f"""# Data card: license clause to clause type
 
 - Source: ScanCode LicenseDB (nexB and others, CC-BY-4.0) as carried by the Python package `licensedcode-data`. The

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
-from .cards import pin_line, shown_of_public, test_table
+from .cards import pin_line, shown_of_public, test_table, themes_list
 from .examples import opening
 from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
 
@@ -87,8 +87,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     test = tag(held, names)
     used = {bundle.theme for bundle in bundles}
     labels = tuple(word for word in CHAPTERS.values() if word in used)
-    dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
-    card = _card(test, labels, dominant, dropped, partition, package)
+    themes = themes_list(groups, names)
+    card = _card(test, labels, themes, dropped, partition, package)
     known = {_normal(record.prompt[-1].content) for bundle in bundles for record in bundle.rows}
     answered = tuple(
         Record((*opening(SYSTEM, EXAMPLES), Message("user", title)), word, unit="public", label=word)
@@ -179,12 +179,11 @@ def _normal(term: str) -> str:
 def _card(
     test: list[Record],
     labels: tuple[str, ...],
-    dominant: dict[str, tuple[str, ...]],
+    themes: str,
     dropped: int,
     partition: Partition,
     package: PinnedPackage | None,
 ) -> str:
-    themes = "\n".join(f"- {name}: {', '.join(group)}" for name, group in dominant.items())
     spread = Counter(row.group for row in test)
     return f"""# Data card: ICD-10-CM term to chapter
 

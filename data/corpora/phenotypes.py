@@ -15,7 +15,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
-from .cards import pin_line, shown_of_public
+from .cards import pin_line, shown_of_public, themes_list
 from .examples import opening
 from .ontology import Term, below, release, terms
 from .partition import Bundle, Corpus, Partition, deal, hold_out, public_bundles, spare, tag, theme_groups
@@ -91,8 +91,8 @@ def build(package_folder: Path, partition: Partition, package: PinnedPackage | N
     organizations = deal(training, groups, names, partition)
     test = tag(held, names)
     public_rows = tuple(bundle.rows[0] for bundle in public)
-    dominant = {name: groups[index % len(groups)] for index, name in enumerate(names)}
-    card = _card(test, dominant, release(content), partition, package)
+    themes = themes_list(groups, names)
+    card = _card(test, themes, release(content), partition, package)
     shown = shown_of_public(test, card)
     return Corpus(organizations, test, (), shown, public_rows, public_rows, tuple(tag(checked, names)))
 
@@ -197,12 +197,11 @@ def _normal(text: str) -> str:
 
 def _card(
     test: Sequence[Record],
-    dominant: Mapping[str, tuple[str, ...]],
+    themes: str,
     version: str,
     partition: Partition,
     package: PinnedPackage | None,
 ) -> str:
-    themes = "\n".join(f"- {name}: {', '.join(group)}" for name, group in dominant.items())
     spread = Counter(row.group for row in test)
     return f"""# Data card: clinical term to plain words
 

@@ -1,17 +1,17 @@
 """Every message of the protocol in one table: who signs it, and its fields in order.
 
-The document `docs/secure-aggregation.md` prints this table, and tests hold both against what is really sent: `walk`
-reads a message by the table alone. Types: u8 to u64 are big-endian integers, f64 a finite double, h32 thirty-two bytes,
+It is written apart from the code that sends and reads messages, so that the two check each other: `walk` reads what is
+really sent by the table alone, and `docs/secure-aggregation.md` prints the table.
+
+Types: u8 to u64 are big-endian integers, f64 a finite double, h32 thirty-two bytes,
 b16 sixteen; blob is u32 length and bytes; [x] is u16 count (at most 200) and items, [[x]] the same with u32; (x, y) are
 items in a row; indices are [u16], strictly increasing; shares are indices and then 66 bytes for each of them.
 """
 
 from dataclasses import dataclass
 
-from .encoding import MAX_SEGMENTS
-from .refused import require
-from .shamir import SHARE_BYTES
-from .wire import Reader
+from cotune.secagg.shamir import SHARE_BYTES
+from cotune.secagg.wire import Reader
 
 MEMBER, COORDINATOR, NOBODY = "member", "coordinator", "nobody"
 _INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
@@ -107,9 +107,7 @@ def _read(reader: Reader, type_: str) -> object:
     if type_ in _FIXED:
         return reader.fixed(_FIXED[type_])
     if type_.startswith("[["):
-        count = reader.uint(4)
-        require(count <= MAX_SEGMENTS, "wire.count", "a list that is too long")
-        return [_read(reader, type_[2:-2]) for _ in range(count)]
+        return [_read(reader, type_[2:-2]) for _ in range(reader.uint(4))]
     if type_.startswith("["):
         return [_read(reader, type_[1:-1]) for _ in range(reader.count())]
     if type_.startswith("("):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
+from cotune.release import chat as chats
 from cotune.release.chat import Chat, open_release, show, talk
 from cotune.release.facts import ReleaseFacts
 from cotune.release.folder import write_release
@@ -91,6 +92,15 @@ def test_the_system_prompt_of_training_stands_before_the_question(chat: Chat) ->
     assert words[:3] == ["system", "w1", "w2"]
     assert words[-1] == "assistant"
     assert "w9" in words
+
+
+def test_what_the_template_writes_before_every_answer_is_not_shown(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an empty block of thoughts: the tuned model was taught it."""
+    answer = "{% if message['role'] == 'assistant' %}w8 w8 {% endif %}{{ message['content'] }}"
+    chat.tokenizer.chat_template = chat.tokenizer.chat_template.replace("{{ message['content'] }}", answer)
+    written = iter(["w8 w8 yes", "w8 no"])
+    monkeypatch.setattr(chats, "greedy_answers", lambda *_, **__: [next(written)])
+    assert chat.answer("w5") == ("w8 no", "yes")
 
 
 def test_bad_prompts_are_one_line(chat: Chat) -> None:

@@ -16,7 +16,7 @@ from .. import private_files
 from ..adapter.basis import load_basis
 from ..charter.charter import Charter
 from ..charter.policy import Policy
-from ..data.files import read, unused
+from ..data.files import in_line, read, unused
 from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group, holdings
@@ -146,7 +146,7 @@ def records_of(policy: Policy) -> list[Record]:
     private_files.require_data(policy.data)
     columns = policy.columns
     if passed_over := unused(policy.data, policy.form, columns):
-        log.info("nothing reads the columns %s of the records", ", ".join(passed_over))
+        log.info("nothing reads the columns %s of the records", in_line(passed_over))
     return read(policy.data, policy.form, columns, policy.turns)
 
 

@@ -1,7 +1,7 @@
 """An organization's file of records -> `Record`: three forms, columns named by the user, one privacy unit a row."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 from ..charter.columns import Columns, Form, Turns
 from ..errors import UserError
-from ..spelling import is_blank, plain
+from ..spelling import is_blank, plain, printable
 from .records import PLAIN, ROLES, Message, Record
 from .tables import NamedTwiceError, Row, named_once, rows
 
@@ -70,6 +70,12 @@ def unused(path: Path, form: str, columns: Columns) -> tuple[str, ...]:
                 further = (key for turn in turns for key in turn if key not in ("role", "content") and turn[key])
                 found |= {f"{name}.{key}": None for key in further}
     return tuple(found)
+
+
+def in_line(names: Sequence[str]) -> str:
+    """The first of some columns' names for a person, in one line: a name may hold terminal codes and line breaks."""
+    shown = ", ".join(name[:40] for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    return printable(shown)
 
 
 def _used(form: str, columns: Columns) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from .records import PLAIN, Message, Record
 from .rendering import TemplateError, TemplateLimit, render
 from .special_text import special_tokens
 
-Found, Made = TypeVar("Found"), TypeVar("Made")
+Found = TypeVar("Found")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)

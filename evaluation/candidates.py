@@ -70,7 +70,9 @@ def label_tree(sequences: Sequence[Sequence[int]]) -> LabelTree:
     if any(len(sequence) == 0 for sequence in sequences):
         raise UserError("a candidate label without a token", "remove empty labels")
     if len({tuple(sequence) for sequence in sequences}) < len(sequences):
-        raise UserError("two candidate labels with the same tokens", "merge labels that differ in nothing visible")
+        raise UserError(
+            "the tokenizer makes the same tokens of two candidate labels", "merge them, or choose another model"
+        )
     first_only = len({sequence[0] for sequence in sequences}) == len(sequences)
     known: dict[tuple[int, ...], int] = {(): PROMPT}
     tokens: list[int] = []

@@ -20,8 +20,11 @@ from ..training.adapter import attach, detach, set_flat, untouched
 from ..training.base import BaseModel
 
 _ROWS, _LENGTH = 6, 8  # no model here has fewer positions
-_OF_THE_ADAPTER: Final = 0.05
+_OF_THE_ADAPTER: Final = 0.002
 """What may be lost of what the adapter moves logits by."""
+
+_ALIKE: Final = 0.75
+"""Share of the positions that must hold: where experts are chosen, rounding may choose others at a few."""
 
 _ROUNDING: Final = {torch.float32: 1e-4, torch.bfloat16: 5e-3}
 """What rounding may move logits by, relative to their length: products are taken in another order."""
@@ -52,9 +55,13 @@ def require_same_model(folder: Path, base: BaseModel, lora: LoraSettings, adapte
         raise _refused(f"PEFT cannot load it ({first_line(error)})") from error
     found = _logits(loaded.eval(), base)
     loaded.unload()
-    moved, lost = float((trained - bare).norm()), float((found - trained).norm())
-    if not lost <= _OF_THE_ADAPTER * moved + _ROUNDING[base.model.dtype] * float(trained.norm()):
-        raise _refused(f"loaded by PEFT its logits differ by {lost:.3g}, where the adapter moves them by {moved:.3g}")
+    moved, lost = (trained - bare).norm(dim=-1), (found - trained).norm(dim=-1)
+    alike = lost <= _OF_THE_ADAPTER * moved + _ROUNDING[base.model.dtype] * trained.norm(dim=-1)
+    if not alike.double().mean() >= _ALIKE:
+        raise _refused(
+            f"loaded by PEFT its logits differ by {float(lost.mean()):.3g}, where the adapter moves them by "
+            f"{float(moved.mean()):.3g}"
+        )
 
 
 def _logits(model: nn.Module, base: BaseModel) -> torch.Tensor:

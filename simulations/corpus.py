@@ -13,7 +13,7 @@ from ..charter.columns import Columns, Turns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
 from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
-from ..data.files import read, unused
+from ..data.files import in_line, read, unused
 from ..data.packages import fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels
 from ..data.tables import rows
@@ -134,9 +134,9 @@ def notes(settings: Settings) -> list[str]:
     found = dict.fromkeys(name for file in files for name in unused(file, data.form, columns))
     if not found:
         return []
-    names = ", ".join(name[:40] for name in list(found)[:12]) + (", ..." if len(found) > 12 else "")
-    visible = "".join(letter if letter.isprintable() else "?" for letter in names)
-    return [f"nothing reads the columns {visible} of your files; data.form and data.columns say what is read"]
+    return [
+        f"nothing reads the columns {in_line(tuple(found))} of your files; data.form and data.columns say what is read"
+    ]
 
 
 def _labels(organizations: Mapping[str, list[Record]]) -> tuple[str, ...]:

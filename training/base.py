@@ -101,11 +101,11 @@ def require_context(base: BaseModel, context_length: int) -> None:
 
 def _require_embedded(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Every token has a row of the embedding. One that has none ends a step on a CPU, and a whole process on a GPU."""
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
     rows = int(model.get_input_embeddings().weight.shape[0])
     if largest >= rows:
         raise UserError(
-            f"the tokenizer of {name} has the token {largest}, its embedding {rows} rows",
+            f"the tokenizer of {name} has the token {largest} ({token[:40]!a}), its embedding {rows} rows",
             "take the tokenizer that belongs to the model, or resize the model's embedding",
         )
 

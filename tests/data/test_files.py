@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cotune.charter.columns import Columns
 from cotune.data import tables
-from cotune.data.files import read, unused
+from cotune.data.files import in_line, read, unused
 from cotune.data.records import PLAIN, Message
 from cotune.errors import UserError
 from cotune.spelling import plain
@@ -342,3 +342,8 @@ def test_forms_with_one_answer_have_nothing_more_to_learn(tmp_path: Path) -> Non
     path = write(tmp_path, ROW, ROW)
     for form in ("instruction", "completion"):
         assert read(path, form, COLUMNS, "all") == read(path, form, COLUMNS)
+
+
+def test_names_of_columns_are_shown_in_one_line() -> None:
+    assert in_line(["a", "b\n\x1b[1m", "ü" * 60]) == f"a, b??[1m, {'ü' * 40}"
+    assert in_line([str(number) for number in range(13)]).endswith("10, 11, ...")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
+from cotune.release import loading
 from cotune.release.chat import show, talk
 from cotune.release.facts import ReleaseFacts
 from cotune.release.folder import write_release
@@ -92,6 +93,17 @@ def test_the_system_prompt_of_training_stands_before_the_question(chat: LoadedRe
     assert words[:3] == ["system", "w1", "w2"]
     assert words[-1] == "assistant"
     assert "w9" in words
+
+
+def test_what_the_template_writes_before_every_answer_is_not_shown(
+    chat: LoadedRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an empty block of thoughts: the tuned model was taught it."""
+    answer = "{% if message['role'] == 'assistant' %}w8 w8 {% endif %}{{ message['content'] }}"
+    chat.tokenizer.chat_template = chat.tokenizer.chat_template.replace("{{ message['content'] }}", answer)
+    written = iter(["w8 w8 yes", "w8 no"])
+    monkeypatch.setattr(loading, "greedy_answers", lambda *_, **__: [next(written)])
+    assert chat.answer("w5") == ("w8 no", "yes")
 
 
 def test_bad_prompts_are_one_line(chat: LoadedRelease) -> None:

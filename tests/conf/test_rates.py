@@ -43,8 +43,8 @@ def test_at_little_noise_the_rate_no_longer_grows_the_sooner_the_more_tokens() -
     ("words", "expected"),
     [
         (["strategy.learning_rate=3"], {"learning_rate": 3.0, "server_optimizer": "sgd"}),
-        (["strategy.server_optimizer=adam"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
-        (["recipe=lora"], {"learning_rate": 0.01, "server_optimizer": "adam"}),
+        (["strategy.server_optimizer=adam"], {"learning_rate": 0.03, "server_optimizer": "adam"}),
+        (["recipe=lora"], {"learning_rate": 0.03, "server_optimizer": "adam"}),
         (["strategy=fedavg", "recipe=lora"], {"local_learning_rate": 1.0, "learning_rate": 1.0}),
         (["strategy=fedavg", "strategy.local_optimizer=adamw"], {"local_learning_rate": 0.001}),
         (["strategy=fedavg"], {"local_learning_rate": pytest.approx(0.1 * 700 / TERMS.noise_std, rel=0.01)}),

@@ -42,7 +42,7 @@ def sign(
     from ..charter import signatures as collected
     from ..charter.charter import load
     from ..charter.signing import load_key, public_hex, sign_charter
-    from ..strategies.agreed import require_fitting
+    from ..strategies.derived import require_fitting
 
     charter, own = load(file), load_key(key)
     require_fitting(charter)

@@ -22,8 +22,8 @@ from ..secagg.masking import WORD
 from ..secagg.record import Verified, genesis
 from ..secagg.roster import Roster
 from ..secagg.spot_checks import check_sum
-from ..strategies.agreed import encoding_of, limits_of, schema_of
 from ..strategies.base import Strategy
+from ..strategies.derived import encoding_of, limits_of, schema_of
 from ..strategies.model import Model, advanced, first, model_hash
 from .chains import Chain
 from .home import NodeHome

@@ -9,8 +9,8 @@ from ..charter.charter import Charter
 from ..charter.refusal import Refusal
 from ..enrollment.node_settings import load as load_settings
 from ..secagg.journal import FileJournal
-from ..strategies.agreed import load_code, strategy_of
 from ..strategies.base import Strategy
+from ..strategies.derived import load_code, strategy_of
 from .chains import Chain
 from .consistency import require_whole
 from .following import Following

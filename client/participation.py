@@ -28,9 +28,9 @@ from ..secagg.plan import Plan
 from ..secagg.record import genesis
 from ..secagg.refused import Refused
 from ..secagg.state import State
-from ..strategies.agreed import encoding_of, limits_of, nominal_batch, schema_of
 from ..strategies.alone import own_gradients
 from ..strategies.base import Adapter, Vector
+from ..strategies.derived import encoding_of, limits_of, nominal_batch, schema_of
 from ..strategies.model import Model, model_hash
 from ..training.capacity import require_disk
 from .chains import Chain

@@ -28,9 +28,9 @@ from ..privacy.adversaries import Event, reserve_alone
 from ..privacy.ledger import Ledger
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import nominal_batch, schema_of
 from ..strategies.alone import alone, own_gradients
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.derived import nominal_batch, schema_of
 from ..strategies.dp_fedsgd import DPFedSGD
 from ..strategies.model import Model
 from ..strategies.paid import contribute

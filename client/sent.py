@@ -12,8 +12,8 @@ import numpy as np
 
 from ..charter.charter import Charter
 from ..secagg.plan import RUN_BYTES
-from ..strategies.agreed import schema_of
 from ..strategies.base import Vector
+from ..strategies.derived import schema_of
 
 _DIGEST_BYTES, _ROUND_BYTES, _FLOAT_BYTES = 32, 4, 8
 _HEAD: Final = _DIGEST_BYTES + RUN_BYTES + _ROUND_BYTES

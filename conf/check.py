@@ -9,7 +9,7 @@ from ..privacy.terms import largest_delta
 from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
 from ..spelling import plain, plain_id
-from ..strategies.agreed import made
+from ..strategies.derived import made
 from ..strategies.own import located
 from .schema import (
     DPFedSGDSettings,

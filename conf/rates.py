@@ -7,9 +7,9 @@ from typing import Any
 from ..charter.charter import StrategyTerms
 from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
-from ..strategies.agreed import made
 from ..strategies.alone import least_noise
 from ..strategies.base import Strategy
+from ..strategies.derived import made
 from ..strategies.dp_fedsgd import DPFedSGD
 from .schema import OwnSettings, Settings
 from .terms import terms

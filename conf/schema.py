@@ -16,8 +16,8 @@ from ..data.packages import PinnedPackage
 from ..privacy.terms import largest_delta
 from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
-from ..strategies.agreed import class_of, made
 from ..strategies.base import Strategy
+from ..strategies.derived import class_of, made
 from ..strategies.own import Code, installed, located
 from ..training.source import LocalModel
 

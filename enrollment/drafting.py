@@ -12,7 +12,7 @@ from ..charter.charter import BasisTerms, Charter, ModelTerms, SecAggTerms, Stra
 from ..charter.policy import Policy
 from ..privacy.terms import PrivacyTerms
 from ..secagg.identity import Identity
-from ..strategies.agreed import encoding_of, schema_of, strategy_of
+from ..strategies.derived import encoding_of, schema_of, strategy_of
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel
 from .requests import JoinRequest, member_of

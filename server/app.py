@@ -28,7 +28,7 @@ from ..secagg.plan import Plan
 from ..secagg.record import RoundRecord, genesis
 from ..secagg.refused import Refused
 from ..secagg.wire import peek
-from ..strategies.agreed import limits_of, schema_of, strategy_of
+from ..strategies.derived import limits_of, schema_of, strategy_of
 from ..strategies.model import advanced, first
 from . import burned, disputes, roll_call
 from .audit_window import AuditWindow

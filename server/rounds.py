@@ -23,8 +23,8 @@ from ..secagg.opening import Verdict
 from ..secagg.pieces import Piece, piece_of
 from ..secagg.plan import Plan
 from ..secagg.refused import Refused
-from ..strategies.agreed import encoding_of, schema_of
 from ..strategies.base import Strategy
+from ..strategies.derived import encoding_of, schema_of
 from ..strategies.model import Model, model_hash
 from . import disputes
 from .audit_window import AuditWindow

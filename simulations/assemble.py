@@ -17,8 +17,8 @@ from ..release.proof import require_same_model
 from ..secagg.transcript import encode
 from ..server.run_directory import Committed, RunDirectory
 from ..server.spent import rounds_spent
-from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
+from ..strategies.derived import strategy_of
 from ..training.source import ModelSource, in_folder
 from .consortium import Consortium
 from .reporting import report as reports

@@ -33,7 +33,7 @@ from ..enrollment.node_settings import NodeSettings
 from ..enrollment.requests import JoinRequest
 from ..errors import UserError
 from ..secagg.suites import CLASSIC, HYBRID
-from ..strategies.agreed import load_code
+from ..strategies.derived import load_code
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, load_base, require_context
 from ..training.source import public_name

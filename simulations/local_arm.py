@@ -22,9 +22,9 @@ from ..client.workbench import Progress, Workbench, prepare
 from ..enrollment import node_settings as nodes
 from ..privacy.sampling import SystemRandomness
 from ..privacy.terms import decode_metrics
-from ..strategies.agreed import load_code, nominal_batch, strategy_of
 from ..strategies.alone import alone
 from ..strategies.base import Adapter, Strategy, split
+from ..strategies.derived import load_code, nominal_batch, strategy_of
 from ..strategies.paid import contribute
 from ..strategies.server_side import ServerSide
 from ..training.base import BaseModel

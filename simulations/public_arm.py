@@ -11,8 +11,8 @@ from ..adapter.schema import initial
 from ..conf.schema import Settings
 from ..data.corpora.partition import Corpus
 from ..data.units import each_row
-from ..strategies.agreed import strategy_of
 from ..strategies.base import Adapter
+from ..strategies.derived import strategy_of
 from .consortium import Consortium
 from .progress import Advance
 from .public_steps import public_steps

@@ -28,8 +28,8 @@ from ..privacy.spending import exposure
 from ..server.events import RoundEvent
 from ..server.exchange import Interrupted
 from ..server.run_directory import RunDirectory
-from ..strategies.agreed import strategy_of
 from ..strategies.alone import own_gradients
+from ..strategies.derived import strategy_of
 from ..training.trainer import Trainer
 from . import text_arms
 from .assemble import FORGETTING, assemble, published, write_outcome

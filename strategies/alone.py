@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final, TypeGuard
 
 from ..charter.charter import Charter
-from .agreed import nominal_batch, strategy_of
 from .base import Strategy
+from .derived import nominal_batch, strategy_of
 from .dp_fedsgd import DPFedSGD
 
 # Chosen on the validation rows of the hospitals (24 tokens) and the law firms (45).

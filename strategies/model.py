@@ -18,8 +18,8 @@ from ..adapter.schema import initial
 from ..charter import charter as charters
 from ..charter.charter import Charter
 from ..errors import UserError
-from .agreed import nominal_batch, schema_of
 from .base import Adapter, ServerState, Strategy, Vector
+from .derived import nominal_batch, schema_of
 
 _STEP_BYTES = 8
 

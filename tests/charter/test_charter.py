@@ -220,7 +220,7 @@ def test_contradictions_are_refused_with_a_way_out(change: dict[str, Any], said:
         ({"rounds": 10_001}, "rounds"),
         ({"model__alpha": float("inf")}, "model.alpha"),
         ({"strategy__target": "os.system"}, "strategy.target"),
-        ({"strategy__target": "cotune.strategies.agreed.instantiate"}, "strategy.target"),
+        ({"strategy__target": "cotune.strategies.derived.instantiate"}, "strategy.target"),
         ({"strategy__settings": {"x": [1]}}, "strategy.settings"),
         ({"strategy__settings": {"_target_": "urllib.request.urlretrieve"}}, "strategy.settings"),
         ({"strategy__settings": {"x": "${oc.env:HOME}"}}, "strategy.settings"),

@@ -36,7 +36,7 @@ from cotune.server import exchange, roll_call
 from cotune.server.exchange import Exchange
 from cotune.server.rounds import Attempt
 from cotune.server.run_directory import RunDirectory
-from cotune.strategies.agreed import strategy_of
+from cotune.strategies.derived import strategy_of
 from cotune.strategies.model import first
 from cotune.training.adapter import LoraSettings, attach
 from cotune.training.adapter import schema_of as adapter_schema

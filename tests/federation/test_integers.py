@@ -11,7 +11,7 @@ from cotune.privacy.accounting import calibrate, epsilon
 from cotune.privacy.adversaries import account_unit
 from cotune.privacy.skellam import grid_for
 from cotune.privacy.terms import METRICS
-from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
+from cotune.strategies.derived import encoding_of, schema_of, strategy_of
 
 
 def integers(charter: Charter) -> Charter:

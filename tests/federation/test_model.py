@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cotune.adapter.part import Part
 from cotune.errors import UserError
-from cotune.strategies.agreed import schema_of, strategy_of
+from cotune.strategies.derived import schema_of, strategy_of
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.model import Model, advanced, encoded_bytes, first
 

@@ -12,7 +12,7 @@ from cotune.charter import policy as policies
 from cotune.charter.charter import Charter, StrategyTerms
 from cotune.errors import UserError
 from cotune.strategies import own
-from cotune.strategies.agreed import load_code, strategy_of
+from cotune.strategies.derived import load_code, strategy_of
 from cotune.strategies.model import first
 
 EXAMPLE = Path(cotune.__file__).parent / "docs" / "tutorials" / "sign_sgd.py"

@@ -8,7 +8,7 @@ import pytest
 from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.terms import METRICS
-from cotune.strategies.agreed import EXTRA, encoding_of, limits_of, schema_of, strategy_of
+from cotune.strategies.derived import EXTRA, encoding_of, limits_of, schema_of, strategy_of
 from cotune.strategies.model import Model, advanced, encoded_bytes, first
 
 ADAM = {"server_optimizer": "adam", "momentum": 0.9, "beta2": 0.99, "stability": 1e-8}

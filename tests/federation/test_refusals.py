@@ -17,7 +17,7 @@ from cotune.errors import UserError
 from cotune.secagg.record import genesis
 from cotune.server.exchange import Outgoing, _message
 from cotune.server.rounds import Attempt
-from cotune.strategies.agreed import strategy_of
+from cotune.strategies.derived import strategy_of
 from cotune.strategies.model import first, model_hash
 from cotune.training.guards import WrongModelError
 from flwr.app import ConfigRecord

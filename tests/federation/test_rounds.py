@@ -11,7 +11,7 @@ from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.server import app as server_app
-from cotune.strategies.agreed import nominal_batch, schema_of, strategy_of
+from cotune.strategies.derived import nominal_batch, schema_of, strategy_of
 
 PHASES = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
 

@@ -9,7 +9,7 @@ from cotune.charter import policy as policies
 from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.adversaries import account_unit
-from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
+from cotune.strategies.derived import encoding_of, schema_of, strategy_of
 
 
 def twice_the_noise(charter: Charter) -> Charter:

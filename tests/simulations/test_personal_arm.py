@@ -21,8 +21,8 @@ from cotune.simulations.personal_arm import PersonalTask, personalize
 from cotune.simulations.reporting import tables
 from cotune.simulations.reporting.tables import personal_sentence
 from cotune.simulations.workspace import Workspace
-from cotune.strategies.agreed import nominal_batch, strategy_of
 from cotune.strategies.alone import alone
+from cotune.strategies.derived import nominal_batch, strategy_of
 
 pytestmark = pytest.mark.slow
 

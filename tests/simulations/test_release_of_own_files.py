@@ -19,7 +19,7 @@ from cotune.simulations.assemble import assemble, write_outcome
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.workspace import open_workspace
-from cotune.strategies.agreed import strategy_of
+from cotune.strategies.derived import strategy_of
 
 CANARY = "zanzibar"
 FORMS = ("instruction", "messages", "completion")

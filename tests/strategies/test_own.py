@@ -13,7 +13,7 @@ from cotune.errors import UserError
 from cotune.privacy.sampling import SeededRandomness
 from cotune.privacy.terms import METRICS, PrivacyTerms
 from cotune.strategies import own
-from cotune.strategies.agreed import made
+from cotune.strategies.derived import made
 from cotune.strategies.paid import PaidSteps, UnpaidError, contribute
 
 EXAMPLE = Path(cotune.__file__).parent / "docs" / "tutorials" / "sign_sgd.py"

@@ -20,7 +20,7 @@ from cotune.privacy.terms import PrivacyTerms
 from cotune.secagg.record import genesis
 from cotune.server.exchange import Outgoing, _message
 from cotune.server.rounds import Attempt
-from cotune.strategies.agreed import strategy_of
+from cotune.strategies.derived import strategy_of
 from cotune.strategies.model import Model, first, model_hash
 from cotune.training.base import BaseModel, load_base
 from cotune.training.source import ModelSource

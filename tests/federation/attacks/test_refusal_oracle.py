@@ -22,7 +22,7 @@ from cotune.client import contribution, following, participation
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.sampling import SeededRandomness
 from cotune.server import app as server_app
-from cotune.strategies.agreed import strategy_of
+from cotune.strategies.derived import strategy_of
 from cotune.strategies.model import first
 from cotune.training.trainer import Trainer
 from numpy.typing import NDArray

@@ -25,7 +25,7 @@ from cotune.secagg.admission import Expected
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import genesis
 from cotune.secagg.refused import Refused
-from cotune.strategies.agreed import encoding_of, schema_of, strategy_of
+from cotune.strategies.derived import encoding_of, schema_of, strategy_of
 from cotune.strategies.model import first, model_hash
 from cotune.training.source import LocalModel
 

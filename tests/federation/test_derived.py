@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import METRICS
-from cotune.strategies.agreed import EXTRA, encoding_of, limits_of, nominal_batch, schema_of, strategy_of
+from cotune.strategies.derived import EXTRA, encoding_of, limits_of, nominal_batch, schema_of, strategy_of
 from cotune.strategies.dp_fedsgd import DPFedSGD
 from cotune.strategies.model import Model, first, model_hash
 

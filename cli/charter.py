@@ -11,7 +11,8 @@ import typer
 from ..errors import UserError
 
 if TYPE_CHECKING:
-    from ..charter.charter import Charter, ModelTerms
+    from ..charter.charter import Charter
+    from ..charter.terms import ModelTerms
 
 SIGNATURES = "signatures.json"
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..charter.charter import SecAggTerms
 from ..charter.refusal import Refusal
+from ..charter.terms import SecAggTerms
 from ..secagg import merkle
 from ..secagg.evidence import FALSE, evidence_of
 from ..secagg.pieces import Piece

@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..charter.charter import StrategyTerms
+from ..charter.terms import StrategyTerms
 from ..errors import UserError
 from ..privacy.terms import PrivacyTerms
 from ..strategies.alone import least_noise
 from ..strategies.base import Strategy
 from ..strategies.derived import made
 from ..strategies.dp_fedsgd import DPFedSGD
-from .schema import OwnSettings, Settings
+from .schema import Settings
+from .strategy_settings import OwnSettings
 from .terms import terms
 
 # How far one round's noise moves each number of a core, and of B behind a given A: from the base model, and from where

@@ -8,7 +8,7 @@ that key. What several keys decide together is in `check`.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from ..charter.columns import Columns, Form, Turns
 from ..charter.documents import Hex32, Line
@@ -16,28 +16,19 @@ from ..data.packages import PinnedPackage
 from ..privacy.terms import largest_delta
 from ..secagg.plan import least_threshold
 from ..secagg.roster import MIN_MEMBERS
-from ..strategies.base import Strategy
-from ..strategies.derived import class_of, made
-from ..strategies.own import Code, installed, located
 from ..training.source import LocalModel
+from .strategy_settings import StrategySettings
+from .values import Count, Positive, Text, Value
 
 ARMS = ("base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf")
 Arm = Literal["base", "alone", "federated", "personal", "pooled", "pooled_without_privacy", "public", "probe", "tfidf"]
 
 # As a charter names a federation.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Place = Annotated[Path, AfterValidator(lambda path: path.expanduser())]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class LoraSettings(_Value):
+class LoraSettings(Value):
     """Where LoRA goes, how large it is, and what of it is trained (`training.forms`); null follows from the noise."""
 
     form: Literal["lora", "ffa", "core"]
@@ -47,7 +38,7 @@ class LoraSettings(_Value):
     rslora: bool
 
 
-class BasisSettings(_Value):
+class BasisSettings(Value):
     """What the frozen directions of the forms ffa and core are made of."""
 
     source: Literal["public", "self_written", "random", "weights"] | None
@@ -79,7 +70,7 @@ class ModelSettings(LocalModel):
         return LocalModel(**{name: getattr(self, name) for name in LocalModel.model_fields})
 
 
-class DataSettings(_Value):
+class DataSettings(Value):
     """The corpus and how it is split over organizations."""
 
     corpus: Literal["icd10", "clauses", "phenotypes", "files", "own"]
@@ -109,120 +100,7 @@ class DataSettings(_Value):
         return self.corpus in ("files", "own")
 
 
-class _Rule(_Value):
-    """What every strategy's settings share; `options` are the arguments of the class that `target` names."""
-
-    target: str = Field(alias="_target_")
-
-    @property
-    def options(self) -> dict[str, int | float | str | bool]:
-        """The strategy's own settings: scalars, as they stand in a charter."""
-        return self.model_dump(exclude={"target"})
-
-    @property
-    def steps_per_round(self) -> int:
-        """Private steps that one round spends."""
-        return 1
-
-    @property
-    def one_noised_gradient(self) -> bool:
-        """See `strategies.base.Strategy`."""
-        return bool(class_of(self.target, None).one_noised_gradient)
-
-
-class _ServerSettings(_Rule):
-    """What every strategy's server needs: its optimizer, and the average that is released."""
-
-    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"]
-    learning_rate: Positive
-    momentum: Momentum
-    beta2: Momentum
-    stability: Positive
-    averaging: Momentum
-
-
-class DPFedSGDSettings(_ServerSettings):
-    """One noised gradient a round. Optimizer and rate, where null, follow from the adapter's form and the noise."""
-
-    server_optimizer: Literal["sgd", "adam", "adagrad", "yogi"] | None  # type: ignore[assignment]
-    learning_rate: Positive | None  # type: ignore[assignment]
-    target: Literal["cotune.strategies.dp_fedsgd.DPFedSGD"] = Field(alias="_target_")
-
-
-class RoLoRASettings(_ServerSettings):
-    """One noised gradient a round, of B and of A by turns."""
-
-    target: Literal["cotune.strategies.rolora.RoLoRA"] = Field(alias="_target_")
-
-
-class FFALoRASettings(_ServerSettings):
-    """One noised gradient a round, of B alone."""
-
-    target: Literal["cotune.strategies.ffa.FFALoRA"] = Field(alias="_target_")
-
-
-class FedAvgSettings(_ServerSettings):
-    """Local steps, then the mean of the changes."""
-
-    target: Literal["cotune.strategies.fedavg.FedAvg"] = Field(alias="_target_")
-    local_steps: Annotated[int, Field(ge=1, le=10_000)]
-    local_learning_rate: Positive | None
-    local_optimizer: Literal["sgd", "adamw"]
-    local_beta1: Momentum
-    local_beta2: Annotated[float, Field(gt=0, lt=1)]
-    local_stability: Positive
-    local_weight_decay: Annotated[float, Field(ge=0)]
-    proximal: Annotated[float, Field(ge=0)]
-
-    @property
-    def steps_per_round(self) -> int:
-        return self.local_steps
-
-
-class OwnSettings(_Value):
-    """A class of one's own, `code` as FILE.py:Class or package.module:Class, and the arguments that it is made with."""
-
-    target: Literal["own"] = Field(alias="_target_")
-    code: Text
-    settings: dict[str, bool | int | float | str] | None
-
-    @property
-    def options(self) -> dict[str, int | float | str | bool]:
-        """The strategy's own settings, beside the defaults of its class."""
-        return dict(self.settings or {})
-
-    def read(self) -> tuple[str, Code]:
-        """The class' name and the file that holds it, as it is now, installed in this process.
-
-        Raises:
-            UserError: there is no such file, or it is none that may be a strategy.
-        """
-        file, name = located(self.code)
-        return name, installed(file)
-
-    @property
-    def _made(self) -> Strategy:
-        name, code = self.read()
-        return made(name, code.digest, self.options)
-
-    @property
-    def steps_per_round(self) -> int:
-        """Private steps that one round spends."""
-        return self._made.steps_per_round
-
-    @property
-    def one_noised_gradient(self) -> bool:
-        """See `strategies.base.Strategy`."""
-        return self._made.one_noised_gradient
-
-
-StrategySettings = Annotated[
-    DPFedSGDSettings | RoLoRASettings | FFALoRASettings | FedAvgSettings | OwnSettings,
-    Field(discriminator="target"),
-]
-
-
-class PrivacySettings(_Value):
+class PrivacySettings(Value):
     """The privacy terms before calibration."""
 
     enabled: bool
@@ -244,7 +122,7 @@ class PrivacySettings(_Value):
         return largest_delta(units) if self.delta is None else self.delta
 
 
-class SecAggSettings(_Value):
+class SecAggSettings(Value):
     """Secure aggregation; null is what the number of organizations asks for."""
 
     suite: Literal["classic", "hybrid"]
@@ -266,7 +144,7 @@ class SecAggSettings(_Value):
         return max(MIN_MEMBERS, self.threshold_for(organizations)) if self.min_survivors is None else self.min_survivors
 
 
-class SimulationSettings(_Value):
+class SimulationSettings(Value):
     """What a run on this machine computes, and with what."""
 
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
@@ -285,13 +163,13 @@ class SimulationSettings(_Value):
     existing: Literal["continue", "fresh", "refuse"]
 
 
-class ChatSettings(_Value):
+class ChatSettings(Value):
     """How `cotune chat` answers."""
 
     new_tokens: Count
 
 
-class Settings(_Value):
+class Settings(Value):
     """One run, whole."""
 
     name: Name

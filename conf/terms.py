@@ -1,6 +1,6 @@
 """The terms of privacy, with the noise that they need, and of secure aggregation that a configuration asks for."""
 
-from ..charter.charter import SecAggTerms
+from ..charter.terms import SecAggTerms
 from ..privacy.accounting import calibrate
 from ..privacy.terms import PrivacyTerms, grid_of
 from .schema import Settings

@@ -8,8 +8,9 @@ from typing import Final
 from ..adapter.schema import AdapterSchema
 from ..charter import policy as policies
 from ..charter import signing
-from ..charter.charter import BasisTerms, Charter, ModelTerms, SecAggTerms, StrategyTerms
+from ..charter.charter import Charter
 from ..charter.policy import Policy
+from ..charter.terms import BasisTerms, ModelTerms, SecAggTerms, StrategyTerms
 from ..privacy.terms import PrivacyTerms
 from ..secagg.identity import Identity
 from ..strategies.derived import encoding_of, schema_of, strategy_of

@@ -11,10 +11,11 @@ from pydantic import Field
 
 from .. import atomic
 from ..charter import documents
-from ..charter.charter import Count, Member
+from ..charter.charter import Member
 from ..charter.documents import Document, IdentityKey, Name
 from ..charter.refusal import Refusal
 from ..charter.signing import public_hex
+from ..charter.terms import Count
 from ..secagg.identity import Identity, verify
 
 _DOMAIN = b"cotune/enrollment/v1/join\0"

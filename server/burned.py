@@ -6,11 +6,10 @@ each further one, so that somebody looks; started again it goes on where members
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from ..charter.charter import Charter
 from ..errors import UserError
-from ..privacy.spending import epsilons
 from ..secagg import blame
 from ..secagg.opening import Verdict
 from .run_directory import Attempt, Committed, RunDirectory
@@ -104,19 +103,7 @@ def burned(charter: Charter, steps: int, number: int, before: Committed, noted: 
     Args:
         steps: of one round. number: of the round. before: the round before. noted: the round's attempts.
     """
-    values: dict[str, Any] = before.values
     attempts = 1 if charter.privacy.shares is None else max(1, len(may_have_sent(noted)))
-    earlier = values.get("trained", {})
-    trained = {member.name: earlier.get(member.name, 0) + attempts for member in charter.members}
-    shown = {
-        "loss": None,
-        "clipped": None,
-        "units": 0.0,
-        "saturated": 0.0,
-        "bytes_up": values.get("bytes_up", 0),
-        "contributions": values.get("contributions", 0),
-        "trained": trained,
-        "epsilon": epsilons(charter.privacy, steps, trained),
-        "seconds": 0.0,
-    }
-    return Committed(number, before.adapter, before.state, before.head, (), shown, b"")
+    times = {member.name: attempts for member in charter.members}
+    measured = before.measured.charged(charter.privacy, steps, times)
+    return Committed(number, before.adapter, before.state, before.head, (), measured, b"")

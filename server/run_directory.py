@@ -28,6 +28,7 @@ from ..errors import UserError
 from ..strategies.base import Adapter, ServerState
 from ..strategies.model import Model
 from ..verify.kept import RECORD, numbered
+from .measured import Measured
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Committed:
         state: the server optimizer's.
         head: the transcript's head, 32 bytes as hex.
         survivors: names of the organizations in the sum; empty where the round was burned.
-        values: what was measured: loss, clipped, units, bytes up, seconds, epsilon by organization.
+        measured: what it showed.
         record: the signed round record; empty where the round was burned.
     """
 
@@ -49,7 +50,7 @@ class Committed:
     state: ServerState
     head: str
     survivors: tuple[str, ...]
-    values: dict[str, object]
+    measured: Measured
     record: bytes
 
     @property
@@ -107,7 +108,7 @@ class RunDirectory:
             state=ServerState(tuple(about["steps"]), moments),
             head=about["head"],
             survivors=tuple(about["survivors"]),
-            values=about["values"],
+            measured=Measured(**about["measured"]),
             record=record.read_bytes() if record.exists() else b"",
         )
 
@@ -125,7 +126,7 @@ class RunDirectory:
             "head": done.head,
             "survivors": done.survivors,
             "steps": done.state.steps,
-            "values": done.values,
+            "measured": asdict(done.measured),
         }
         contents = {
             "state.npz": arrays.getvalue(),

@@ -52,7 +52,7 @@ def rounds_spent(charter: Charter, folder: RunDirectory) -> dict[str, int]:
     while it trained may hold more: it was charged for a vector that nobody saw.
     """
     last = folder.last()
-    spent: dict[str, int] = {} if last is None else dict(last.values["trained"])  # type: ignore[call-overload]
+    spent: dict[str, int] = {} if last is None else dict(last.measured.trained)
     noted = folder.attempts(0 if last is None else last.number + 1)
     names = [member.name for member in charter.members]
     for index, times in charged(noted, None, len(names), charter.privacy.shares is not None).items():

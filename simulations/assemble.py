@@ -1,12 +1,10 @@
 """From the results in a run's folder to its report, its picture and its release."""
 
-from typing import Any
-
 from ..adapter.forms import as_lora
 from ..atomic import write_bytes, write_text
 from ..charter.charter import Charter
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus, Shown
+from ..data.corpora.corpus import Corpus, Shown
 from ..evaluation.classification import read_classification
 from ..evaluation.neutral import Forgetting
 from ..privacy.spending import epsilons, exposure
@@ -22,6 +20,7 @@ from ..strategies.derived import strategy_of
 from ..training.source import ModelSource, in_folder
 from .consortium import Consortium
 from .reporting import report as reports
+from .reporting import report_file
 from .reporting.confusion import draw as draw_confusion
 from .reporting.curves import draw
 from .reporting.merging import alone_mean, alone_worst
@@ -92,7 +91,7 @@ def write_outcome(done: Report, settings: Settings, space: Workspace, consortium
         write_release(
             facts, space.release, lambda made: require_same_model(made, consortium.base, consortium.lora, adapter)
         )
-    reports.write(done, space.report)
+    report_file.write(done, space.report)
 
 
 def _examples(settings: Settings, space: Workspace, corpus: Corpus) -> tuple[TextExample, ...]:
@@ -187,8 +186,8 @@ def _exposures(consortium: Consortium, trained: dict[str, int]) -> tuple[str, ..
 def _wire(consortium: Consortium, rounds: list[Committed]) -> Wire | None:
     if not rounds:
         return None
-    values: dict[str, Any] = rounds[-1].values
-    return reports.wire(consortium.schema.dimension, int(values["contributions"]), int(values["bytes_up"]))
+    last = rounds[-1].measured
+    return reports.wire(consortium.schema.dimension, last.contributions, last.bytes_up)
 
 
 def _curves(space: Workspace, alone: dict[str, Arm], rounds: list[Committed]) -> Curves:
@@ -198,15 +197,12 @@ def _curves(space: Workspace, alone: dict[str, Arm], rounds: list[Committed]) ->
 
     each = [points(f"alone-{name}") for name in alone]
     shared = sorted(set.intersection(*map(set, each))) if each else []
-    values: list[tuple[int, dict[str, Any]]] = [(done.number + 1, done.values) for done in rounds]
     return Curves(
         federated=tuple(points("federated").items()),
         alone_mean=tuple((number, sum(curve[number] for curve in each) / len(each)) for number in shared),
         pooled=tuple(points("pooled").items()),
-        loss=finite_points((number, found.get("loss")) for number, found in values),
-        epsilon=finite_points(
-            (number, max(found.get("epsilon", {}).values(), default=None)) for number, found in values
-        ),
+        loss=finite_points((done.number + 1, done.measured.loss) for done in rounds),
+        epsilon=finite_points((done.number + 1, max(done.measured.epsilon.values(), default=None)) for done in rounds),
     )
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Literal
 
 from ..adapter.basis import Basis
-from ..charter.charter import BasisTerms
+from ..charter.terms import BasisTerms
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus, unlabelled
+from ..data.corpora.corpus import Corpus, unlabelled
 from ..data.records import Message, Record
 from ..data.template import encode_all
 from ..digest import file_digest

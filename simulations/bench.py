@@ -15,7 +15,7 @@ from ..adapter.peft_files import LoraSettings
 from ..conf.rates import planned_strategy, strategy_options
 from ..conf.schema import Settings
 from ..conf.terms import terms
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..evaluation.labels import Evaluator
 from ..evaluation.not_finite import NotFiniteError
 from ..privacy.terms import PrivacyTerms

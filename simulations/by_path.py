@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..data.corpora.partition import Corpus, Partition
+from ..data.corpora.corpus import Corpus
+from ..data.corpora.partition import Partition
 from ..errors import UserError
 from ..strategies.own import located
 

@@ -20,9 +20,10 @@ from ..charter import signatures, signing
 from ..charter.charter import COORDINATOR, Charter
 from ..charter.policy import Policy
 from ..conf.rates import settled, strategy_options, strategy_terms
-from ..conf.schema import OwnSettings, Settings
+from ..conf.schema import Settings
+from ..conf.strategy_settings import OwnSettings
 from ..conf.terms import secagg_terms, terms
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group

@@ -12,7 +12,8 @@ from ..charter.charter import COORDINATOR
 from ..charter.columns import Columns, Turns
 from ..conf.schema import Settings
 from ..data.corpora import clauses, icd10, phenotypes
-from ..data.corpora.partition import Corpus, Partition, Shown, unlabelled
+from ..data.corpora.corpus import Corpus, Shown, unlabelled
+from ..data.corpora.partition import Partition
 from ..data.files import in_line, read, unused
 from ..data.packages import fetch
 from ..data.records import PLAIN, Record, check_distinct, check_labels

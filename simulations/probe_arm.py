@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.records import Record
 from ..data.units import group
 from ..evaluation.labels import right_columns, scores_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..adapter.schema import initial
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.units import each_row
 from ..strategies.base import Adapter
 from ..strategies.derived import strategy_of

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ..charter.charter import Charter
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.records import Record
 from ..data.units import group
 from ..errors import UserError
@@ -44,7 +44,7 @@ from .pool import Task, run_all, train_here
 from .probe_arm import probe_result
 from .progress import Advance, RoundProgress, local_progress
 from .public_arm import train_on_public
-from .reporting import report as reports
+from .reporting import report_file
 from .reporting.label_results import evaluator_of, forgotten, label_result
 from .reporting.report import Report
 from .reporting.tables import result_table
@@ -100,7 +100,7 @@ def _finished(settings: Settings, space: Workspace) -> Report | None:
     """The report of a run that has nothing left to do; None where there is none, or an arm was added since."""
     if not space.report.exists():
         return None
-    done = reports.read(space.report)
+    done = report_file.read(space.report)
     return done if set(settings.simulation.arms) <= set(done.config["simulation"]["arms"]) else None
 
 

@@ -14,7 +14,7 @@ from ..adapter.forms import require_basis
 from ..adapter.schema import initial, module_of
 from ..conf.rates import open_strategy
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.template import encode_all
 from ..data.units import each_row, group
 from ..errors import UserError

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..client.home import NodeHome
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.records import Record
 from ..data.template import encode_all
 from ..data.units import group

@@ -9,7 +9,8 @@ from ..atomic import write_text
 from ..conf.schema import Settings
 from . import simulate
 from .reporting.merging import merge
-from .reporting.report import Report, write
+from .reporting.report import Report
+from .reporting.report_file import write
 from .reporting.tables import result_table, study_table_markdown
 
 # What may differ between the seeds of one experiment.

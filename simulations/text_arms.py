@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..conf.schema import Settings
-from ..data.corpora.partition import Corpus
+from ..data.corpora.corpus import Corpus
 from ..data.records import Record
 from ..evaluation.generate import answers_of
 from ..evaluation.overlap import overlap

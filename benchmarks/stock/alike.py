@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cotune.conf.compose import compose
 from cotune.conf.schema import Settings
-from cotune.data.corpora.partition import Corpus
+from cotune.data.corpora.corpus import Corpus
 from cotune.simulations.consortium import filled_in
 
 from .flowertune import Recipe

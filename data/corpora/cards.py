@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from ..packages import PinnedPackage
 from ..records import Record
-from .partition import Shown
+from .corpus import Shown
 
 
 def shown_of_public(test: Sequence[Record], card: str) -> Shown:

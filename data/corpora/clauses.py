@@ -19,9 +19,10 @@ from ..packages import PinnedPackage
 from ..records import Message, Record
 from . import headings
 from .cards import pin_line, shown_of_public, test_table, themes_list
+from .corpus import Corpus, unlabelled
 from .examples import opening
 from .neighbors import without_near
-from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
+from .partition import Bundle, Partition, deal, hold_out, spare, tag, theme_groups
 
 Skew = Literal["label", "family"]
 SYSTEM = "Clause type?"

@@ -16,8 +16,9 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from .cards import pin_line, shown_of_public, test_table, themes_list
+from .corpus import Corpus, unlabelled
 from .examples import opening
-from .partition import Bundle, Corpus, Partition, deal, hold_out, spare, tag, theme_groups, unlabelled
+from .partition import Bundle, Partition, deal, hold_out, spare, tag, theme_groups
 
 # One word a chapter, each with its own first token under the byte-pair vocabularies of the models we use. Chapter 22
 # (codes for special purposes) has a handful of terms and is dropped.

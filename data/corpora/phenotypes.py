@@ -16,9 +16,10 @@ from ...errors import UserError
 from ..packages import PinnedPackage
 from ..records import Message, Record
 from .cards import pin_line, shown_of_public, themes_list
+from .corpus import Corpus
 from .examples import opening
 from .ontology import Term, below, release, terms
-from .partition import Bundle, Corpus, Partition, deal, hold_out, public_bundles, spare, tag, theme_groups
+from .partition import Bundle, Partition, deal, hold_out, public_bundles, spare, tag, theme_groups
 
 # Branches below "phenotypic abnormality", each with one word. Who lies in several is of the smallest of them.
 SPECIALTIES: dict[str, str] = {

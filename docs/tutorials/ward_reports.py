@@ -2,7 +2,7 @@
 
 import random
 
-from cotune.data.corpora.partition import Corpus, Shown
+from cotune.data.corpora.corpus import Corpus, Shown
 from cotune.data.records import Message, Record
 
 SYMPTOMS = {

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...conf.schema import Settings
-from ...data.corpora.partition import Corpus
+from ...data.corpora.corpus import Corpus
 from ...evaluation.classification import classify_rows
 from ...evaluation.labels import Evaluator, LabelScores
 from ...evaluation.neutral import forgetting

@@ -3,26 +3,21 @@
 An arm that was not run has no numbers: its accuracy is None, never 0. Writing validates as strictly as reading.
 """
 
-import json
 import math
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 
-from ...atomic import write_text
-from ...errors import UserError
 from ...evaluation.classification import Classification
 from ...evaluation.neutral import Forgetting
 from .text_results import TextExample, TextResult
 
 SCHEMA_VERSION: Final = 2
 ADJACENCY: Final = "add or remove all records of one unit"
-LARGEST_REPORT: Final = 16 * 2**20
 PLAIN_BYTES: Final = 4
 VERSIONED: Final = ("cotune", "torch", "transformers", "peft", "opacus", "flwr", "numpy", "scikit-learn")
 _STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -216,9 +211,6 @@ class Report:
     schema_version: Literal[2] = SCHEMA_VERSION
 
 
-_REPORT: Final = TypeAdapter(Report)
-
-
 def measured(
     accuracy: float,
     by_organization: Mapping[str, float],
@@ -292,35 +284,3 @@ def versions(
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def to_json(report: Report) -> str:
-    """The report as JSON text. Raises pydantic.ValidationError where a number is out of range or not finite."""
-    plain = asdict(report)
-    checked = _REPORT.validate_python(plain)
-    return json.dumps(asdict(checked), indent=2, allow_nan=False) + "\n"
-
-
-def write(report: Report, path: Path) -> None:
-    """Write `report` to `path` in one atomic step; a report that does not validate leaves the old file as it was."""
-    write_text(path, to_json(report))
-
-
-def read(path: Path) -> Report:
-    """Read and check a report.
-
-    Raises:
-        UserError: the file is missing, too large, not JSON, of another schema version or not a report.
-    """
-    try:
-        if path.stat().st_size > LARGEST_REPORT:
-            raise UserError(f"{path}: larger than {LARGEST_REPORT} bytes", "give a report.json written by cotune")
-        return _REPORT.validate_json(path.read_bytes())
-    except OSError as problem:
-        raise UserError(f"{path}: {problem.strerror}", "give the path of a report.json") from None
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "file"
-        raise UserError(
-            f"{path}: {place}: {first['msg']}", f"write it again with cotune (report schema {SCHEMA_VERSION})"
-        ) from None

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from cotune.charter import policy as policies
-from cotune.charter.charter import BasisTerms, Charter
+from cotune.charter.charter import Charter
 from cotune.charter.policy import Policy, check, check_units, refusals, unit_refusals
 from cotune.charter.refusal import Refusal
+from cotune.charter.terms import BasisTerms
 from cotune.errors import UserError
 from cotune.privacy.terms import largest_delta
 from hypothesis import given

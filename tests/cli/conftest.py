@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cotune.charter import charter as charters
-from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from cotune.charter.charter import Charter, Member
 from cotune.charter.signing import new_key, public_hex
+from cotune.charter.terms import ModelTerms, SecAggTerms, StrategyTerms
 from cotune.cli.app import main
 from cotune.client.chains import Chain
 from cotune.client.home import NodeHome
@@ -28,6 +29,7 @@ from cotune.secagg.record import RoundRecord, genesis
 from cotune.secagg.transcript import encode
 from cotune.secagg.wire import peek
 from cotune.server.audit_window import AuditWindow
+from cotune.server.measured import Measured
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.strategies.base import ServerState
 from cotune.training.source import LocalModel
@@ -102,7 +104,7 @@ class Consortium:
         window = AuditWindow(self.run, 2)
         window.keep(number, total.words)
         state = ServerState((number,), {})
-        folder.commit(Committed(number, np.zeros(2, np.float32), state, total.head.hex(), (), {}, total.record))
+        folder.commit(Committed(number, np.zeros(2, np.float32), state, total.head.hex(), (), Measured(), total.record))
         window.forget(folder.recorded())
 
     def forge(self, number: int, change: Callable[[RoundRecord], dict[str, Any]]) -> bytes:

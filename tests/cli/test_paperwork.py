@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms, load, save
+from cotune.charter.charter import Charter, Member, load, save
 from cotune.charter.signing import load_key, public_hex
+from cotune.charter.terms import ModelTerms, SecAggTerms, StrategyTerms
 from cotune.cli import charter as verbs
 from cotune.cli import chat, keys, strategy
 from cotune.errors import UserError

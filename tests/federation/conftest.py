@@ -17,9 +17,10 @@ import torch
 from cotune.charter import charter as charters
 from cotune.charter import policy as policies
 from cotune.charter import signatures, signing
-from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from cotune.charter.charter import Charter, Member
 from cotune.charter.columns import Columns
 from cotune.charter.policy import Policy
+from cotune.charter.terms import ModelTerms, SecAggTerms, StrategyTerms
 from cotune.client import participation
 from cotune.client.home import NodeHome
 from cotune.client.records import Follower
@@ -31,8 +32,8 @@ from cotune.privacy.terms import PrivacyTerms
 from cotune.secagg.plan import Plan
 from cotune.secagg.record import genesis
 from cotune.secagg.suites import CLASSIC, Suite
-from cotune.server import app as server_app
 from cotune.server import exchange, roll_call
+from cotune.server import run as server_run
 from cotune.server.exchange import Exchange
 from cotune.server.rounds import Attempt
 from cotune.server.run_directory import RunDirectory
@@ -95,7 +96,7 @@ class Federation:
     def run(self) -> RunDirectory:
         directory = self.directory()
         watched = Exchange(self.grid, self.stop, lambda kind, reply: self.replies.append((kind, reply)))
-        server_app.Run(self.charter, self.key, directory, watched, self.events.append).finish()
+        server_run.Run(self.charter, self.key, directory, watched, self.events.append).finish()
         return directory
 
     def directory(self) -> RunDirectory:

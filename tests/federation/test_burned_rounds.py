@@ -48,7 +48,7 @@ def test_a_member_that_a_refusal_convicts_sits_out_the_rest_of_the_run(
     assert "dogwood: proven to have broken the protocol" in heard.text
     assert [len(federation.charges(i)) for i in range(4)] == [3, 3, 3, 1]
     assert {event.left_out for event in federation.events if event.round > 1} == {("dogwood",)}
-    assert run.load(0).values["loss"] is None
+    assert run.load(0).measured.loss is None
 
 
 def test_a_restarted_server_remembers_whom_a_refusal_convicted(

@@ -12,7 +12,7 @@ from cotune.secagg.refused import require
 from cotune.secagg.transcript import examine
 from cotune.secagg.wire import peek
 from cotune.server import disputes
-from cotune.server.app import ATTEMPTS
+from cotune.server.run import ATTEMPTS
 from cotune.verify.kept import kept_rounds
 
 DOGWOOD = 3
@@ -80,7 +80,7 @@ def test_bad_boxes_cost_an_attempt_and_nobodys_budget_twice(
     assert [len(contributions[i]) for i in range(4)] == [4, 4, 4, 2]
     assert all(np.array_equal(contributions[i][0], contributions[i][1]) for i in range(3))
     assert [len(federation.charges(i)) for i in range(4)] == [2] * 4
-    assert run.load(1).values["trained"] == dict.fromkeys(("alder", "birch", "cedar", "dogwood"), 2)
+    assert run.load(1).measured.trained == dict.fromkeys(("alder", "birch", "cedar", "dogwood"), 2)
     assert "left out: dogwood" in caplog.text
     assert {event.left_out for event in federation.events} == {(), ("dogwood",)}
     log = federation.homes[0].log.read_text()

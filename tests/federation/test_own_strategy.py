@@ -9,7 +9,8 @@ import cotune
 import numpy as np
 import pytest
 from cotune.charter import policy as policies
-from cotune.charter.charter import Charter, StrategyTerms
+from cotune.charter.charter import Charter
+from cotune.charter.terms import StrategyTerms
 from cotune.errors import UserError
 from cotune.strategies import own
 from cotune.strategies.derived import load_code, strategy_of

@@ -10,7 +10,7 @@ from cotune.charter.charter import Charter
 from cotune.errors import UserError
 from cotune.privacy.accounting import epsilon
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
-from cotune.server import app as server_app
+from cotune.server import run as server_run
 from cotune.strategies.derived import nominal_batch, schema_of, strategy_of
 
 PHASES = ("query.hello", "train.round", "query.shares", "query.upload", "query.survivors", "query.reveal")
@@ -63,8 +63,8 @@ def test_everybody_holds_the_servers_transcript(found: Callable, suite: Suite) -
     assert run.load(0).head != last.head
     assert all((home.pending(), home.round_secrets()) == (None, None) for home in federation.homes)
     assert [len(federation.charges(i)) for i in range(4)] == [2] * 4
-    assert last.values["epsilon"]["alder"] == pytest.approx(federation.charges(0)[-1].spent_epsilon)
-    assert last.values["epsilon"]["alder"] <= 8.0
+    assert last.measured.epsilon["alder"] == pytest.approx(federation.charges(0)[-1].spent_epsilon)
+    assert last.measured.epsilon["alder"] <= 8.0
 
 
 @pytest.mark.parametrize("kind", PHASES)
@@ -76,7 +76,7 @@ def test_one_of_four_may_be_silent_in_any_phase(found: Callable, kind: str) -> N
     everybody = tuple(member.name for member in federation.charter.members)
     late = kind in ("query.survivors", "query.reveal")
     assert survivors == (everybody if late else ("alder", "birch", "dogwood"))
-    assert run.load(0).values["contributions"] == len(survivors)
+    assert run.load(0).measured.contributions == len(survivors)
     assert len(run.attempts(0)) == 2  # one attempt, and that it began to sign
 
 
@@ -107,7 +107,7 @@ def test_a_member_that_trained_in_a_failed_attempt_only_is_counted(found: Callab
     run = federation.run()
     assert run.load(0).survivors == ("alder", "birch", "cedar")
     assert len(federation.charges(3)) == 1
-    assert run.load(0).values["trained"] == {"alder": 1, "birch": 1, "cedar": 1, "dogwood": 1}
+    assert run.load(0).measured.trained == {"alder": 1, "birch": 1, "cedar": 1, "dogwood": 1}
 
 
 def pending_after(federation) -> dict[int, list[np.ndarray]]:
@@ -136,12 +136,11 @@ def test_two_silent_members_after_signing_burn_the_round(found: Callable, kind: 
         burned.adapter, initial(schema_of(federation.charter), federation.charter.model.initial_seed)
     )
     one, two = (epsilon([(terms.noise_multiplier, terms.sample_rate, steps)], terms.delta) for steps in (1, 2))
-    assert burned.values["epsilon"] == dict.fromkeys(burned.values["trained"], one)
-    assert len(burned.values["epsilon"]) == 4
-    assert set(burned.values) == set(done.values)
+    assert burned.measured.epsilon == dict.fromkeys(burned.measured.trained, one)
+    assert len(burned.measured.epsilon) == 4
     assert done.survivors == ("alder", "birch", "cedar", "dogwood")
-    assert done.values["epsilon"]["alder"] == pytest.approx(two)
-    assert done.values["contributions"] == 4
+    assert done.measured.epsilon["alder"] == pytest.approx(two)
+    assert done.measured.contributions == 4
     assert [home.chain().head for home in federation.homes] == [done.head] * 4
 
 
@@ -155,9 +154,9 @@ def test_a_burned_last_round_counts_in_epsilon(found: Callable) -> None:
     federation.grid.before = before
     run = federation.run()
     assert run.load(1).survivors == ()
-    assert run.load(1).values["epsilon"]["alder"] == pytest.approx(federation.charges(0)[-1].spent_epsilon)
-    assert run.load(1).values["epsilon"]["alder"] > run.load(0).values["epsilon"]["alder"]
-    assert run.load(1).values["contributions"] == 4
+    assert run.load(1).measured.epsilon["alder"] == pytest.approx(federation.charges(0)[-1].spent_epsilon)
+    assert run.load(1).measured.epsilon["alder"] > run.load(0).measured.epsilon["alder"]
+    assert run.load(1).measured.contributions == 4
 
 
 def test_three_failed_attempts_end_the_run(found: Callable) -> None:
@@ -209,8 +208,8 @@ def test_a_server_killed_while_members_sign_burns_the_round(found: Callable, kin
     run = federation.run()
     assert run.load(0).survivors == ()
     assert len(run.load(1).survivors) == 4
-    assert len(run.load(1).values["epsilon"]) == 4
-    assert run.load(1).values["epsilon"]["cedar"] == pytest.approx(federation.charges(2)[-1].spent_epsilon)
+    assert len(run.load(1).measured.epsilon) == 4
+    assert run.load(1).measured.epsilon["cedar"] == pytest.approx(federation.charges(2)[-1].spent_epsilon)
 
 
 def test_a_finished_run_started_again_trains_nothing(found: Callable) -> None:
@@ -270,7 +269,7 @@ def test_a_member_that_missed_rounds_catches_up(found: Callable) -> None:
     assert [len(run.load(number).survivors) for number in range(3)] == [3, 3, 4]
     assert federation.homes[2].chain().head == run.last().head
     assert len(federation.charges(2)) == 1
-    assert run.last().values["trained"] == {"alder": 3, "birch": 3, "cedar": 1, "dogwood": 3}
+    assert run.last().measured.trained == {"alder": 3, "birch": 3, "cedar": 1, "dogwood": 3}
 
 
 def test_a_member_that_joins_late_takes_part(found: Callable) -> None:
@@ -316,4 +315,4 @@ def test_a_sum_that_moves_nothing_is_not_committed(found: Callable, monkeypatch)
     with pytest.raises(UserError, match="unmoved"):
         federation.run()
     assert federation.directory().committed() == []
-    assert server_app.ATTEMPTS == 3
+    assert server_run.ATTEMPTS == 3

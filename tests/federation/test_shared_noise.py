@@ -48,7 +48,7 @@ def test_a_share_is_never_in_two_sums(found: Callable) -> None:
         # Each attempt is charged to both accounts.
         units = [charge.unit for charge in federation.charges(member)]
         assert units.count("patient") == units.count(account_unit(federation.charter.privacy)) == 2
-    assert run.load(0).values["trained"] == dict.fromkeys((one.name for one in federation.charter.members), 2)
+    assert run.load(0).measured.trained == dict.fromkeys((one.name for one in federation.charter.members), 2)
 
 
 def test_too_few_survivors_open_nothing(found: Callable) -> None:

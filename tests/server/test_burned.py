@@ -10,6 +10,7 @@ import pytest
 from cotune.errors import UserError
 from cotune.privacy.terms import PrivacyTerms
 from cotune.server.burned import asked_to_sign, burned, left_out, proven, refusals, stop_if_spoiled
+from cotune.server.measured import Measured
 from cotune.server.run_directory import Attempt, Committed, RunDirectory
 from cotune.strategies.base import ServerState
 
@@ -30,7 +31,7 @@ def attempt(
 
 
 def round_of(number: int, record: bytes = b"") -> Committed:
-    return Committed(number, np.zeros(2, np.float32), ServerState((0,), {}), "00", (), {}, record)
+    return Committed(number, np.zeros(2, np.float32), ServerState((0,), {}), "00", (), Measured(), record)
 
 
 def run_of(path: Path, *rounds: list[Attempt] | None) -> RunDirectory:
@@ -108,20 +109,17 @@ def test_a_round_that_a_crash_burned_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_a_burned_round_shows_nothing_and_keeps_what_was_counted() -> None:
-    measured = {"loss": 2.5, "clipped": 0.5, "units": 40.0, "saturated": 0.1, "seconds": 9.0}
-    counted = {"bytes_up": 1000, "contributions": 7, "trained": {"alder": 2, "birch": 1}}
-    before = Committed(4, np.ones(2, np.float32), ServerState((5,), {}), "ab", NAMES, measured | counted, b"record")
+    measured = Measured(2.5, 0.5, 40.0, 0.1, 9.0, bytes_up=1000, contributions=7, trained={"alder": 2, "birch": 1})
+    before = Committed(4, np.ones(2, np.float32), ServerState((5,), {}), "ab", NAMES, measured, b"record")
     after = burned(CHARTER, 3, 5, before, attempt(5, A, 3))
     assert (after.number, after.head, after.survivors, after.record, after.state) == (5, "ab", (), b"", before.state)
     assert np.array_equal(after.adapter, before.adapter)
-    shown = {name: after.values[name] for name in measured}
-    assert shown == {"loss": None, "clipped": None, "units": 0.0, "saturated": 0.0, "seconds": 0.0}
-    assert (after.values["bytes_up"], after.values["contributions"]) == (1000, 7)
-    assert after.values["trained"] == {"alder": 3, "birch": 2, "cedar": 1, "dogwood": 1}
-    spent: Any = after.values["epsilon"]
+    shown = after.measured
+    assert replace(shown, bytes_up=0, contributions=0, trained={}, epsilon={}) == Measured()
+    assert (shown.bytes_up, shown.contributions) == (1000, 7)
+    assert shown.trained == {"alder": 3, "birch": 2, "cedar": 1, "dogwood": 1}
+    spent: Any = shown.epsilon
     assert spent["alder"] > spent["birch"] > spent["cedar"] == spent["dogwood"] > 0
-    first = burned(CHARTER, 3, 0, round_of(-1), attempt(0))
-    assert set(first.values) == set(after.values)
 
 
 def test_with_shared_noise_a_burned_round_costs_as_often_as_something_may_have_been_sent() -> None:
@@ -129,5 +127,5 @@ def test_with_shared_noise_a_burned_round_costs_as_often_as_something_may_have_b
     charter: Any = SimpleNamespace(members=CHARTER.members, privacy=terms)
     unsent = Attempt(0, 1, False, (0, 1, 2), (), "round.too_few", sent=False)
     noted = [*attempt(0, "round.too_few", signing=False), Attempt(0, 1, False), unsent, *attempt(0, A, 3, count=2)]
-    assert burned(charter, 1, 0, round_of(-1), noted).values["trained"] == dict.fromkeys(NAMES, 2)
-    assert burned(CHARTER, 1, 0, round_of(-1), noted).values["trained"] == dict.fromkeys(NAMES, 1)
+    assert burned(charter, 1, 0, round_of(-1), noted).measured.trained == dict.fromkeys(NAMES, 2)
+    assert burned(CHARTER, 1, 0, round_of(-1), noted).measured.trained == dict.fromkeys(NAMES, 1)

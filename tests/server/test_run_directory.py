@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from cotune.errors import UserError
+from cotune.server.measured import Measured
 from cotune.server.run_directory import Attempt, Committed, RunDirectory
 from cotune.strategies.base import ServerState
 from cotune.verify.kept import read_records
@@ -20,7 +21,7 @@ def committed(number: int, record: bytes = b"record") -> Committed:
         ServerState((number + 1, 2), {"momentum": np.ones(4)}),
         "00" * 32,
         ("a", "b", "c"),
-        {"loss": 1.5},
+        Measured(loss=1.5, trained={"a": 2}, epsilon={"a": 0.5}),
         record,
     )
 
@@ -31,11 +32,11 @@ def test_a_round_comes_back_as_it_was(tmp_path) -> None:
     assert again is not None
     np.testing.assert_array_equal(again.adapter, committed(0).adapter)
     np.testing.assert_array_equal(again.state.moments["momentum"], np.ones(4))
-    assert (again.number, again.state.steps, again.survivors, again.values, again.record) == (
+    assert (again.number, again.state.steps, again.survivors, again.measured, again.record) == (
         0,
         (1, 2),
         ("a", "b", "c"),
-        {"loss": 1.5},
+        Measured(loss=1.5, trained={"a": 2}, epsilon={"a": 0.5}),
         b"record",
     )
 

@@ -12,7 +12,7 @@ from cotune.simulations import simulate
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.public_arm import PASSES, train_on_public
-from cotune.simulations.reporting.report import read
+from cotune.simulations.reporting.report_file import read
 from cotune.simulations.tuning import _judged
 from cotune.simulations.workspace import open_workspace
 

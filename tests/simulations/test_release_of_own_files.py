@@ -14,6 +14,7 @@ from cotune.conf.schema import Settings
 from cotune.errors import UserError
 from cotune.release.loading import open_release
 from cotune.release.reading import read_config
+from cotune.server.measured import Measured
 from cotune.server.run_directory import Committed, RunDirectory
 from cotune.simulations.assemble import assemble, write_outcome
 from cotune.simulations.consortium import found
@@ -69,8 +70,8 @@ def released(settings: Settings) -> Path:
     adapter = np.random.default_rng(1).normal(0, 1, consortium.schema.dimension).astype(np.float32)
     members = ("north", "south", "west")
     trained = dict.fromkeys(members, 1)
-    values: dict[str, object] = {"contributions": 3, "bytes_up": 10, "loss": 1.0, "epsilon": {}, "trained": trained}
-    done = Committed(0, adapter, state, "ab" * 32, members, values, b"record")
+    measured = Measured(loss=1.0, bytes_up=10, contributions=3, trained=trained)
+    done = Committed(0, adapter, state, "ab" * 32, members, measured, b"record")
     RunDirectory(space.rounds, consortium.charter.digest()).commit(done)
     write_outcome(assemble(settings, space, consortium, corpus, {}), settings, space, consortium, corpus)
     return space.release

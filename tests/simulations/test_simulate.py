@@ -22,7 +22,8 @@ from cotune.release.loading import open_release
 from cotune.simulations import simulate
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.reporting.report import Report, read
+from cotune.simulations.reporting.report import Report
+from cotune.simulations.reporting.report_file import read
 from cotune.simulations.workspace import open_workspace
 from peft import PeftModel
 from transformers import AutoModelForCausalLM

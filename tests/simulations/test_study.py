@@ -11,7 +11,8 @@ from cotune.simulations import study
 from cotune.simulations.assemble import assemble, write_outcome
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.reporting.report import Arm, Arms, Curves, Report, measured, not_private, read
+from cotune.simulations.reporting.report import Arm, Arms, Curves, Report, measured, not_private
+from cotune.simulations.reporting.report_file import read
 from cotune.simulations.workspace import open_workspace
 
 

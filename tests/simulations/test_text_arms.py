@@ -13,7 +13,7 @@ from cotune.data.records import Message, Record
 from cotune.simulations import simulate, tuning
 from cotune.simulations.bases import lora_settings, made_basis
 from cotune.simulations.corpus import load_corpus
-from cotune.simulations.reporting.report import read
+from cotune.simulations.reporting.report_file import read
 from cotune.simulations.reporting.tuning_results import Point
 from cotune.simulations.text_arms import asked, retrieved, said
 from cotune.training.base import load_base

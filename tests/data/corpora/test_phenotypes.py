@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from cotune.data.corpora import phenotypes
-from cotune.data.corpora.partition import Corpus, Partition
+from cotune.data.corpora.corpus import Corpus
+from cotune.data.corpora.partition import Partition
 from cotune.data.packages import PinnedPackage, fetch
 from cotune.errors import UserError
 

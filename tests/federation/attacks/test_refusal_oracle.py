@@ -21,7 +21,7 @@ from cotune.charter.refusal import Refusal
 from cotune.client import contribution, following, participation
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.sampling import SeededRandomness
-from cotune.server import app as server_app
+from cotune.server import run as server_run
 from cotune.strategies.derived import strategy_of
 from cotune.strategies.model import first
 from cotune.training.trainer import Trainer
@@ -282,7 +282,7 @@ def test_in_a_whole_round_both_worlds_say_the_same(worlds: Callable[..., Any], m
     adapter = biting(hostile)
     assert adapter is not None
     model = hostile.crafted(adapter)
-    for module in (following, server_app):
+    for module in (following, server_run):
         monkeypatch.setattr(module, "first", lambda charter, strategy: model)
     run = hostile.federation.run()
     assert len(run.load(0).survivors) == 4

@@ -21,8 +21,8 @@ from cotune.secagg.organization import Organization
 from cotune.secagg.refused import Refused
 from cotune.secagg.suites import CLASSIC, HYBRID, Suite
 from cotune.secagg.wire import peek, seal
-from cotune.server import app as server_app
 from cotune.server import burned
+from cotune.server import run as server_run
 from cotune.server.rounds import Attempt
 from numpy.typing import NDArray
 
@@ -412,7 +412,7 @@ def test_a_coordinator_that_spoils_rounds_itself_gets_no_third(
         return result(self)
 
     monkeypatch.setattr(Coordinator, "result", hidden)
-    monkeypatch.setattr(server_app.burned, "stop_if_spoiled", lambda charter, folder: None)
+    monkeypatch.setattr(server_run.burned, "stop_if_spoiled", lambda charter, folder: None)
     with suppress(UserError):
         federation.run()
     assert set(federation.refusals()) == {"plan.spoiled"}

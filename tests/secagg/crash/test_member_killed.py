@@ -13,9 +13,10 @@ import pytest
 from cotune.charter import charter as charters
 from cotune.charter import policy as policies
 from cotune.charter import signatures, signing
-from cotune.charter.charter import Charter, Member, ModelTerms, SecAggTerms, StrategyTerms
+from cotune.charter.charter import Charter, Member
 from cotune.charter.columns import Columns
 from cotune.charter.policy import Policy
+from cotune.charter.terms import ModelTerms, SecAggTerms, StrategyTerms
 from cotune.enrollment import node_settings as nodes
 from cotune.enrollment.node_settings import NodeSettings
 from cotune.errors import UserError

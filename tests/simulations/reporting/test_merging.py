@@ -8,6 +8,7 @@ from cotune.errors import UserError
 from cotune.evaluation.classification import classify
 from cotune.evaluation.neutral import Forgetting
 from cotune.simulations.reporting import report as reports
+from cotune.simulations.reporting import report_file
 from cotune.simulations.reporting.merging import alone_mean, alone_worst, merge
 from cotune.simulations.reporting.report import NOT_RUN, Arm, Arms, Curves, Report
 
@@ -86,7 +87,7 @@ def test_epsilon_is_the_largest_of_any_seed() -> None:
 
 def test_a_merged_report_is_a_valid_report() -> None:
     merged = merge([one_seed(1, 0.4), one_seed(2, 0.6)], varying=("seed",))
-    assert reports._REPORT.validate_json(reports.to_json(merged)) == merged
+    assert report_file._REPORT.validate_json(report_file.to_json(merged)) == merged
 
 
 def test_merging_one_report_changes_nothing_but_keeps_no_spread() -> None:

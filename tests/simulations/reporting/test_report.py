@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cotune.errors import UserError
 from cotune.simulations.reporting import report as reports
+from cotune.simulations.reporting import report_file
 from cotune.simulations.reporting.report import NOT_RUN, Arm, Arms, Curves, Privacy, Report
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,19 +45,19 @@ def make_report(seed: int = 1, federated: float = 0.5, **changes: object) -> Rep
 
 def test_round_trip(tmp_path: Path) -> None:
     written = make_report()
-    reports.write(written, tmp_path / "report.json")
-    assert reports.read(tmp_path / "report.json") == written
+    report_file.write(written, tmp_path / "report.json")
+    assert report_file.read(tmp_path / "report.json") == written
 
 
 @given(accuracy=RATES, groups=st.dictionaries(st.text(max_size=8), RATES, max_size=4), nll=st.none() | st.floats(0, 9))
 def test_any_measured_arm_round_trips(accuracy: float, groups: dict[str, float], nll: float | None) -> None:
     arm = reports.measured(accuracy, groups, nll=nll)
-    text = reports.to_json(make_report(arms=Arms(federated=arm)))
-    assert reports._REPORT.validate_json(text).arms.federated == arm
+    text = report_file.to_json(make_report(arms=Arms(federated=arm)))
+    assert report_file._REPORT.validate_json(text).arms.federated == arm
 
 
 def test_documented_keys(tmp_path: Path) -> None:
-    reports.write(make_report(), tmp_path / "report.json")
+    report_file.write(make_report(), tmp_path / "report.json")
     found = json.loads((tmp_path / "report.json").read_text())
     names = ("base", "alone_mean", "alone_worst", "federated", "personal_mean", "pooled", "public", "probe", "tfidf")
     for arm in names:
@@ -72,7 +73,7 @@ def test_documented_keys(tmp_path: Path) -> None:
 
 
 def test_an_arm_that_was_not_run_has_no_number_in_the_file() -> None:
-    found = json.loads(reports.to_json(make_report()))["arms"]["pooled"]
+    found = json.loads(report_file.to_json(make_report()))["arms"]["pooled"]
     assert all(value in (None, [], {}) for value in found.values())
     assert not any(isinstance(value, int | float) for value in found.values())
 
@@ -95,17 +96,17 @@ def test_numbers_without_a_run_are_refused(fields: dict[str, object]) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.1])
 def test_writing_checks_ranges_and_leaves_the_old_file(tmp_path: Path, value: float) -> None:
     path = tmp_path / "report.json"
-    reports.write(make_report(), path)
+    report_file.write(make_report(), path)
     before = path.read_bytes()
     with pytest.raises(ValidationError):
-        reports.write(make_report(arms=Arms(base=reports.measured(value, {}))), path)
+        report_file.write(make_report(arms=Arms(base=reports.measured(value, {}))), path)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_curves_hold_finite_numbers_only(value: float) -> None:
     with pytest.raises(ValidationError):
-        reports.to_json(make_report(curves=Curves(loss=((1, value),))))
+        report_file.to_json(make_report(curves=Curves(loss=((1, value),))))
     assert reports.finite_points([(1, value), (2, None), (3, 0.5)]) == ((3, 0.5),)
 
 
@@ -145,20 +146,20 @@ def _edit(path: Path, **changes: object) -> None:
 )
 def test_reading_names_the_place_in_one_line(tmp_path: Path, changes: dict[str, object], word: str) -> None:
     path = tmp_path / "report.json"
-    reports.write(make_report(), path)
+    report_file.write(make_report(), path)
     _edit(path, **changes)
     with pytest.raises(UserError) as caught:
-        reports.read(path)
+        report_file.read(path)
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_reading_a_missing_or_broken_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        reports.read(tmp_path / "none.json")
+        report_file.read(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text('{"experiment": ')
     with pytest.raises(UserError, match=r"broken\.json"):
-        reports.read(tmp_path / "broken.json")
+        report_file.read(tmp_path / "broken.json")
 
 
 def test_wire_refuses_nothing_sent() -> None:

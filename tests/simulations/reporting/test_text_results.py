@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cotune.data.records import PLAIN, Message, Record
-from cotune.simulations.reporting import curves
+from cotune.simulations.reporting import curves, report_file
 from cotune.simulations.reporting import report as reports
 from cotune.simulations.reporting.merging import alone_mean, merge
 from cotune.simulations.reporting.report import Arm, Arms, Curves, Report
@@ -59,14 +59,14 @@ def printed(report: Report) -> str:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    reports.write(make(), tmp_path / "report.json")
-    assert reports.read(tmp_path / "report.json") == make()
+    report_file.write(make(), tmp_path / "report.json")
+    assert report_file.read(tmp_path / "report.json") == make()
     raw = json.loads((tmp_path / "report.json").read_text())
     assert raw["arms"]["federated"]["text"] == {"perplexity": 8.0, "chrf": 0.4, "rouge_l": 0.5, "chrf_seeds": [0.4]}
     assert raw["examples"][0]["reference"] == "Near sight"
     for bad in (1.5, -0.1):
         with pytest.raises(ValidationError):
-            reports.to_json(make(federated=bad))
+            report_file.to_json(make(federated=bad))
     with pytest.raises(ValueError, match="no numbers"):
         Arm(text=TextResult(2.0))
 

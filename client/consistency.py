@@ -8,7 +8,8 @@ cannot be seen here.
 from ..errors import UserError
 from ..secagg.journal import FileJournal
 from ..secagg.plan import Plan
-from .home import CHAINS, NodeHome, Pending
+from .home import CHAINS, NodeHome
+from .pending import Pending
 
 _RESTORE = "restore the newest copy, or set up a node with a new key"
 _ROUND_LINES = 5

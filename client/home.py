@@ -22,17 +22,12 @@ signatures, policy and settings, and nobody else may use any of the others.
 """
 
 import fcntl
-import io
-import json
 import os
 import secrets
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from .. import private_files
 from ..atomic import replace_bytes, sync_folder, write_bytes
@@ -40,6 +35,7 @@ from ..enrollment.home import FILES, Home
 from ..errors import UserError
 from ..private_files import PRIVATE
 from .chains import Chain, decode, encode, with_chain
+from .pending import Pending
 
 CHAINS, ROUND, PENDING = "chains.json", "round.bin", "pending.npz"
 MODEL, SUM, CHECK_KEY, PERSONAL, SENT = "model.bin", "sum.bin", "check.key", "personal.bin", "sent.bin"
@@ -67,25 +63,6 @@ _FILES = {
     "node.log": PRIVATE,
     _LOCK: PRIVATE,
 }
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A contribution that was trained and noised and not yet summed.
-
-    Attributes:
-        run, round: where it belongs. attempt: the one that it was charged for; later ones send it again.
-        model_hash: of base, tokenizer and adapter that it was computed from, hex.
-        charter: `Charter.schema_hash` of the charter that it was made and charged under, hex.
-        contribution: float64 [dimension + metrics].
-    """
-
-    run: str
-    round: int
-    attempt: int
-    model_hash: str
-    charter: str
-    contribution: np.ndarray = field(repr=False)
 
 
 class NodeHome(Home):
@@ -296,9 +273,8 @@ class NodeHome(Home):
             except FileNotFoundError:
                 return None
         try:
-            with os.fdopen(descriptor, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["about"]))
-                return Pending(**about, contribution=arrays["contribution"])
+            with os.fdopen(descriptor, "rb") as opened:
+                return Pending.read(opened)
         except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             raise UserError(f"{file} cannot be read", "delete it; the round is trained and charged once more") from None
 
@@ -306,10 +282,7 @@ class NodeHome(Home):
         if pending is None:
             self._delete(PENDING)
             return
-        about = {name: getattr(pending, name) for name in ("run", "round", "attempt", "model_hash", "charter")}
-        content = io.BytesIO()
-        np.savez(content, about=np.array(json.dumps(about)), contribution=pending.contribution)
-        self._write(PENDING, content.getvalue())
+        self._write(PENDING, pending.encoded())
 
 
 @contextmanager

@@ -33,8 +33,10 @@ from ..enrollment.home import Home
 from ..enrollment.node_settings import NodeSettings
 from ..enrollment.requests import JoinRequest
 from ..errors import UserError
+from ..privacy.accounting import rounded, rounded_delta
+from ..privacy.spending import exposure
 from ..secagg.suites import CLASSIC, HYBRID
-from ..strategies.derived import load_code
+from ..strategies.derived import load_code, strategy_of
 from ..training.adapter import LoraSettings, attach, schema_of
 from ..training.base import BaseModel, load_base, require_context
 from ..training.source import public_name
@@ -280,3 +282,15 @@ def _decided(
         privacy=agreed,
         secagg=secagg_terms(settings, len(units)),
     )
+
+
+def promised(charter: Charter) -> str:
+    """What the charter promises, before anything is spent."""
+    terms = charter.privacy
+    if not terms.enabled:
+        return "no differential privacy"
+    bound = f"delta {rounded_delta(terms.delta)} for each {terms.unit}, noise multiplier {terms.noise_multiplier:.3f}"
+    shared = exposure(terms, strategy_of(charter).steps_per_round, [charter.rounds])
+    if terms.shares is None or shared is None:
+        return f"epsilon {rounded(terms.epsilon)} at {bound}"
+    return f"{bound}, and the noise is shared: {'; '.join(shared.lines(terms.shares))}"

@@ -122,6 +122,32 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert path.stem not in VAGUE, f"{path} is not named for a concept"
 
 
+# Both ends of the protocol, each one state machine whose steps are read in their order.
+LONG = {"secagg/coordinator.py": 350, "secagg/organization.py": 310}
+
+
+def test_no_module_is_longer_than_300_lines() -> None:
+    lines = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()
+    }
+    assert {name: count for name, count in lines.items() if count > LONG.get(name, 300)} == {}
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    """At the top of a module: what a function imports when it is called is late enough."""
+    known = {".".join(("cotune", *path.relative_to(ROOT).with_suffix("").parts)): path for path in modules()}
+    edges = {}
+    for name, path in known.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        top = "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+        found = imports(top, package_of(path))
+        # `from . import x` gives the package; whether x is a module shows in its name.
+        edges[name] = {other for other in known if other in found and other != name}
+    while leaves := {name for name, others in edges.items() if not others & edges.keys()}:
+        edges = {name: others for name, others in edges.items() if name not in leaves}
+    assert edges == {}
+
+
 def test_what_is_open_to_all_imports_no_room() -> None:
     for name in ("errors", "atomic", "digest", "private_files", "spelling", "offline"):
         found = imports((ROOT / f"{name}.py").read_text(encoding="utf-8"), "cotune")

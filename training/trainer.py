@@ -97,7 +97,7 @@ class Trainer:
         self.examples = examples
         self.units = units
         self.dropped = 0
-        self._progress = progress or _silent
+        self._progress = progress or (lambda _what, _done, _of: None)
         # As many as fit: gradients of units, and of the rows of one tile.
         self._most = max(1, _GRADIENT_BYTES // (4 * self.schema.dimension))
         context = getattr(base.model.config, "max_position_embeddings", None)
@@ -297,7 +297,3 @@ class Trainer:
     def _row_gradients(self, rows: Sequence[int], shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients [B, d], until the next call, and losses [B] of a tile that begins with these rows."""
         return self._way.gradients.of(lambda: self._losses(rows, shape))
-
-
-def _silent(_what: str, _done: int, _of: int) -> None:
-    """No progress is shown."""

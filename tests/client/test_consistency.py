@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cotune.client.chains import Chain
 from cotune.client.consistency import belongs, may_have_left, require_whole
-from cotune.client.home import NodeHome, Pending
+from cotune.client.home import NodeHome
+from cotune.client.pending import Pending
 from cotune.errors import UserError
 from cotune.secagg.encoding import Encoding
 from cotune.secagg.journal import FileJournal

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cotune.client.chains import Chain
-from cotune.client.home import NodeHome, Pending
+from cotune.client.home import NodeHome
+from cotune.client.pending import Pending
 from cotune.errors import UserError
 
 

@@ -11,7 +11,7 @@ from cotune.adapter.peft_files import import_peft
 from cotune.adapter.schema import AdapterSchema
 from cotune.charter.charter import Charter
 from cotune.cli.app import main
-from cotune.client import participation, personal
+from cotune.client import contributor, personal
 from cotune.client.home import NodeHome
 from cotune.client.personal import Individual
 from cotune.client.sent import Sent
@@ -249,7 +249,7 @@ def test_a_contribution_is_kept_and_a_full_disk_costs_no_round(
     def failing(_home: NodeHome, _content: bytes) -> None:
         raise UserError("sent.bin: No space left on device", "free disk space")
 
-    monkeypatch.setattr(participation, "own_gradients", lambda *_: True)
+    monkeypatch.setattr(contributor, "own_gradients", lambda *_: True)
     if full:
         monkeypatch.setattr(NodeHome, "set_sent", failing)
     federation = found(ROUNDS)

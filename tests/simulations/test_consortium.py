@@ -11,9 +11,9 @@ import pytest
 from cotune.data.files import read
 from cotune.data.units import group, holdings
 from cotune.errors import UserError
+from cotune.simulations.arms import Simulation
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import COLUMNS, load_corpus
-from cotune.simulations.simulate import Simulation
 from cotune.simulations.workspace import open_workspace
 from rich.console import Console
 

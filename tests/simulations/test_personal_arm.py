@@ -17,6 +17,8 @@ from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.server.run_directory import RunDirectory
 from cotune.simulations import simulate
+from cotune.simulations.arms import Simulation
+from cotune.simulations.judged_rows import JudgedRows
 from cotune.simulations.personal_arm import PersonalTask, personalize
 from cotune.simulations.reporting import tables
 from cotune.simulations.reporting.tables import personal_sentence
@@ -68,22 +70,22 @@ def test_steps_that_were_taken_before_an_interruption_are_not_taken_again(
     place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = place.settings(tmp_path / "run", *WORDS)
-    measured = simulate.Simulation._measured
+    measured = JudgedRows.measured
 
     def interrupted(self: Any, points: Any) -> Any:
         raise KeyboardInterrupt
 
-    personal = simulate.Simulation._personal
+    personal = Simulation._personal
 
     def taken(self: Any) -> None:
-        monkeypatch.setattr(simulate.Simulation, "_measured", interrupted)
+        monkeypatch.setattr(JudgedRows, "measured", interrupted)
         personal(self)
 
-    monkeypatch.setattr(simulate.Simulation, "_personal", taken)
+    monkeypatch.setattr(Simulation, "_personal", taken)
     with pytest.raises(KeyboardInterrupt):
         simulate.run(settings)
-    monkeypatch.setattr(simulate.Simulation, "_measured", measured)
-    monkeypatch.setattr(simulate.Simulation, "_personal", personal)
+    monkeypatch.setattr(JudgedRows, "measured", measured)
+    monkeypatch.setattr(Simulation, "_personal", personal)
     assert tuple(sorted(simulate.run(settings).personal)) == MEMBERS
     ledger = Ledger(tmp_path / "run" / "nodes" / "south" / "ledger.sqlite")
     assert [(row.round, row.attempt) for row in ledger.charges()] == [(0, 0), (1, 0), (2, 0), (3, 0)]

@@ -20,6 +20,7 @@ from cotune.errors import UserError
 from cotune.privacy.ledger import Ledger
 from cotune.release.loading import open_release
 from cotune.simulations import simulate
+from cotune.simulations.arms import Simulation
 from cotune.simulations.consortium import found
 from cotune.simulations.corpus import load_corpus
 from cotune.simulations.reporting.report import Report
@@ -287,7 +288,7 @@ def test_ctrl_c_in_the_last_moment_ends_a_study_too(
     def finish(self: Any) -> None:
         self._stop.set()
 
-    monkeypatch.setattr(simulate.Simulation, "__init__", lambda self, *given: vars(self).update(_stop=given[3]))
-    monkeypatch.setattr(simulate.Simulation, "finish", finish)
+    monkeypatch.setattr(Simulation, "__init__", lambda self, *given: vars(self).update(_stop=given[3]))
+    monkeypatch.setattr(Simulation, "finish", finish)
     with pytest.raises(KeyboardInterrupt):
         simulate.run(place.settings(tmp_path / "run"))

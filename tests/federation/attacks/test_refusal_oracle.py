@@ -18,7 +18,7 @@ import torch
 from cotune.attacks.bound import best_bound
 from cotune.charter.messages import BODY, REFUSED, VECTOR
 from cotune.charter.refusal import Refusal
-from cotune.client import contribution, following, participation
+from cotune.client import contribution, contributor, following
 from cotune.privacy.accounting import epsilon
 from cotune.privacy.sampling import SeededRandomness
 from cotune.server import run as server_run
@@ -172,7 +172,7 @@ def test_the_statistic_finds_a_member_that_refuses_without_a_gradient(
             raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
         return train(trainer, strategy, adapter, part, terms, *others)
 
-    monkeypatch.setattr(participation, "train", refusing)
+    monkeypatch.setattr(contributor, "train", refusing)
     adapter = biting(hostile)
     assert adapter is not None
     hostile.trust_me(hostile.crafted(adapter), monkeypatch)

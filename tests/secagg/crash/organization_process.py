@@ -9,7 +9,8 @@ import lifetimes
 import numpy as np
 from cotune.client.chains import Chain
 from cotune.client.consistency import belongs, require_whole
-from cotune.client.home import NodeHome, Pending
+from cotune.client.home import NodeHome
+from cotune.client.pending import Pending
 from cotune.secagg.admission import admit
 from cotune.secagg.identity import HybridIdentity, Identity
 from cotune.secagg.journal import FileJournal

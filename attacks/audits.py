@@ -85,15 +85,22 @@ def audit_gradients(terms: PrivacyTerms, canaries: int, steps: int, confidence: 
     )
 
 
-def audit_texts(terms: PrivacyTerms, strategy: Strategy, canaries: int, rounds: int, confidence: float) -> Audit:
-    """Audit training with text canaries. Terms without privacy give the control, whose delta is theirs."""
+def audit_texts(
+    terms: PrivacyTerms, strategy: Strategy, canaries: int, rounds: int, confidence: float, control: bool = False
+) -> Audit:
+    """Audit training with text canaries.
+
+    Args:
+        control: train without privacy; what is found is held against the same delta.
+    """
     torch.set_num_threads(1)
-    joined, fell = memorized(terms, strategy, canaries, rounds, np.random.default_rng())
+    trained = terms.without_noise if control else terms
+    joined, fell = memorized(trained, strategy, canaries, rounds, np.random.default_rng())
     best = best_bound({"loss": fell}, joined, terms.delta, confidence)
     steps = rounds * strategy.steps_per_round
     claimed = accounted([terms.segment(steps)], terms.delta).epsilon
     return Audit(
-        audit="text canaries" if terms.enabled else "text canaries, no privacy",
+        audit="text canaries, no privacy" if control else "text canaries",
         canaries=canaries,
         steps=steps,
         guesser=best.guesser,
@@ -102,9 +109,9 @@ def audit_texts(terms: PrivacyTerms, strategy: Strategy, canaries: int, rounds: 
         at_least=best.epsilon,
         confidence=confidence,
         delta=terms.delta,
-        claimed=claimed if terms.enabled else None,
+        claimed=None if control else claimed,
         excess=None,
-        alarm=terms.enabled and best.epsilon > claimed,
+        alarm=not control and best.epsilon > claimed,
     )
 
 
@@ -135,5 +142,4 @@ def audit(settings: Settings, canaries: int, text_canaries: int, confidence: flo
     yield audit_gradients(terms, canaries, steps, confidence)
     if text_canaries:
         yield audit_texts(terms, strategy, text_canaries, settings.rounds, confidence)
-        free = terms.without_noise
-        yield audit_texts(free, strategy, text_canaries, settings.rounds, confidence)
+        yield audit_texts(terms, strategy, text_canaries, settings.rounds, confidence, control=True)

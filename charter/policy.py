@@ -22,7 +22,7 @@ class Policy(Document):
     Attributes:
         data: the organization's records; never part of a charter.
         form, columns, turns: how they are read.
-        max_epsilon: the largest budget of a charter it joins.
+        max_epsilon: the largest budget of a charter it joins; 0 where it joins none with privacy.
         models: digests of the base models that it trains, or "any".
         min_members: the smallest federation it joins.
         unit: the privacy unit that its records are grouped by.
@@ -42,7 +42,7 @@ class Policy(Document):
     form: Form
     columns: Columns
     turns: Turns = "last"
-    max_epsilon: Annotated[float, Field(gt=0)]
+    max_epsilon: Annotated[float, Field(ge=0)]
     models: Literal["any"] | Annotated[tuple[Hex32, ...], Field(strict=False, max_length=1_000)]
     min_members: Annotated[int, Field(ge=3)]
     unit: Line

@@ -13,8 +13,9 @@ def terms(settings: Settings, units: int, dimension: int) -> PrivacyTerms:
         units: of the largest organization. dimension: coordinates of the adapter.
     """
     privacy = settings.privacy
-    delta = privacy.delta_for(units)
-    budget = privacy.epsilon or 1.0
+    # Both are there where privacy is enabled, see `check`.
+    budget = privacy.epsilon if privacy.enabled and privacy.epsilon is not None else 0.0
+    delta = privacy.delta_for(units) if privacy.enabled else 0.0
     grid = None
     if privacy.mechanism == "skellam":
         grid = grid_of(privacy.max_grad_norm, privacy.metrics_weight, dimension)

@@ -52,7 +52,7 @@ class PrivacyTerms:
     Attributes:
         enabled: False only in comparisons: then nothing is noised and the other numbers still clip and scale.
         unit: what one privacy unit is, e.g. "patient". Adjacency: all records of one unit added or removed.
-        epsilon, delta: the budget of the whole run for each unit.
+        epsilon, delta: the budget of the whole run for each unit; 0 where privacy is disabled.
         noise_multiplier: sigma, the noise's standard deviation over `sensitivity`; 0 where privacy is disabled. Where
             the noise is shared it is that of the sum of the honest shares.
         max_grad_norm: C, the largest L2 norm of one unit's gradient after clipping, 1e-9 to 1e9.
@@ -103,6 +103,10 @@ class PrivacyTerms:
             _require(0 < self.epsilon <= _LARGEST_EPSILON, "epsilon", self.epsilon, most)
             _require(0 < self.delta < 1, "delta", self.delta, "a number in (0, 1)")
             _require(sigma > 0, "noise_multiplier", sigma, "a positive number, or disable privacy")
+        else:
+            # Nothing is promised, so no number may read as if something were.
+            for name in ("epsilon", "delta", "noise_multiplier"):
+                _require(getattr(self, name) == 0, name, getattr(self, name), "0 where privacy is disabled")
         self._check_trust()
         self._check_grid()
 
@@ -165,7 +169,7 @@ class PrivacyTerms:
     def without_noise(self) -> "PrivacyTerms":
         """The same clipping and scales without privacy, for comparison."""
         gaussian = replace(self, mechanism="gaussian", grid_step=0.0, dimension=0)
-        return replace(gaussian.alone, enabled=False, noise_multiplier=0.0)
+        return replace(gaussian.alone, enabled=False, epsilon=0.0, delta=0.0, noise_multiplier=0.0)
 
     @property
     def own_multiplier(self) -> float:

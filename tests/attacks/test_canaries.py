@@ -25,7 +25,7 @@ from scipy.stats import norm
 STEPS, CANARIES, DELTA = 40, 600, 1e-5
 SURE = 1 - 1e-6
 TERMS = PrivacyTerms(True, "row", 0.5, DELTA, calibrate(0.5, DELTA, 0.2, STEPS), 2.0, 0.2, 4, 10.0, 0.1)
-CERTAIN = replace(TERMS, enabled=False, sample_rate=1.0)
+CERTAIN = replace(TERMS.without_noise, sample_rate=1.0)
 
 
 def test_a_canary_is_one_clip_norm_along_its_own_coordinate() -> None:

@@ -198,7 +198,7 @@ def test_yaml_round_trip_and_errors(tmp_path: Path) -> None:
         policies.load(path)
 
 
-@pytest.mark.parametrize("changed", [{"min_members": 2}, {"max_epsilon": 0.0}, {"models": "all"}, {"form": "free"}])
+@pytest.mark.parametrize("changed", [{"min_members": 2}, {"max_epsilon": -1.0}, {"models": "all"}, {"form": "free"}])
 def test_a_policy_out_of_range_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changed))):
         policy_with(**changed)

@@ -169,6 +169,8 @@ def test_altering_any_field_breaks_every_signature(path: tuple[Any, ...]) -> Non
     if path == ("privacy", "delta"):
         for member in changed["members"]:
             member["nominal_units"] = 10
+    if path == ("privacy", "enabled"):
+        changed["privacy"] |= {"epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0}
     tampered = build(changed)
     for name, signature in signatures(signed).items():
         key = public_hex(KEYS.get(name, COORDINATOR_KEY))

@@ -36,7 +36,7 @@ def test_at_little_noise_the_rate_no_longer_grows_the_sooner_the_more_tokens() -
     assert rate(TERMS, 44) == limit
     assert rate(TERMS, 24) > 1.5 * limit
     assert rate(TERMS, 24) == rate(TERMS, 0)  # the noise is above what 24 tokens allow
-    assert rate(replace(TERMS, enabled=False, noise_multiplier=0.0), 44, "privacy=none") == limit
+    assert rate(TERMS.without_noise, 44, "privacy=none") == limit
 
 
 @pytest.mark.parametrize(

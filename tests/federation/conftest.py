@@ -195,8 +195,8 @@ def _terms(enabled: bool, rounds: int) -> PrivacyTerms:
     return PrivacyTerms(
         enabled=enabled,
         unit="patient",
-        epsilon=8.0,
-        delta=DELTA,
+        epsilon=8.0 if enabled else 0.0,
+        delta=DELTA if enabled else 0.0,
         noise_multiplier=sigma(rounds) if enabled else 0.0,
         max_grad_norm=1.0,
         # Without privacy every unit is in every sample, so that a round can be repeated exactly.

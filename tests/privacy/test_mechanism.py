@@ -101,7 +101,10 @@ def test_what_is_not_noised() -> None:
         ({"epsilon": 1e300}, "privacy.epsilon"),
         ({"mechanism": "gaussian"}, "privacy.mechanism=skellam"),
         ({"mechanism": "laplace"}, "gaussian or skellam"),
-        ({"enabled": False, "noise_multiplier": 0.0}, "without privacy there is no noise"),
+        (
+            {"enabled": False, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0},
+            "without privacy there is no noise",
+        ),
     ],
 )
 def test_terms_that_contradict_each_other(change: dict, words: str) -> None:

@@ -113,7 +113,7 @@ def test_terms_noise_one_share_and_state_the_sums() -> None:
         {"trust": "nobody"},
         {"colluders": 9},
         {"organizations": 0},
-        {"enabled": False, "noise_multiplier": 0.0},
+        {"enabled": False, "epsilon": 0.0, "delta": 0.0, "noise_multiplier": 0.0},
     ],
 )
 def test_terms_that_contradict_themselves(changes: dict) -> None:

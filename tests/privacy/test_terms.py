@@ -67,7 +67,16 @@ def test_a_loss_that_is_not_a_number_counts_as_the_cap() -> None:
 def test_noise_follows_the_sensitivity() -> None:
     assert TERMS.sensitivity == pytest.approx(1.5 * math.sqrt(1.03))
     assert TERMS.noise_std == pytest.approx(0.9 * 1.5 * math.sqrt(1.03))
-    assert replace(TERMS, enabled=False).noise_std == 0.0
+    assert TERMS.without_noise.noise_std == 0.0
+
+
+@pytest.mark.parametrize("number", ["epsilon", "delta", "noise_multiplier"])
+def test_terms_without_privacy_promise_nothing(number: str) -> None:
+    """A charter that disables privacy must not hold a number that reads as a bound."""
+    free = TERMS.without_noise
+    assert (free.enabled, free.epsilon, free.delta) == (False, 0.0, 0.0)
+    with pytest.raises(UserError, match=rf"privacy\.{number}.*0 where privacy is disabled"):
+        replace(free, **{number: 0.5})
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from cotune.training.source import ModelSource
 from rich.console import Console
 
 MakeBase = Callable[[str], BaseModel]
-OPEN = PrivacyTerms(False, "row", 8.0, 1e-5, 0.0, 1.0, 0.5, 1, 10.0, 0.1)
+OPEN = PrivacyTerms(False, "row", 0.0, 0.0, 0.0, 1.0, 0.5, 1, 10.0, 0.1)
 SOURCE = ModelSource(name="tiny-llama")
 
 

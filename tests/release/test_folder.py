@@ -194,7 +194,7 @@ def test_the_privacy_statement(tmp_path: Path, facts: ReleaseFacts) -> None:
 
 
 def test_without_privacy_nothing_is_promised(tmp_path: Path, facts: ReleaseFacts) -> None:
-    off = PrivacyFacts(replace(TERMS, enabled=False, noise_multiplier=0.0), {}, {})
+    off = PrivacyFacts(TERMS.without_noise, {}, {})
     write_release(replace(facts, privacy=off), tmp_path / "release")
     found = json.loads((tmp_path / "release" / "privacy_statement.json").read_text())
     assert found["enabled"] is False

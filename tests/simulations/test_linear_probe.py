@@ -23,8 +23,8 @@ def terms(clip: float = 0.3, records: int = 3, sigma: float = 1.0, enabled: bool
     return PrivacyTerms(
         enabled=enabled,
         unit="patient",
-        epsilon=8.0,
-        delta=1e-4,
+        epsilon=8.0 if enabled else 0.0,
+        delta=1e-4 if enabled else 0.0,
         noise_multiplier=sigma,
         max_grad_norm=clip,
         sample_rate=1.0,

@@ -17,7 +17,7 @@ from cotune.strategies.rolora import RoLoRA
 from cotune.training.trainer import Trainer
 
 UNITS = 16
-TERMS = PrivacyTerms(False, "row", 8.0, 1e-5, 0.0, 0.5, 1.0, 1, 10.0, 0.1)
+TERMS = PrivacyTerms(False, "row", 0.0, 0.0, 0.0, 0.5, 1.0, 1, 10.0, 0.1)
 RATES = {"sgd": 2.0, "adam": 0.01, "adagrad": 0.03, "yogi": 0.02}
 PLAIN = ("sgd", 1.0, 0.0, 0.99, 1e-3, 0.0)
 GRADIENTS = {

@@ -176,7 +176,7 @@ def test_an_empty_sample_is_still_noised(shared: Any) -> None:
 
 def test_without_privacy_there_is_no_noise_but_clipping(shared: Any) -> None:
     trainer, terms = shared
-    off = replace(terms, enabled=False, sample_rate=1.0, max_grad_norm=1e-3)
+    off = replace(terms.without_noise, sample_rate=1.0, max_grad_norm=1e-3)
     one = trainer.private_sum(_adapter(trainer), off, SeededRandomness(0))
     assert np.array_equal(one, trainer.private_sum(_adapter(trainer), off, SeededRandomness(0)))
     assert 0 < np.linalg.norm(one[:-3]) <= 1e-3 * len(SIZES)

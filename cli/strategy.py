@@ -20,10 +20,12 @@ def show(
     ],
 ) -> None:
     """The file's digest, what it imports, and the lines that let a node run it. Read the file before you use them."""
+    from ..spelling import printable
     from ..strategies.own import read_code
 
     code = read_code(file)
-    typer.echo(f"{file}: {len(code.content):,} bytes, imports {', '.join(code.imports) or 'nothing'}")
+    imports = printable(", ".join(code.imports)) or "nothing"
+    typer.echo(f"{file}: {len(code.content):,} bytes, imports {imports}")
     typer.echo(f"sha256       {code.digest}")
     typer.echo("policy.yaml  strategies:")
     typer.echo(f"             - {code.digest}")

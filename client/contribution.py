@@ -49,7 +49,8 @@ def train(
 
     Guarantees:
         With privacy enabled a vector comes back whatever is in the data and the adapter: where training fails, that of
-        a step without records. Nothing but the end of the process can prevent an answer.
+        a step without records. Nothing but the end of the process can prevent an answer, or a strategy of one's own
+        that fails without records and sends more than one gradient.
 
     Raises:
         UserError: only where privacy is disabled, and training failed or moved nothing.
@@ -65,11 +66,22 @@ def train(
         if not terms.enabled:
             raise
         log.exception("round %d: training failed after its charge; noise alone is sent", plan.round + 1)
-        contribution = contribute(_NoRecords(), strategy, adapter, part, terms, batch, SystemRandomness())
+        contribution = _without_records(strategy, adapter, part, terms, batch)
     if not terms.enabled and not contribution[: lengths[0]].any():
         raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
     log.info("round %d: the step took %.1f seconds", plan.round + 1, time.monotonic() - started)
     return np.concatenate([contribution, [_cut(contribution, plan, lengths)]])
+
+
+def _without_records(strategy: Strategy, adapter: Adapter, part: Part, terms: PrivacyTerms, batch: float) -> Vector:
+    """What the strategy sends of no records; noise alone where a strategy of one's own fails at that too."""
+    try:
+        return contribute(_NoRecords(), strategy, adapter, part, terms, batch, SystemRandomness())
+    except Exception:
+        if not strategy.one_noised_gradient:
+            raise
+        log.exception("the strategy fails without records too; noise alone is sent")
+        return _NoRecords().private_sum(adapter, terms, SystemRandomness(), part)
 
 
 def _cut(contribution: Vector, plan: Plan, lengths: list[int]) -> float:

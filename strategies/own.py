@@ -67,7 +67,7 @@ def read_code(file: Path) -> Code:
         raise UserError(f"{file}: longer than {MOST_BYTES:,} bytes", "keep to the strategy itself")
     try:
         tree = ast.parse(content, str(file))
-    except (SyntaxError, ValueError) as problem:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         line = getattr(problem, "lineno", None)
         raise UserError(f"{file}: not Python{f', line {line}' if line else ''}", "correct it") from None
     imports = sorted(set(_imports(tree)))

@@ -161,7 +161,8 @@ def test_chat_refuses_a_wrong_folder_before_anything_loads(tmp_path: Path) -> No
 
 
 def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cotune.release.loading as room
+    import cotune.release.chat as room
+    import cotune.release.loading as loading
 
     shown: list[tuple[str, tuple[str, str]]] = []
 
@@ -175,7 +176,7 @@ def test_chat_answers_each_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         opened.append(given)
         return Release()
 
-    monkeypatch.setattr(room, "open_release", open_release)
+    monkeypatch.setattr(loading, "open_release", open_release)
     show: Callable[..., None] = lambda console, prompt, answers: shown.append((prompt, answers))  # noqa: E731
     monkeypatch.setattr(room, "show", show)
     monkeypatch.setattr(room, "talk", lambda release, console: shown.append(("talk", ("", ""))))

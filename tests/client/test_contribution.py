@@ -1,7 +1,7 @@
 """After its charge a member sends a noised vector, whatever happens in training."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,32 @@ def test_what_training_gives_is_sent_as_it_is() -> None:
     sent = train(Broken(good), SGD, ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]
     np.testing.assert_array_equal(sent[:-1], good)
     assert sent[-1] == pytest.approx(np.mean(good > 4))
+
+
+@dataclass(frozen=True)
+class Greedy(DPFedSGD):
+    """Asks for a step more than its round is charged for, with records or without."""
+
+    def local(self, trainer: Any, adapter: Any, part: Any, terms: Any, nominal_batch: float, randomness: Any) -> Any:
+        first = trainer.private_sum(adapter, terms, randomness, part)
+        return first + trainer.private_sum(adapter, terms, randomness, part)
+
+
+@dataclass(frozen=True)
+class Scaling(DPFedSGD):
+    """Says that it sends a gradient as it was noised, and sends twice of it."""
+
+    def local(self, trainer: Any, adapter: Any, part: Any, terms: Any, nominal_batch: float, randomness: Any) -> Any:
+        return 2 * trainer.private_sum(adapter, terms, randomness, part)
+
+
+@pytest.mark.parametrize("rule", [Greedy, Scaling])
+def test_a_strategy_that_does_not_keep_to_what_was_paid_sends_noise_alone(rule: Any) -> None:
+    good = np.full(DIMENSION + 3, 1e6)
+    sent = train(Broken(good), rule(**asdict(SGD)), ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]
+    spread = sent[:DIMENSION].std() / TERMS.noise_std
+    assert 0.8 < spread < 1.2
+    assert np.abs(sent).max() < 1e3
 
 
 def test_the_end_of_the_process_is_not_held_up() -> None:

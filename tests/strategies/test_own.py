@@ -80,6 +80,8 @@ def test_only_what_was_installed_is_found(tmp_path: Path) -> None:
         ("def late():\n    import requests\n", "line 2: it imports requests"),
         ("class (:\n", "not Python, line 1"),
         ("a = '\x00'\n", "not Python"),
+        ("(" * 5000 + "\n", "not Python"),
+        ("-" * 200_000 + "1\n", "not Python"),
         ("raise RuntimeError('no\\nway')\n", "RuntimeError: no way"),
         ("#" * (own.MOST_BYTES + 1), "longer than"),
     ],

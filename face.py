@@ -73,7 +73,8 @@ def plan_privacy(
     """The noise that a whole run needs to keep its budget.
 
     Args:
-        epsilon, delta: the budget of every organization; delta None: 1 / (10 units).
+        epsilon: the budget of every organization.
+        delta: the same; None: 1 / (10 units).
         units: of the largest organization. rounds, steps_per_round: noised sums that each gives away in all.
         sample_rate: share of the units in a step, in (0, 1].
 

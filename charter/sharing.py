@@ -9,7 +9,7 @@ def check_sharing(shares: NoiseShares, members: int, threshold: int, min_survivo
 
     Args:
         shares: as the charter's privacy terms hold them. members: how many sign the charter.
-        threshold, min_survivors: of its secure aggregation.
+        threshold: of its secure aggregation. min_survivors: the same.
 
     Raises:
         UserError: the first that does not hold.

@@ -100,8 +100,8 @@ class Home:
         """Write what everybody signed, and what it names.
 
         Args:
-            charter, signatures: of all. basis: the adapter's, where its form has one. code: of the strategy, where it
-                is not the product's own.
+            charter: drafted. signatures: of all. basis: the adapter's, where its form has one. code: of the strategy,
+                where it is not the product's own.
         """
         if code is not None:
             write_bytes(self.strategy, code)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from cotune.client import home as homes
+from cotune.enrollment import home as enrolled
 from cotune.privacy.anchor import anchor_of
 from cotune.privacy.ledger import Ledger, LedgerBroken
 
@@ -67,6 +68,7 @@ def test_every_file_of_a_home_is_in_its_description(found: Callable) -> None:
 
     federation.grid.after = after
     federation.run()
-    listed = {line.split(" ")[0].rstrip("/") for line in str(homes.__doc__).splitlines()[2:]}
+    described = (*str(enrolled.__doc__).splitlines()[2:], *str(homes.__doc__).splitlines()[2:])
+    listed = {line.split(" ")[0].rstrip("/") for line in described}
     assert {"pending.npz", "round.bin", "chains.json", "journal"} <= seen
     assert seen - {"records.jsonl"} <= listed  # the records are where its policy says

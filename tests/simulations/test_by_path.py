@@ -30,7 +30,7 @@ def test_the_example_deals() -> None:
         ("def build(): pass\n", "TypeError"),
         ("build = 3\n", "has no function build"),
         ("raise RuntimeError('a\\nb')\n", "RuntimeError: a b"),
-        ("from cotune.data.corpora.partition import Corpus, Shown\n"
+        ("from cotune.data.corpora.corpus import Corpus, Shown\n"
          "def build(partition): return Corpus({}, [], (), Shown(''))\n", "deals to 0 organizations"),
     ],
 )  # fmt: skip

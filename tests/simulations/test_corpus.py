@@ -64,7 +64,9 @@ def test_of_conversations_all_answers_are_learned_and_the_last_is_tested(place: 
     assert [len(group(records).ids) for records in every.organizations.values()] == [2, 2, 2]
     assert every.test == last.test
     write_records(every.organizations["north"], tmp_path / "home.jsonl")
-    back = read(tmp_path / "home.jsonl", "instruction", Columns("prompt", "answer", "unit", None, None, "label"))
+    back = read(
+        tmp_path / "home.jsonl", "instruction", Columns(prompt="prompt", answer="answer", unit="unit", label="label")
+    )
     assert back == every.organizations["north"]
 
 

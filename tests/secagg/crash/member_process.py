@@ -30,17 +30,16 @@ stand_in("cotune.client.workbench", Workbench=Workbench, logged=lambda: None, pr
 stand_in("cotune.training.base", BaseModel=object)
 stand_in("cotune.training.capacity", require_disk=lambda *arguments: None)
 
-from cotune.client import participation  # noqa: E402
+from cotune.client import contribution, participation  # noqa: E402
 from cotune.client.following import Following  # noqa: E402
 from cotune.client.home import NodeHome  # noqa: E402
 from cotune.privacy import accounts  # noqa: E402
 from cotune.privacy.terms import METRICS  # noqa: E402
 from cotune.secagg.plan import Plan  # noqa: E402
 from cotune.secagg.state import State  # noqa: E402
-from cotune.strategies.dp_fedsgd import DPFedSGD  # noqa: E402
 
 
-def trained(strategy: DPFedSGD, trainer: object, adapter: np.ndarray, *terms: object) -> np.ndarray:
+def trained(trainer: object, strategy: object, adapter: np.ndarray, *terms: object) -> np.ndarray:
     """Another contribution each time: what a second training under one charge would be."""
     return np.random.default_rng(list(os.urandom(16))).uniform(-0.5, 0.5, len(adapter) + len(METRICS))
 
@@ -64,6 +63,6 @@ def handle(life: dict[str, Any]) -> Any:
 
 if __name__ == "__main__":
     accounts.epsilon = lambda segments, delta: 0.01 * len(segments)  # type: ignore[assignment]
-    DPFedSGD.local = trained  # type: ignore[assignment]
+    contribution.contribute = trained  # type: ignore[assignment]
     np.savez(io.BytesIO(), random=np.random.default_rng().uniform(size=2))
     lifetimes.serve(handle)

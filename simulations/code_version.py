@@ -18,7 +18,9 @@ def code_version() -> str:
     """The package's version, and a SHA-256 over the names and contents of its modules and settings."""
     rooms = [path.parent for path in sorted(_ROOT.glob("*/__init__.py")) if path.parent.name not in _BESIDE]
     found = hashlib.sha256()
-    for file in sorted(file for room in rooms for file in room.rglob("*") if file.suffix in _CODE):
+    inside = [file for room in rooms for file in room.rglob("*") if file.suffix in _CODE]
+    # Beside the rooms lie what they share, `spelling` with the canonical form of ids among it.
+    for file in sorted([*inside, *_ROOT.glob("*.py")]):
         content = file_digest(file)
         found.update(f"{file.relative_to(_ROOT).as_posix()} {content}\n".encode())
     return f"{version('cotune')} {found.hexdigest()}"

@@ -8,7 +8,7 @@ What a researcher needs stands here and is loaded when it is first used:
     report = cotune.simulate(settings)
     model = cotune.load_release(settings.run_dir / "release").model
 
-Importing cotune turns off what Flower, Ray and transformers send by themselves, see `offline`.
+Importing cotune turns off what Flower, Ray and transformers send by themselves, see `offline`; import it before them.
 
 Every top-level folder is a room with one job. Dependencies point one way (see docs/architecture.md): cli -> simulations
 -> attacks -> conf -> server | client -> enrollment -> release | verify -> strategies -> evaluation -> training -> data

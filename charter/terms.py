@@ -117,6 +117,11 @@ class StrategyTerms(Document):
         """The name of the class alone."""
         return self.target.rsplit(".", 1)[-1]
 
+    @property
+    def described(self) -> str:
+        """The class for people: one of one's own may have the name of one of the product's."""
+        return self.rule if self.code is None else f"{self.rule} (code of its own, {self.code[:16]})"
+
     @model_validator(mode="after")
     def _check_code(self) -> Self:
         if ("." in self.target) != (self.code is None):

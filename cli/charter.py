@@ -28,8 +28,11 @@ app = typer.Typer(help="What the members sign: show it, sign it, verify it.", no
 def show(file: File) -> None:
     """What a charter binds you to, in words, and its digest."""
     from ..charter.charter import load
+    from ..strategies.derived import require_fitting
 
-    for line in _lines(load(file)):
+    charter = load(file)
+    require_fitting(charter)
+    for line in _lines(charter):
         typer.echo(line)
 
 
@@ -57,8 +60,10 @@ def sign(
 def verify(file: File, signatures: Beside = None) -> None:
     """Check that every member and the coordinator signed this very charter."""
     from ..charter.signatures import load_signed
+    from ..strategies.derived import require_fitting
 
     charter = load_signed(file, signatures or file.parent / SIGNATURES)
+    require_fitting(charter)
     typer.echo(f"signed by all {len(charter.members)} members and the coordinator: {charter.digest()}")
 
 
@@ -130,8 +135,13 @@ def _lines(charter: "Charter") -> list[str]:
 
 
 def _code_lines(charter: "Charter") -> list[str]:
-    digest = charter.strategy.code
-    return [] if digest is None else [f"             code of its own, to be read before it is allowed: {digest}"]
+    digest, privacy = charter.strategy.code, charter.privacy
+    if digest is None:
+        return []
+    lines = [f"             code of its own, to be read before it is allowed: {digest}"]
+    if privacy.shares is not None or privacy.grid is not None or charter.personal_steps:
+        lines.append("             what follows holds if it sends one noised gradient a round; the node checks that")
+    return lines
 
 
 def _personal(steps: int) -> str:

@@ -40,17 +40,18 @@ def train(
     terms: PrivacyTerms,
     batch: float,
     plan: Plan,
+    steps: int | None = None,
 ) -> Vector:
     """This round's contribution, float64 [plan.encoding.dimension]: noised, then the fraction that will be cut.
 
     Args:
         trainer: over this organization's records. adapter: float32 [d]. part: what of it the round trains.
         terms: the charter's. batch: this organization's public expected batch. plan: of the round, for the encoding.
+        steps: that were charged.
 
     Guarantees:
         With privacy enabled a vector comes back whatever is in the data and the adapter: where training fails, that of
-        a step without records. Nothing but the end of the process can prevent an answer, or a strategy of one's own
-        that fails without records and sends more than one gradient.
+        a step without records. Nothing but the end of the process can prevent an answer.
 
     Raises:
         UserError: only where privacy is disabled, and training failed or moved nothing.
@@ -58,30 +59,36 @@ def train(
     lengths = [length for length, _ in plan.encoding.segments[:-1]]
     started = time.monotonic()
     try:
-        contribution = contribute(trainer, strategy, adapter, part, terms, batch, SystemRandomness())
-        check_finite(contribution, "the trained contribution")
-        if contribution.shape != (sum(lengths),):
-            raise ValueError("a contribution of another size than the plan's")
+        contribution = contribute(trainer, strategy, adapter, part, terms, batch, SystemRandomness(), steps)
+        _require_fitting(contribution, sum(lengths))
     except Exception:
         if not terms.enabled:
             raise
         log.exception("round %d: training failed after its charge; noise alone is sent", plan.round + 1)
-        contribution = _without_records(strategy, adapter, part, terms, batch)
+        contribution = _without_records(strategy, adapter, part, terms, batch, sum(lengths))
     if not terms.enabled and not contribution[: lengths[0]].any():
         raise Refusal("round.unmoved", "training changed nothing", "check the LoRA targets")
     log.info("round %d: the step took %.1f seconds", plan.round + 1, time.monotonic() - started)
     return np.concatenate([contribution, [_cut(contribution, plan, lengths)]])
 
 
-def _without_records(strategy: Strategy, adapter: Adapter, part: Part, terms: PrivacyTerms, batch: float) -> Vector:
-    """What the strategy sends of no records; noise alone where a strategy of one's own fails at that too."""
+def _without_records(
+    strategy: Strategy, adapter: Adapter, part: Part, terms: PrivacyTerms, batch: float, size: int
+) -> Vector:
+    """What the strategy sends of no records; noise of the plan's size where one of one's own fails at that too."""
     try:
-        return contribute(_NoRecords(), strategy, adapter, part, terms, batch, SystemRandomness())
+        sent = contribute(_NoRecords(), strategy, adapter, part, terms, batch, SystemRandomness())
+        _require_fitting(sent, size)
     except Exception:
-        if not strategy.one_noised_gradient:
-            raise
         log.exception("the strategy fails without records too; noise alone is sent")
-        return _NoRecords().private_sum(adapter, terms, SystemRandomness(), part)
+        return noised(np.zeros(size), terms)
+    return sent
+
+
+def _require_fitting(contribution: Vector, size: int) -> None:
+    check_finite(contribution, "the trained contribution")
+    if contribution.shape != (size,):
+        raise ValueError("a contribution of another size than the plan's")
 
 
 def _cut(contribution: Vector, plan: Plan, lengths: list[int]) -> float:

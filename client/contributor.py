@@ -4,7 +4,6 @@ import logging
 from dataclasses import replace
 
 from ..charter.refusal import Refusal
-from ..errors import UserError
 from ..privacy.adversaries import Event, reserve
 from ..privacy.ledger import Ledger
 from ..secagg.plan import Plan
@@ -57,13 +56,14 @@ class Contributor(Node):
 
     def _contribute(self, plan: Plan, adapter: Adapter, bench: Workbench) -> None:
         """Charge the budget, train, and have the noised contribution on disk."""
-        self._reserve(plan, bench)
+        steps = self.strategy.steps_per_round
+        self._reserve(plan, bench, steps)
         # Counted before it can be sent: who is killed before it joins sends it in the next attempt.
         chain = self.home.chain(plan.run.hex())
         self.home.set_chain(replace(chain, charged=chain.charged + 1))
         own = nominal_batch(self.charter, self.settings.name)
         part = self.strategy.trained(schema_of(self.charter), plan.round)
-        contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan)
+        contribution = train(bench.trainer, self.strategy, adapter, part, self.charter.privacy, own, plan, steps)
         about = (plan.run.hex(), plan.round, plan.attempt, plan.model_hash.hex(), plan.schema_hash.hex())
         self.home.set_pending(Pending(*about, contribution))
 
@@ -76,10 +76,10 @@ class Contributor(Node):
             kept = with_round(self.home.sent(), self.charter, plan.run.hex(), plan.round, contribution)
             if kept is not None:
                 self.home.set_sent(kept)
-        except UserError as problem:
+        except Exception as problem:
             log.warning("round %d is not kept for a personal adapter: %s", plan.round + 1, problem)
 
-    def _reserve(self, plan: Plan, bench: Workbench) -> None:
+    def _reserve(self, plan: Plan, bench: Workbench, steps: int) -> None:
         terms = self.charter.privacy
         if not terms.enabled:
             return
@@ -88,7 +88,7 @@ class Contributor(Node):
         event = Event(bench.holdings, self.charter.digest(), plan.run.hex(), plan.round, plan.attempt)
         budget = min(terms.epsilon, self.policy.max_epsilon)
         strangers = ledger.strangers(event.data)
-        reserve(ledger, terms, event, self.strategy.steps_per_round, budget)
+        reserve(ledger, terms, event, steps, budget)
         if strangers:
             log.warning(_ALONE, event.data.name[:12], strangers)
 

@@ -13,7 +13,7 @@ from ..charter.policy import Policy
 from ..charter.terms import BasisTerms, ModelTerms, SecAggTerms, StrategyTerms
 from ..privacy.terms import PrivacyTerms
 from ..secagg.identity import Identity
-from ..strategies.derived import encoding_of, schema_of, strategy_of
+from ..strategies.derived import encoding_of, require_fitting, schema_of, strategy_of
 from ..training.adapter import LoraSettings
 from ..training.base import BaseModel
 from .requests import JoinRequest, member_of
@@ -113,7 +113,9 @@ def signed(charter: Charter, policy: Policy, name: str, key: Identity, now: date
 
     Raises:
         Refusal: it is not a member under this key, or does not want to act under this charter.
+        UserError: no node would, since the strategy does not fit the terms.
     """
+    require_fitting(charter)
     policies.check(charter, policy, name, signing.public_hex(key), now)
     return signing.sign_charter(charter, key)
 

@@ -230,7 +230,7 @@ def _facts(
         adapter=adapter,
         trained=_what_was_trained(charter),
         context_length=charter.model.context_length,
-        strategy=charter.strategy.target.rsplit(".", 1)[-1],
+        strategy=charter.strategy.described,
         rounds=len(rounds),
         planned_rounds=charter.rounds,
         charter_digest=charter.digest(),

@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 
 from ..charter.charter import Charter
 from .base import Strategy
-from .derived import nominal_batch, strategy_of
+from .derived import nominal_batch, schema_of, strategy_of
 from .dp_fedsgd import DPFedSGD
 
 # Chosen on the validation rows of the hospitals (24 tokens) and the law firms (45).
@@ -29,12 +29,20 @@ def least_noise(form: str, tokens: int) -> float:
 
 def scales(strategy: Strategy, charter: Charter) -> TypeGuard[DPFedSGD]:
     """Whether a rate can be carried over to another ratio of noise and units: plain SGD on numbers of one scale."""
-    return charter.model.form != "lora" and isinstance(strategy, DPFedSGD) and strategy.server_optimizer == "sgd"
+    return (
+        charter.model.form != "lora"
+        and isinstance(strategy, DPFedSGD)
+        and strategy.one_noised_gradient
+        and strategy.server_optimizer == "sgd"
+    )
 
 
 def own_gradients(charter: Charter, strategy: Strategy) -> bool:
     """Whether what a member contributes is a gradient under all of its own noise that can be stepped along again."""
-    return charter.privacy.enabled and charter.privacy.shares is None and scales(strategy, charter)
+    if not charter.privacy.enabled or charter.privacy.shares is not None or not scales(strategy, charter):
+        return False
+    schema = schema_of(charter)
+    return strategy.turns == 1 and strategy.trained(schema, 0).size == schema.dimension
 
 
 def alone(charter: Charter, batch: float, tokens: int) -> Strategy:

@@ -9,7 +9,9 @@ it takes no more noised steps from the trainer than the ledger was charged for i
 import ast
 import hashlib
 import importlib.util
+import io
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
+from ..spelling import printable
 
 MOST_BYTES = 2**20
 _ALLOWED = frozenset({"cotune", "numpy"}) | sys.stdlib_module_names
@@ -65,8 +68,9 @@ def read_code(file: Path) -> Code:
         raise UserError(f"{file}: {problem.strerror}", "give the file of the strategy's class") from None
     if len(content) > MOST_BYTES:
         raise UserError(f"{file}: longer than {MOST_BYTES:,} bytes", "keep to the strategy itself")
+    text = _read_as_shown(file, content)
     try:
-        tree = ast.parse(content, str(file))
+        tree = ast.parse(text, str(file))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
         line = getattr(problem, "lineno", None)
         raise UserError(f"{file}: not Python{f', line {line}' if line else ''}", "correct it") from None
@@ -79,6 +83,29 @@ def read_code(file: Path) -> Code:
             )
     named = tuple(sorted({module for _, module in imports}))
     return Code(file, content, hashlib.sha256(content).hexdigest(), named)
+
+
+def _read_as_shown(file: Path, content: bytes) -> str:
+    """The text that a person reads in the file, which is what runs.
+
+    Python would honour a declared encoding in which a comment holds a line break, and an editor obeys characters that
+    hide or turn what stands beside them.
+    """
+    try:
+        text, encoding = content.decode(), tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+    except (UnicodeDecodeError, SyntaxError):
+        raise UserError(f"{file}: not UTF-8", "save it as UTF-8 without a declared encoding") from None
+    if encoding != "utf-8":
+        raise UserError(f"{file}: it declares the encoding {encoding}", "save it as UTF-8 without a declared encoding")
+    shown = printable(text, also="\n\t")
+    for place, (letter, seen) in enumerate(zip(text, shown, strict=True)):
+        if letter != seen:
+            line = text.count("\n", 0, place) + 1
+            raise UserError(
+                f"{file} line {line}: it holds the character U+{ord(letter):04X}, which a reader does not see",
+                "take it out; lines end with a line feed alone",
+            )
+    return text
 
 
 def install(code: Code) -> None:
@@ -94,7 +121,7 @@ def install(code: Code) -> None:
     # Dataclasses look their module up by name.
     sys.modules[module.__name__] = module
     try:
-        exec(compile(code.content, str(code.file), "exec"), module.__dict__)  # noqa: S102  (its digest was agreed to)
+        exec(compile(code.content, str(code.file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102  (its digest was agreed to)
     except Exception as problem:
         del sys.modules[module.__name__]
         said = " ".join(str(problem).split())[:200]

@@ -20,10 +20,11 @@ class PaidSteps:
 
     Args:
         trainer: over an organization's records. terms: the charter's. steps: that the round was charged for.
+        randomness: of the samples; what a sample amplifies rests on nobody's knowing it.
     """
 
-    def __init__(self, trainer: PrivateTrainer, terms: PrivacyTerms, steps: int) -> None:
-        self._trainer, self._terms, self._left = trainer, terms, steps
+    def __init__(self, trainer: PrivateTrainer, terms: PrivacyTerms, steps: int, randomness: Randomness) -> None:
+        self._trainer, self._terms, self._left, self._randomness = trainer, terms, steps, randomness
         self._last: Vector | None = None
 
     def private_sum(
@@ -32,8 +33,10 @@ class PaidSteps:
         """One step, see `base.PrivateTrainer`.
 
         Raises:
-            UnpaidError: all are taken, or the terms are others.
+            UnpaidError: all are taken, or terms or randomness are others.
         """
+        if randomness is not self._randomness:
+            raise UnpaidError("the strategy brings randomness of its own for the sample")
         if terms != self._terms:
             raise UnpaidError("the strategy asks for a step under other terms than the charter's")
         if not self._left:
@@ -63,16 +66,18 @@ def contribute(
     terms: PrivacyTerms,
     nominal_batch: float,
     randomness: Randomness,
+    steps: int | None = None,
 ) -> Vector:
     """`strategy.local` on a trainer that gives what was charged; what a member sends, wherever it is simulated too.
 
     Args:
-        trainer: over the organization's records. The others: as `Strategy.local`.
+        trainer: over the organization's records. steps: that were charged; None: as many as the strategy says.
+            The others: as `Strategy.local`.
 
     Raises:
         UnpaidError: the strategy asked for more, or claims what it does not do.
     """
-    paid = PaidSteps(trainer, terms, strategy.steps_per_round)
+    paid = PaidSteps(trainer, terms, strategy.steps_per_round if steps is None else steps, randomness)
     sent = strategy.local(paid, adapter, part, terms, nominal_batch, randomness)
     if strategy.one_noised_gradient:
         paid.require_as_noised(sent)

@@ -19,6 +19,14 @@ from cotune.privacy.skellam import grid_for
 from cotune.privacy.terms import METRICS, PrivacyTerms
 
 NAMES = ("north", "south", "west")
+SGD = {
+    "server_optimizer": "sgd",
+    "learning_rate": 1.0,
+    "momentum": 0.0,
+    "beta2": 0.99,
+    "stability": 1e-3,
+    "averaging": 0.0,
+}
 
 
 @pytest.fixture
@@ -192,7 +200,7 @@ def test_show_says_against_whom_shared_noise_holds(federation: Path, capsys: pyt
     file = federation / "charter.yaml"
     charter = load(file)
     terms = replace(charter.privacy, trust="honest_majority", organizations=3, colluders=1, dropouts=0)
-    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {}}
+    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": SGD}
     save(
         type(charter).model_validate(charter.model_dump(by_alias=True) | {"privacy": terms, "strategy": strategy}), file
     )
@@ -203,6 +211,17 @@ def test_show_says_against_whom_shared_noise_holds(federation: Path, capsys: pyt
         assert line in shown
     assert "honest majority" in shown
     assert "each organization adds 0.7071" in shown
+
+
+def test_a_charter_that_no_node_would_act_under_is_neither_shown_nor_signed(federation: Path) -> None:
+    """Local steps under shared noise: the epsilons of one step a round would be far too small."""
+    file = federation / "charter.yaml"
+    charter = load(file)
+    terms = replace(charter.privacy, trust="honest_majority", organizations=3, colluders=1, dropouts=0)
+    save(type(charter).model_validate(charter.model_dump(by_alias=True) | {"privacy": terms}), file)
+    for verb in (lambda: verbs.show(file), lambda: verbs.sign(file, federation / "north.key")):
+        with pytest.raises(UserError, match="honest_majority with FedAvg"):
+            verb()
 
 
 def test_show_says_what_is_trained_and_over_which_basis(federation: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +250,7 @@ def test_show_says_that_noise_is_on_integers(federation: Path, capsys: pytest.Ca
     charter = load(file)
     grid = grid_for(charter.privacy.sensitivity, charter.model.dimension + len(METRICS))
     terms = replace(charter.privacy, mechanism="skellam", grid_step=grid.step, dimension=grid.dimension)
-    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": {}}
+    strategy = {"target": "cotune.strategies.dp_fedsgd.DPFedSGD", "settings": SGD}
     save(
         type(charter).model_validate(charter.model_dump(by_alias=True) | {"privacy": terms, "strategy": strategy}), file
     )

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -99,7 +99,25 @@ class Scaling(DPFedSGD):
         return 2 * trainer.private_sum(adapter, terms, randomness, part)
 
 
-@pytest.mark.parametrize("rule", [Greedy, Scaling])
+@dataclass(frozen=True)
+class Misshapen(DPFedSGD):
+    """Gives too few numbers, whatever it is given."""
+
+    def local(self, trainer: Any, adapter: Any, part: Any, terms: Any, nominal_batch: float, randomness: Any) -> Any:
+        return np.zeros(3)
+
+
+@dataclass(frozen=True)
+class NoNumbers(DPFedSGD):
+    """Divides by nothing, and says that it sends more than one gradient."""
+
+    one_noised_gradient: ClassVar[bool] = False
+
+    def local(self, trainer: Any, adapter: Any, part: Any, terms: Any, nominal_batch: float, randomness: Any) -> Any:
+        return trainer.private_sum(adapter, terms, randomness, part) * np.nan
+
+
+@pytest.mark.parametrize("rule", [Greedy, Scaling, Misshapen, NoNumbers])
 def test_a_strategy_that_does_not_keep_to_what_was_paid_sends_noise_alone(rule: Any) -> None:
     good = np.full(DIMENSION + 3, 1e6)
     sent = train(Broken(good), rule(**asdict(SGD)), ADAPTER, ALL, TERMS, 20.0, Round())  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class Noise:
 
 def written(folder: Path, text: str) -> Path:
     file = folder / "mine.py"
-    file.write_text(text)
+    file.write_bytes(text.encode())
     return file
 
 
@@ -79,7 +79,15 @@ def test_only_what_was_installed_is_found(tmp_path: Path) -> None:
         ("from . import beside\n", "line 1: it imports what lies beside it"),
         ("def late():\n    import requests\n", "line 2: it imports requests"),
         ("class (:\n", "not Python, line 1"),
-        ("a = '\x00'\n", "not Python"),
+        ("a = '\x00'\n", r"line 1: it holds the character U\+0000"),
+        ("# -*- coding: utf-7 -*-\n# plain +AAo-import os as hidden\n", "declares the encoding utf-7"),
+        ("# coding: raw_unicode_escape\n# \\u000aimport os\n", "declares the encoding"),
+        ("# coding: latin-1\n", "declares the encoding"),
+        ("a = 1  # \u202e hidden\n", r"line 1: it holds the character U\+202E"),
+        ("a = 1\n\rimport os\n", r"line 2: it holds the character U\+000D"),
+        ("a = 1\x1b[2K\n", r"U\+001B"),
+        ("a = 1\x0cimport os\n", r"U\+000C"),
+        ("\ufeffa = 1\n", r"declares the encoding utf-8-sig"),
         ("(" * 5000 + "\n", "not Python"),
         ("-" * 200_000 + "1\n", "not Python"),
         ("raise RuntimeError('no\\nway')\n", "RuntimeError: no way"),
@@ -126,6 +134,8 @@ CHEATS = {
     "other terms": "from dataclasses import replace; return trainer.private_sum(adapter, replace(terms, "
     "noise_multiplier=0.1), randomness, part)",
     "something else": "return 2 * trainer.private_sum(adapter, terms, randomness, part)",
+    "own coins": "from cotune.privacy.sampling import SeededRandomness; return trainer.private_sum(adapter, terms, "
+    "SeededRandomness(0), part)",
     "in place": "a = trainer.private_sum(adapter, terms, randomness, part); a *= 2; return a",
     "nothing": "import numpy; return numpy.zeros(part.size + 4)",
 }
@@ -146,8 +156,15 @@ def test_a_strategy_gets_what_was_paid_for_and_sends_what_it_says(body: str, tmp
 
 
 def test_paid_steps_end() -> None:
-    paid = PaidSteps(Noise(), TERMS, 2)
+    coins = SeededRandomness(0)
+    paid = PaidSteps(Noise(), TERMS, 2, coins)
     for _ in range(2):
-        paid.private_sum(np.zeros(3, np.float32), TERMS, SeededRandomness(0))
+        paid.private_sum(np.zeros(3, np.float32), TERMS, coins)
     with pytest.raises(UnpaidError, match="more steps"):
-        paid.private_sum(np.zeros(3, np.float32), TERMS, SeededRandomness(0))
+        paid.private_sum(np.zeros(3, np.float32), TERMS, coins)
+
+
+def test_what_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(b"a = '\xff'\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        own.read_code(tmp_path / "mine.py")

@@ -1,4 +1,4 @@
-"""The tutorial's notebook runs from its first cell to its last, and shows what it says."""
+"""The tutorial's notebook, a run on a corpus and with a metric of one's own, from its first cell to its last."""
 
 import shutil
 from pathlib import Path
@@ -22,5 +22,11 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     said = "".join(str(output.get("text", "")) for cell in notebook.cells for output in cell.get("outputs", []))
     assert "round 5: loss" in said
     assert "rounds that hold: 5 first fault: None" in said
+    shown = "".join(str(output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "balanced_accuracy" in shown
+    card = (tmp_path / "runs" / "epsilon-8" / "release" / "README.md").read_text()
+    assert "Reports drawn from a list of symptoms" in card
+    # The records of a corpus of one's own are in its run's folder only.
+    assert not (tmp_path / "cache" / "states").exists()
     assert any("image/png" in output.get("data", {}) for output in notebook.cells[-3].outputs)
     assert len(list((tmp_path / "runs").glob("epsilon-*/release/adapter_model.safetensors"))) == 3

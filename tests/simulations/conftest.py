@@ -123,21 +123,3 @@ def rows() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def model_without_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("plain") / "model", None)
-
-
-@pytest.fixture
-def tiny_words() -> Callable[[Path], list[str]]:
-    """The settings of a run on a corpus of one's own."""
-
-    def given(code: Path) -> list[str]:
-        return [
-            "recipe=lora",
-            "data=own",
-            f"data.code={code}:build",
-            "data.organizations=3",
-            "data.rows_per_organization=16",
-            "data.test_rows=9",
-            f"simulation.metrics=[{code}:balanced_accuracy]",
-        ]
-
-    return given

@@ -1,8 +1,6 @@
 """Corpora and metrics of one's own, by path."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cotune
 import pytest
@@ -78,18 +76,3 @@ def test_metrics(tmp_path: Path) -> None:
 def test_settings_that_cannot_work(words: list[str], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         cotune.compose(*words)
-
-
-@pytest.mark.slow
-def test_a_run_on_an_own_corpus_with_an_own_metric(place: Any, tmp_path: Path, tiny_words: Callable[..., Any]) -> None:
-    run_dir, code = tmp_path / "run", tmp_path / "reports.py"
-    # Names that the tiny model's tokenizer tells apart.
-    code.write_text(
-        EXAMPLE.read_text().replace('"heart"', '"red"').replace('"lung"', '"green"').replace('"joint"', '"blue"')
-    )
-    words = [word for word in place.words(run_dir, *tiny_words(code)) if not word.startswith(("data.f", "data.t"))]
-    report = cotune.simulate([word for word in words if word != "experiment=custom"], progress=False)
-    assert set(report.arms.federated.measures) == {"balanced_accuracy"}
-    assert 0 <= report.arms.federated.measures["balanced_accuracy"] <= 1
-    assert "drawn from a list of symptoms" in (run_dir / "release" / "README.md").read_text()
-    assert not (place.root / "cache" / "states").exists()

@@ -23,7 +23,7 @@ def stricter(federation: Any) -> Charter:
     if old.enabled:
         terms = replace(old, trust="nobody", organizations=0, colluders=0, dropouts=0)
     else:
-        terms = replace(old, enabled=True, noise_multiplier=0.9)
+        terms = replace(old, enabled=True, epsilon=8.0, delta=1e-5, noise_multiplier=0.9)
     return Charter.model_validate(dict(federation.charter) | {"privacy": terms})
 
 

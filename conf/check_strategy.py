@@ -1,7 +1,6 @@
 """Refusals that concern the strategy: what it cannot be combined with, and its own settings."""
 
 from ..errors import UserError
-from ..strategies.derived import made
 from .schema import Settings
 from .strategy_settings import (
     DPFedSGDSettings,
@@ -21,7 +20,7 @@ def check_strategy(settings: Settings) -> None:
     if isinstance(strategy, FedAvgSettings):
         _check_home(strategy)
     if isinstance(strategy, OwnSettings):
-        _check_own(strategy)
+        strategy.strategy()  # raises where file, class and settings do not fit
     if settings.personal_steps and not strategy.one_noised_gradient:
         raise UserError(
             f"personal_steps={settings.personal_steps} with {named(strategy)}, which trains at home already",
@@ -44,12 +43,6 @@ def check_strategy(settings: Settings) -> None:
             "strategy=rolora with rounds=1: B is trained in the first round and A in the second",
             "set rounds=2 or more, or choose strategy=ffa",
         )
-
-
-def _check_own(strategy: OwnSettings) -> None:
-    """The class is there, and is made by these settings. Raises UserError."""
-    name, code = strategy.read()
-    made(name, code.digest, strategy.options)
 
 
 def named(strategy: StrategySettings) -> str:

@@ -101,20 +101,24 @@ class OwnSettings(Value):
         file, name = located(self.code)
         return name, installed(file)
 
-    @property
-    def _made(self) -> Strategy:
+    def strategy(self) -> Strategy:
+        """The strategy as these settings make it, of the file as it is now.
+
+        Raises:
+            UserError: as `read`, or the settings do not fit the class.
+        """
         name, code = self.read()
         return made(name, code.digest, self.options)
 
     @property
     def steps_per_round(self) -> int:
         """Private steps that one round spends."""
-        return self._made.steps_per_round
+        return self.strategy().steps_per_round
 
     @property
     def one_noised_gradient(self) -> bool:
         """See `strategies.base.Strategy`."""
-        return self._made.one_noised_gradient
+        return self.strategy().one_noised_gradient
 
 
 StrategySettings = Annotated[

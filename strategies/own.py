@@ -167,12 +167,6 @@ def installed(file: Path) -> Code:
     return code
 
 
-def strategies_in(file: Path) -> tuple[Code, list[str]]:
-    """The file, installed, and the names of its strategies."""
-    code = installed(file)
-    return code, classes(_INSTALLED[code.digest])
-
-
 def located(place: str) -> tuple[Path, str]:
     """The file and the class that a person names: "momentum.py:Momentum", or "package.module:Momentum".
 

@@ -61,12 +61,7 @@ def federation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         strategy=StrategyTerms(
             target="cotune.strategies.fedavg.FedAvg",
             settings={
-                "server_optimizer": "sgd",
-                "learning_rate": 1.0,
-                "momentum": 0.0,
-                "beta2": 0.99,
-                "stability": 1e-3,
-                "averaging": 0.0,
+                **SGD,
                 "local_steps": 2,
                 "local_learning_rate": 0.3,
                 "local_optimizer": "sgd",

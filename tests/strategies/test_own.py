@@ -41,7 +41,8 @@ def sent(rule: Any) -> np.ndarray:
 
 
 def test_the_example_is_a_strategy() -> None:
-    code, names = own.strategies_in(EXAMPLE)
+    code = own.installed(EXAMPLE)
+    names = own.classes(own._INSTALLED[code.digest])
     assert (code.digest, names) == (hashlib.sha256(EXAMPLE.read_bytes()).hexdigest(), ["SignSGD"])
     rule = made("SignSGD", code.digest, {"learning_rate": 0.5, "decay": 0.5, "averaging": 0.0})
     assert (rule.steps_per_round, rule.one_noised_gradient) == (1, True)
@@ -67,7 +68,7 @@ def test_only_what_was_installed_is_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no class Other: name one of its strategies: Mine"):
         own.class_of("Other", code.digest)
     # What is imported is no strategy of the file.
-    assert own.strategies_in(code.file)[1] == ["Mine"]
+    assert own.classes(own._INSTALLED[code.digest]) == ["Mine"]
 
 
 @pytest.mark.parametrize(
